@@ -30,13 +30,9 @@ _MIN_STD = 1e-6
 
 
 def identify_weights(weights: str, application: Application, options: BuildOptions) -> str:
-    """Returns the identity of `imagenet`, `random:SEED` or a file in a table config, without building the model.
+    """Returns the identity of weights in a table config, without building the model.
 
-    Returns:
-        `imagenet:DIGEST` (or the file name if Keras has no digest), `random:SEED@VERSION` or `sha256:HEX`.
-
-    Raises:
-        UsageError: The seed is invalid or the file does not exist.
+    It is `imagenet:DIGEST` (or the file name if Keras has no digest), `random:SEED@VERSION` or `sha256:HEX`.
     """
     if weights == IMAGENET:
         published = application.find_published_weights(options)
@@ -52,9 +48,6 @@ def load_weights(model: Any, weights: str, application: Application, options: Bu
     """Returns a `keras.Model` that was built with `options` and without weights, with its weights.
 
     For `imagenet`, Keras builds the model again: some models differ then (EfficientNet normalizes its input twice).
-
-    Raises:
-        CaptError: The ImageNet weights cannot be downloaded, or the file does not fit the model.
     """
     if weights == IMAGENET:
         message = "the ImageNet weights cannot be downloaded"

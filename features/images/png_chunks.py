@@ -52,9 +52,6 @@ def select_chunks(data: bytes) -> bytes:
     Only the checksums of the header, palette, pixels, transparency and EXIF are checked. Repeated and misplaced chunks
     are ignored, as in libpng. Transparent samples are scaled to eight bits. The palette is padded with black to 256
     colors.
-
-    Raises:
-        RecordError: `truncated`, `corrupt`, or `unsupported` for an unknown critical chunk.
     """
     chunks = _read_chunks(data)
     selected = _read_header(next(chunks))

@@ -21,7 +21,6 @@ from features.io.open_files import FileState, check_size, open_file, read_within
 from schemas.errors import RecordError, UsageError
 
 _MAX_SIZE = (1 << 63) - 1  # Tables store signed 64-bit integers; an archive may declare more.
-
 _CURRENT_DIRECTORY = re.compile(r"(\./+)+")
 _BLOCK_BYTES = tarfile.BLOCKSIZE
 _TAR_MEMBER = re.compile(r"(?s)(.+)@(\d{1,18})")
@@ -73,12 +72,7 @@ def listed_name(member: str) -> str | None:
 
 
 def open_archive(location: str, *, reopen: bool = False) -> "Tar | Zip":
-    """Opens the archive at a path or URI; later calls return the same object. `reopen` closes all archives first.
-
-    Raises:
-        UsageError: The file is not an archive, or cannot be read in place.
-        OSError: The file is missing or cannot be read.
-    """
+    """Opens the archive at a path or URI; later calls return the same object. `reopen` closes all archives first."""
     with _lock:
         if reopen:
             _open_cached.cache_clear()

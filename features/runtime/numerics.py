@@ -64,11 +64,9 @@ def resolve_tensorflow_class(devices: Sequence[Device], has_onednn: bool, precis
     TensorFlow places a graph on the first accelerator. Only oneDNN computes in bfloat16, on processors.
     """
     device = next((device for device in devices if device.kind != "cpu"), devices[0])
-    if device.kind != "cpu":
-        return format_numerics_class(device, "tensorflow", "float32")
-    return format_numerics_class(
-        device, "tensorflow-onednn" if has_onednn else "tensorflow-eigen", precision if has_onednn else "float32"
-    )
+    if device.kind == "cpu" and has_onednn:
+        return format_numerics_class(device, "tensorflow-onednn", precision)
+    return format_numerics_class(device, "tensorflow-eigen" if device.kind == "cpu" else "tensorflow", "float32")
 
 
 def detect_cpu() -> Device:

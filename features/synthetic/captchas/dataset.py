@@ -59,9 +59,6 @@ def make_captchas(
 
     Returns:
         `images`, `labelled`, numbers of `words` and `fonts`, `bytes` and `seed`.
-
-    Raises:
-        UsageError: The directory contains something else, or an argument is out of range.
     """
     num_labelled = num_images * 6 // 7 if num_labelled is None else num_labelled
     if num_images < 1 or seed < 0 or not 0 <= num_labelled <= num_images:

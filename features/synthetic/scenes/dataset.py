@@ -46,9 +46,6 @@ def make_scenes(
 
     Returns:
         `images`, `captions`, the number of images of each split by its name, `bytes` and `seed`.
-
-    Raises:
-        UsageError: The directory contains something else, or an argument is out of range.
     """
     if num_images < 5 or seed < 0:
         hint = "Use at least 5 scenes and a seed of at least 0."

@@ -96,11 +96,7 @@ def describe_accelerator(device_type: str, details: Mapping[str, Any], may_use_t
 
 
 def load_frozen_graph(path: Path, precision: Precision) -> FrozenGraph:
-    """Loads a frozen graph from a file.
-
-    Raises:
-        CorruptFileError: The file is missing, or is not a graph.
-    """
+    """Loads a frozen graph from a file; raises CorruptFileError if it is missing, or not a graph."""
     from google.protobuf.message import DecodeError
 
     try:

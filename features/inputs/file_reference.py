@@ -16,18 +16,8 @@ from features.io.open_files import MAX_IMAGE_BYTES, open_file, read_file
 from features.io.uris import is_uri
 from schemas.errors import CaptError, RecordError, to_record_error
 
-# Errors that mean that a file or archive cannot be read.
-_UNREADABLE = (
-    CaptError,
-    OSError,
-    EOFError,
-    ValueError,
-    NotImplementedError,
-    struct.error,
-    zlib.error,
-    zipfile.BadZipFile,
-    tarfile.TarError,
-)
+_CORRUPT_ARCHIVE = (struct.error, zlib.error, zipfile.BadZipFile, tarfile.TarError)
+_UNREADABLE = (CaptError, OSError, EOFError, ValueError, NotImplementedError, *_CORRUPT_ARCHIVE)
 _ESCAPED = re.compile(r"\\x[0-9a-f]{2}")
 
 

@@ -33,10 +33,7 @@ def is_image_name(name: str) -> bool | None:
 
 
 def starts_as_image(reference: FileReference) -> bool:
-    """Returns whether the first bytes of a file are those of a format that capt decodes.
-
-    The result is also True if the file cannot be read, so that the file fails with its reason instead of being ignored.
-    """
+    """Returns whether a file starts as a format that capt decodes; True if it cannot be read, so that it fails."""
     try:
         return has_image_signature(reference.read_start(_START_BYTES))
     except RecordError:

@@ -24,10 +24,7 @@ def compute_caption_digest(key: bytes, caption: str) -> bytes:
 
 
 class CaptionsDigest:
-    """SHA-256 of the sorted `compute_caption_digest`s of captions: 32 bytes per caption, in any order, mergeable.
-
-    A caption that is added twice counts twice.
-    """
+    """SHA-256 of the sorted `compute_caption_digest`s of captions in any order. A caption added twice counts twice."""
 
     def __init__(self) -> None:
         self._digests = bytearray()

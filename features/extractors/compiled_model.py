@@ -23,9 +23,6 @@ from features.runtime.keras_settings import keras, ops
 from features.runtime.numerics import Device, detect_cpu, format_numerics_class
 from schemas.choices import Precision
 
-# Weights stay float32; layers cast them.
-_POLICIES: dict[Precision, str] = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
-
 
 class CompiledModel(ABC):
     """A model that is compiled once per batch size.
@@ -196,6 +193,7 @@ def optimize_for_inference(model: Any, precision: Precision) -> Any:
         model: A functional `keras.Model`, built, with its weights. It is not changed.
         precision: Arithmetic of its layers. Nested models keep the precision that they were built with.
     """
+    policy = "mixed_bfloat16" if precision == "bfloat16" else precision  # weights stay float32; layers cast them
     followers = _find_followers(model)
     folded = {layer.name: after for layer, after in followers if _is_foldable(layer, after)}
     postponed = {after.name: layer for layer, after in followers if _is_postponable(layer, after)}
@@ -205,7 +203,7 @@ def optimize_for_inference(model: Any, precision: Precision) -> Any:
     def copy_layer(layer: Any) -> Any:
         if not isinstance(layer, keras.layers.Layer):
             return layer
-        changed = {"dtype": _POLICIES[precision]} | ({"use_bias": True} if layer.name in folded else {})
+        changed = {"dtype": policy} | ({"use_bias": True} if layer.name in folded else {})
         return type(layer).from_config(layer.get_config() | changed)
 
     def call_layer(layer: Any, *inputs: Any, **options: Any) -> Any:

@@ -151,8 +151,6 @@ _TRANSPOSES = {
     8: Image.Transpose.ROTATE_90,
 }
 
-_ROTATED = (5, 6, 7, 8)
-
 _REASONS = (
     ("truncated", re.compile(r"truncat|end of file|not enough image data", re.IGNORECASE)),
     ("unsupported", re.compile(r"unsupported|not supported|unknown|cannot handle|not available", re.IGNORECASE)),
@@ -258,7 +256,7 @@ def _read(data: bytes, max_pixels: int, draft_size: DraftSize) -> tuple[Image.Im
         if image.width * image.height > max_pixels:
             raise RecordError("decode", "too large", f"{image.width}×{image.height}, more than {max_pixels} pixels")
         if isinstance(image, JpegImagePlugin.JpegImageFile):
-            is_rotated = _read_orientation(image) in _ROTATED
+            is_rotated = _read_orientation(image) in (5, 6, 7, 8)
             if required := draft_size(*(image.size[::-1] if is_rotated else image.size)):
                 image.draft(None, required[::-1] if is_rotated else required)
         image.load()

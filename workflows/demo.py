@@ -114,16 +114,16 @@ def demo(options: Demo) -> dict[str, Any]:
     )
     correct = _score(captioned)
     seconds = round(time.monotonic() - started, 1)
-    fractions = {
-        f"correct {name}": f"{score['fraction']:.0%} (chance {score['chance']:.0%})" for name, score in correct.items()
-    }
     resizer = load_run(run_dir).resizer
     page = build_demo_page(
         title="capt demo",
         headline=_headline(correct),
         notices=notices,
         values={
-            **fractions,
+            **{
+                f"correct {name}": f"{one['fraction']:.0%} (chance {one['chance']:.0%})"
+                for name, one in correct.items()
+            },
             "validation loss": f"{training['val_loss']:.3f}",
             "validation accuracy": f"{training['val_token_accuracy']:.1%}",
             "seconds": seconds,

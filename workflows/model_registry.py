@@ -97,21 +97,19 @@ class RegisteredModel(ModelHistory):
         return lease(self._store, "change", {table_name(self._store, self.root): ()})
 
     def _list_files(self, run: str) -> dict[str, FileEntry]:
-        """Returns the files of a run by path, as its first promotion references them, if it was promoted."""
-        known = self.promoted_files(run)
-        if not known:
-            return self._sync_files(run)
-        corrupt = [entry.path for entry in known.values() if not has_valid_checksum(self.root, entry)]
-        if corrupt:
-            raise CorruptFileError(
-                f"a file of the run {run} is corrupt or missing",
-                location=str(self.root / corrupt[0]),
-                hint="Choose another run with `capt models promote`.",
-            )
-        return known
+        """Returns the files of a run by path: those that its first promotion references, or those on this machine.
 
-    def _sync_files(self, run: str) -> dict[str, FileEntry]:
-        """Returns the files of a run, after they were uploaded to a store in a bucket, or synced in a local store."""
+        The latter are uploaded to a store in a bucket, or synced in a local store.
+        """
+        if known := self.promoted_files(run):
+            corrupt = [entry.path for entry in known.values() if not has_valid_checksum(self.root, entry)]
+            if corrupt:
+                raise CorruptFileError(
+                    f"a file of the run {run} is corrupt or missing",
+                    location=str(self.root / corrupt[0]),
+                    hint="Choose another run with `capt models promote`.",
+                )
+            return known
         root = self.run_path(run)
         paths = [path for path in files_below(root) if _is_kept(path.relative_to(root).parts)] if root.is_dir() else []
         if not paths:

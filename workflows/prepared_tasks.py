@@ -25,26 +25,19 @@ from trainer.tasks.task import Task
 from trainer.training.train import train
 
 # These options determine the images and captions of a dataset, and how a job runs. The others determine rows.
-_DATASET_OPTIONS = (
-    "dataset_type",
-    "dataset_name",
-    "images",
-    "annotations",
-    "labels",
-    "split_sizes",
-    "split_ratios",
-    "seed",
-    "limit_images",
-    "limit_captions",
-    "max_failures",
-    "max_image_pixels",
-    "max_image_bytes",
-    "retry_failed",
-    "rehash",
-    "allow_mixed_numerics",
-    "allow_private_addresses",
-    "beam_options",
-)
+_DATASET_OPTIONS = {
+    *("dataset_type", "dataset_name", "images", "annotations", "labels", "split_sizes", "split_ratios", "seed"),
+    *(
+        "limit_images",
+        "limit_captions",
+        "max_failures",
+        "max_image_pixels",
+        "max_image_bytes",
+        "retry_failed",
+        "rehash",
+    ),
+    *("allow_mixed_numerics", "allow_private_addresses", "beam_options"),
+}
 _STORE_OPTIONS = ("store", "dry_run")
 # Options of training and evaluation that may name a file.
 _FILE_OPTIONS = ("extractor", "extractor_weights", "labels")
@@ -70,7 +63,7 @@ class Preparation:
     @property
     def row_options(self) -> tuple[str, ...]:
         """Names of the options that determine the rows of a table, or how its job computes them."""
-        others = (*_DATASET_OPTIONS, *_STORE_OPTIONS)
+        others = _DATASET_OPTIONS.union(_STORE_OPTIONS)
         return tuple(name for name in self.options.model_fields if name not in others)
 
     def prepare(self, store: str | Path, options: Mapping[str, Any], dry_run: bool = False) -> dict[str, Any]:
@@ -107,7 +100,6 @@ class PreparedTask:
 
     @cached_property
     def task(self) -> Task:
-        """The task."""
         return find_task(self.name)
 
     @property

@@ -60,7 +60,6 @@ class ExperimentConfig(Settings):
 
     @property
     def training_task(self) -> PreparedTask:
-        """The task object."""
         return find_prepared_task(self.task)
 
     @property

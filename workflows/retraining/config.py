@@ -186,7 +186,6 @@ class RetrainConfig(Settings):
 
     @property
     def training_task(self) -> PreparedTask:
-        """The task object."""
         return find_prepared_task(self.task)
 
     def preparation_options(self, table: str, dataset: Mapping[str, Any]) -> Values:

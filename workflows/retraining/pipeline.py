@@ -49,14 +49,8 @@ SNAPSHOT, MOMENTS = "data_snapshot.parquet", "feature_moments.npz"
 
 _DRY_RUN_KEYS = ("hits", "misses", "estimated_seconds")
 _TRAINING_KEYS = (
-    "epochs",
-    "best_epoch",
-    "steps",
-    "loss",
-    "val_loss",
-    "val_token_accuracy",
-    "val_exact_match",
-    "seconds",
+    *("epochs", "best_epoch", "steps", "loss", "seconds"),
+    *("val_loss", "val_token_accuracy", "val_exact_match"),
 )
 
 _log = logging.getLogger("capt.retrain")

@@ -73,8 +73,9 @@ def retrain(options: Retrain) -> dict[str, Any]:
     Returns:
         `decision` (`promoted`, `rejected`, `stale` or `no_change`), `reasons`, `name`, `store`, `champion` (name of its
         run) and `champion_dir`, `run` (name of the challenger), `prepared` (summary of each preparation), `data_diff`,
-        `warnings`, `gate` and `seconds`. Stages that did not run are missing. For a dry run, `decision` is `no_change`,
-        `train` (the store has the data) or `prepare_and_train`; the data checks and the gate then decide.
+        `warnings`, `gate` and `seconds`. Stages that did not run are missing. For a dry run, `dry_run`
+        is true, `prepared` also has `hits`, `misses` and `estimated_seconds`, and `decision` is `no_change`, `train`
+        (the store has the data) or `prepare_and_train`; the data checks and the gate then decide.
 
     Raises:
         UsageError: The file is invalid.

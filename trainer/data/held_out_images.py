@@ -76,10 +76,7 @@ def join_references(
     references: Mapping[ImageName, list[str]],
     skipped: Mapping[str, int] | None = None,
 ) -> HeldOutImages:
-    """Joins references to the catalog rows and the feature table positions of their images.
-
-    `skipped` counts the images that have no references, by reason.
-    """
+    """Joins references to the catalog rows and positions of their images; `skipped` counts those without references."""
     rows: dict[ImageName, dict[str, Any]] = {}
     for dataset in tables.datasets:
         catalog = dataset.catalog()

@@ -137,11 +137,7 @@ def to_coco_results(captions: Mapping[str, str]) -> list[dict[str, Any]]:
 
 
 def select_best_and_worst(scores: Scores, count: int) -> tuple[list[int], list[int]]:
-    """Selects at most `count` images with the best and with the worst captions by CIDEr-D, then BLEU-4.
-
-    Returns:
-        Image numbers, best first, and others, worst first.
-    """
+    """Returns the numbers of at most `count` images, best first by CIDEr-D, then BLEU-4, and of others, worst first."""
     ranked = np.lexsort((scores.per_image["bleu_4"], scores.per_image["cider_d"]))[::-1].tolist()
     best = ranked[: min(count, -(-len(ranked) // 2))]
     return best, ranked[len(best) :][::-1][:count]

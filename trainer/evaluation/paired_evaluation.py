@@ -39,12 +39,7 @@ class CommonImages:
 
 
 def sample_run(run: Run, store: Store, images: CommonImages) -> MetricSamples:
-    """Evaluates a run by greedy decoding on images, which are all in its feature table in the store.
-
-    Raises:
-        CaptError: `images` is empty.
-        StoreError: The store lacks the feature table.
-    """
+    """Evaluates a run by greedy decoding on images, which are all in its feature table; CaptError without images."""
     if not len(images):
         raise CaptError("there are no images to evaluate the run on", location=str(store.path))
     table, rows = store.feature_table(run.metadata.features.fingerprint), _find_rows(run, store, images)

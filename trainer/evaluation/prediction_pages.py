@@ -62,10 +62,9 @@ def mark_wrong_words(words: Sequence[str], references: Sequence[str]) -> list[bo
 
 
 def draw_attention_maps(image: bytes | None, caption: Caption, resizer: Resizer) -> bytes | None:
-    """Draws the attention map of each word over the part of an encoded image that the model receives.
+    """Draws the attention map of each word over the part of an encoded image that the model receives, as JPEG.
 
-    Returns:
-        A JPEG; None if there is no attention, or the image or the maps cannot be drawn.
+    None if there is no attention, or the image or the maps cannot be drawn.
     """
     if image is None or caption.attention is None or not caption.words:
         return None

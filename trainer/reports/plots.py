@@ -77,15 +77,9 @@ def confusion_figure(counts: NDArray[np.int64], charset: str) -> Figure:
 
 
 def attention_figure(image: Image.Image, words: Sequence[str], attention: NDArray[np.float32]) -> Figure:
-    """Plots the image, and one panel per word with its attention map.
+    """Plots the visible part of an image in any resolution, and one panel per word with its attention map.
 
-    Args:
-        image: The visible part of the image in any resolution. The maps cover all of it.
-        words: The caption.
-        attention: Attention weights, float [words, locations]; locations row by row in a square grid.
-
-    Raises:
-        CaptError: The number of locations is not a square.
+    `attention` [words, locations] are weights as in `attention_map`.
     """
     panels = len(words) + 1
     columns = min(_COLUMNS, panels)
@@ -112,13 +106,8 @@ def attention_map(weights: NDArray[np.float32], width: int, height: int) -> NDAr
     Each pixel is the mean of the locations around it, weighted by a Gaussian of the distance. The border locations are
     repeated beyond the border.
 
-    Args:
-        weights: float [locations], row by row in a square grid.
-        width: Width of the image in pixels.
-        height: Height of the image in pixels.
-
-    Raises:
-        CaptError: The number of locations is not a square.
+    The weights [locations] are row by row in a square grid; CaptError if their number is not a square. The map is
+    [height, width].
     """
     side = math.isqrt(len(weights))
     if side * side != len(weights):

@@ -48,12 +48,9 @@ _EARLY_FILES = {VOCABULARY, TRANSFORM, NETWORK, EXTRACTOR, LABELS, TRAINING_IMAG
 
 
 def start_run(root: Path, metadata: RunMetadata, store: Path, write_files: Callable[[], None]) -> None:
-    """Creates a run directory, or checks that it contains the same run; records the location of the store.
+    """Creates a run directory, or checks that it contains the same run; StoreError if it contains anything else.
 
-    `write_files` writes the other files that the run needs.
-
-    Raises:
-        StoreError: The directory contains another run or other files.
+    `write_files` writes the files that the run needs besides its metadata and the location of the store.
     """
     if (root / METADATA).exists():
         check_same_run(root, metadata)

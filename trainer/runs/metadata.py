@@ -94,15 +94,12 @@ class RunMetadata(Frozen):
 
 
 class CaptionerMetadata(RunMetadata):
-    """The metadata of a captioner; it has an `extractor` inside the model if `features` are pixels.
-
-    `max_new_tokens` is the maximum number of generated tokens per caption. The end token counts.
-    """
+    """The metadata of a captioner; it has an `extractor` inside the model if `features` are pixels."""
 
     task: Literal["captioner"] = "captioner"
     training: TrainingConfig
     vocab_size: int = Field(ge=4)
-    max_new_tokens: int = Field(ge=1)
+    max_new_tokens: int = Field(ge=1)  # per caption; the end token counts
     extractor: ExtractorOrigin | None = None
 
     @property
@@ -153,12 +150,7 @@ def library_versions() -> dict[str, str]:
 
 
 def read_metadata(root: Path) -> RunMetadata:
-    """Reads run.json.
-
-    Raises:
-        StoreError: The directory is not a run directory, or this version of capt cannot read its run.json.
-        CorruptFileError: run.json is not JSON.
-    """
+    """Reads run.json; StoreError without one that this version of capt can read, CorruptFileError if not JSON."""
     path = root / METADATA
     try:
         data = path.read_bytes()

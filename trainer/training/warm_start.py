@@ -20,12 +20,7 @@ if TYPE_CHECKING:
 
 
 def open_warm_start(path: str | Path, task: str, model: str) -> Run:
-    """Opens the run that provides the initial weights, and checks its small files.
-
-    Raises:
-        UsageError: The run has another task or model.
-        StoreError: A file that the run needs is missing or corrupt.
-    """
+    """Opens the run that provides the initial weights; UsageError if it has another task or model."""
     run: Run = load_run(path)
     if (run.metadata.task, run.metadata.model) != (task, model):
         raise UsageError(
@@ -44,12 +39,9 @@ def copy_weights(
     root: Path,
     vocabularies: tuple[Sequence[str], Sequence[str]] | None = None,
 ) -> None:
-    """Copies the weights of a run to the built model of a new run, with its metadata and directory.
+    """Copies the weights of a run to the built model of a new run; UsageError if their hyperparameters differ.
 
     `vocabularies` are the tokens of the run and of the new run by ID; None for models without a vocabulary.
-
-    Raises:
-        UsageError: The models have different hyperparameters.
     """
     from features.runtime.keras_settings import ops
 

@@ -59,7 +59,7 @@ test-distributed: setup  ## Run the jobs on Prism, Flink and Spark; skip runners
 	$(PYTHON) -m pytest -m distributed -k "$(ENGINES)" tests/distributed
 
 BENCHMARKS := extraction "extraction --precision float32" reading storage training "training --words 16" captioning \
-	tokenizing nothing_new delta growth precisions "captcha speed"
+	tokenizing unchanged_dataset incremental scaling precisions "captcha speed"
 bench: setup  ## Run the benchmarks of docs/benchmarks/speed.md, an hour on two quiet cores
 	@set -e; for one in $(BENCHMARKS); do set -- $$one; name=$$1; shift; echo "== $$name $$*"; \
 		$(PYTHON) benchmarks/$$name.py $$*; done

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from spending import Cost, cost, timed
+from cost import Cost, measure_cost, timed
 
 import capt
 from features.synthetic.captchas.dataset import make_captchas
@@ -217,7 +217,7 @@ def _costs(directory: Path, count: int) -> dict[str, Cost]:
 def _cost(*command: str | int | Path) -> Cost:
     """Measures a command of capt."""
     words = [sys.executable, "-c", "import capt; capt.main()", *map(str, command), "--quiet"]
-    return cost(lambda: subprocess.run(words, check=True, stdout=subprocess.DEVNULL))
+    return measure_cost(lambda: subprocess.run(words, check=True, stdout=subprocess.DEVNULL))
 
 
 if __name__ == "__main__":

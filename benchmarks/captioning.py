@@ -24,10 +24,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
-from made_tables import feature_table, save_arrays
-from notebook_captioner import Encoder, RememberingDecoder, caption
+from notebook_captioner import Encoder, StatefulDecoder, caption
 from numpy.typing import NDArray
-from rounds import Work, in_turn, print_rounds, ratio
+from synthetic_tables import feature_table, save_arrays
+from timing import Work, measure_in_turn, print_rounds, ratio
 
 from features.store import FeatureTable, create_store
 from features.text.vocabulary import detokenize
@@ -52,13 +52,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=options.work) as work:
         table = feature_table(create_store(Path(work) / "store"), [str(number) for number in range(options.images)])
         arrays = save_arrays(Path(work) / "arrays", table)
-        captions = drawn_captions(options.images, options.most)
-        model = taught(table, captions)
+        captions = draw_captions(options.images, options.most)
+        model = overfit(table, captions)
         works = {OURS: ours(model, table, options.most), PEER: notebook(model, arrays, options.most)}
-        for name, say in works.items():
-            if say() != list(map(told, captions)):
+        for name, generate in works.items():
+            if generate() != list(map(join_words, captions)):
                 raise SystemExit(f"{name} generates other captions than the training captions")
-        rates = in_turn({name: _rate(say) for name, say in works.items()}, options.rounds)
+        rates = measure_in_turn({name: _rate(generate) for name, generate in works.items()}, options.rounds)
     lengths = list(map(len, captions))
     print_rounds("captions", rates, [ratio(rates, OURS, PEER)], words=lengths)
     print(f"captions of {statistics.mean(lengths):.1f} words, {min(lengths)} to {max(lengths)}")
@@ -73,10 +73,10 @@ def _options() -> Any:
     return parser.parse_args()
 
 
-def _rate(say: Callable[[], Sequence[str]]) -> Work:
+def _rate(generate: Callable[[], Sequence[str]]) -> Work:
     def work() -> float:
         started = time.perf_counter()
-        return len(say()) / (time.perf_counter() - started)
+        return len(generate()) / (time.perf_counter() - started)
 
     return work
 
@@ -84,7 +84,7 @@ def _rate(say: Callable[[], Sequence[str]]) -> Work:
 # === Captions and model ===
 
 
-def drawn_captions(count: int, most: int) -> list[NDArray[np.int32]]:
+def draw_captions(count: int, most: int) -> list[NDArray[np.int32]]:
     """Returns captions as token IDs with Flickr8k's mean length and Zipf-distributed words."""
     random = np.random.default_rng(0)
     ids = np.arange(len(SPECIAL_TOKENS), VOCABULARY, dtype=np.int32)
@@ -93,7 +93,7 @@ def drawn_captions(count: int, most: int) -> list[NDArray[np.int32]]:
     return [random.choice(ids, size=length, p=weights / weights.sum()) for length in lengths]
 
 
-def taught(table: FeatureTable, captions: Sequence[NDArray[np.int32]]) -> Captioner:
+def overfit(table: FeatureTable, captions: Sequence[NDArray[np.int32]]) -> Captioner:
     """Returns a model that generates the given caption for each image of a table, in the order of the keys."""
     spec, features = model_spec("soft_attention"), table.read(_rows(table))
     keras.utils.set_random_seed(0)
@@ -104,15 +104,18 @@ def taught(table: FeatureTable, captions: Sequence[NDArray[np.int32]]) -> Captio
     for row, words in zip(tokens, captions, strict=True):
         row[: len(words) + 2] = [START, *words, END]
     inputs, targets = {"features": features, "tokens": tokens[:, :-1]}, tokens[:, 1:]
-    decode, wanted = make_decoder(model, GenerationConfig(max_new_tokens=tokens.shape[1])), list(map(told, captions))
+    decode, wanted = (
+        make_decoder(model, GenerationConfig(max_new_tokens=tokens.shape[1])),
+        list(map(join_words, captions)),
+    )
     for _ in range(_ATTEMPTS):
         model.fit(inputs, targets, batch_size=len(captions), epochs=_EPOCHS, verbose=0)
-        if list(map(told, decode(features).tokens[:, 0])) == wanted:
+        if list(map(join_words, decode(features).tokens[:, 0])) == wanted:
             return model
     raise SystemExit("the model did not learn its captions")
 
 
-def told(ids: Iterable[int]) -> str:
+def join_words(ids: Iterable[int]) -> str:
     return detokenize(ids, _WORDS)
 
 
@@ -122,19 +125,19 @@ def told(ids: Iterable[int]) -> str:
 def ours(model: Captioner, table: FeatureTable, most: int) -> Callable[[], list[str]]:
     """Returns a function that captions all images of a table in one batch, in the order of the keys."""
     rows, decode = _rows(table), make_decoder(model, GenerationConfig(max_new_tokens=most))
-    return lambda: [told(ids) for ids in decode(table.read(rows)).tokens[:, 0]]
+    return lambda: [join_words(ids) for ids in decode(table.read(rows)).tokens[:, 0]]
 
 
 def notebook(model: Captioner, arrays: Sequence[str], most: int) -> Callable[[], list[str]]:
     """Returns a function that captions one image after another with our model's weights."""
     size, units = model.config.embedding_dim, model.config.units
-    encoder, decoder = Encoder(size), RememberingDecoder(VOCABULARY, size, units)
+    encoder, decoder = Encoder(size), StatefulDecoder(VOCABULARY, size, units)
     caption(encoder, decoder, arrays[0], _WORDS, START, END, 1)  # builds them
     _copy_weights(model, encoder, decoder)
     return lambda: [" ".join(caption(encoder, decoder, path, _WORDS, START, END, most)[0]) for path in arrays]
 
 
-def _copy_weights(model: Captioner, encoder: Encoder, decoder: RememberingDecoder) -> None:
+def _copy_weights(model: Captioner, encoder: Encoder, decoder: StatefulDecoder) -> None:
     looks = model.attention_layer
     kernel, bias = model.projection_layer.get_weights()
     mean, factor = model.feature_normalization.get_weights()  # which the notebook's encoder has in its own weights

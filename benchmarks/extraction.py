@@ -30,12 +30,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 import tensorflow as tf
-from begun_store import BegunStore, begin_store
-from extraction_peers import notebook_loop, plain_beam, read_beam, read_notebook
-from flops import flops_of
+from extraction_baselines import notebook_loop, plain_beam, read_beam, read_notebook
+from flops import count_flops
 from numpy.typing import NDArray
 from photographs import write_photographs
-from rounds import Work, apart, in_turn, print_rounds, ratio
+from prepared_store import PreparedStore, prepare_store
+from timing import Work, measure_in_turn, print_rounds, ratio, run_in_process
 
 from features.extractors.extraction import DEFAULT_BATCH_SIZE
 from features.extractors.factory import open_extractor
@@ -69,7 +69,7 @@ class Given:
         work: Directory for results.
     """
 
-    store: BegunStore
+    store: PreparedStore
     model: Path
     many: Path
     few: Path
@@ -100,9 +100,9 @@ def main() -> None:
             NETWORK: bare_network(given),
             PRODUCT: matrix_product(options.precision, flops),
         }
-        rates = in_turn(works, options.rounds)
-        peaks = {name: apart(run, given)[1] for name, run in ((COMMAND, prepare_all), (BEAM, beam_all))}
-        near = nearness(given)
+        rates = measure_in_turn(works, options.rounds)
+        peaks = {name: run_in_process(run, given)[1] for name, run in ((COMMAND, prepare_all), (BEAM, beam_all))}
+        near = compare_features(given)
     ours, beam = peaks[COMMAND], peaks[BEAM]
     print(f"{options.precision}, {flops / 1e9:.3g} GFLOP per image; in GFLOP/s:", end=" ")
     print(", ".join(f"{name} {median(rates[name]) * flops / 1e9:,.3g}" for name in (OURS, NETWORK, PRODUCT)))
@@ -128,7 +128,7 @@ def _options() -> Any:
 
 def make(work: Path, precision: Precision, images: Sequence[Path] | None, count: int, few: int) -> tuple[Given, int]:
     """Creates the inputs in a working directory; also returns the model's operations per image."""
-    given = Given(begin_store(work, precision), work / "network.keras", work / "many", work / "few", work)
+    given = Given(prepare_store(work, precision), work / "network.keras", work / "many", work / "few", work)
     if images:
         given.many.mkdir()
         for path in sorted(path for root in images for path in root.iterdir()):
@@ -142,7 +142,7 @@ def make(work: Path, precision: Precision, images: Sequence[Path] | None, count:
     function = extractor.build_function(given.store.table.table_config)
     assert isinstance(function, ModelFunction)
     function.model.save(given.model)
-    return given, flops_of(function.model)
+    return given, count_flops(function.model)
 
 
 # === Measured functions: each processes all images and returns images per second ===
@@ -243,7 +243,7 @@ def beam_all(given: Given) -> None:
 # === Agreement of the features ===
 
 
-def nearness(given: Given) -> dict[str, tuple[float, float]]:
+def compare_features(given: Given) -> dict[str, tuple[float, float]]:
     """Returns the mean and the minimum cosine similarity per pair of results, image by image.
 
     Compares the results of the measured functions, and both precisions on the few images.
@@ -258,7 +258,7 @@ def nearness(given: Given) -> dict[str, tuple[float, float]]:
     }
 
 
-def read_ours(given: Given, store: BegunStore) -> Features:
+def read_ours(given: Given, store: PreparedStore) -> Features:
     """Returns features [64, 2048] by the stem of the image path."""
     keys = [hashlib.sha256(path.read_bytes()).digest() for path in given.paths()]
     rows = store.table.get_many(np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 32))

@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 
-def flops_of(network: Any) -> int:
+def count_flops(network: Any) -> int:
     """Returns the operations per image of a built `keras.Model`: convolutions and dense layers only."""
     return sum(2 * _products(layer) for layer in network.layers)
 

@@ -34,9 +34,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
-from flops import flops_of
+from flops import count_flops
 from photographs import photographs
-from rounds import in_turn, print_rounds, ratio
+from timing import measure_in_turn, print_rounds, ratio
 
 from features.extractors.compiled_model import CompiledModel, compile_extractor
 from features.extractors.extraction import EncodedImage, ExtractedRow, ExtractionCore, is_out_of_memory
@@ -167,9 +167,9 @@ def main() -> None:
         options.calls,
     )
     tried = sweep(core, options.first_batch, options.max_batch, options.seconds)
-    best = best_of(tried)
-    rates = in_turn(_works(core, best, options), options.rounds)
-    flops = flops_of(function.model)
+    best = find_best(tried)
+    rates = measure_in_turn(_works(core, best, options), options.rounds)
+    flops = count_flops(function.model)
     figures = {
         "backend": keras.backend.backend(),
         "device": core.compiled.device.chip,
@@ -178,7 +178,7 @@ def main() -> None:
         "flops_per_image": flops,
         "tflops": median(rates[ALONE]) * flops / 1e12,
         "product_tflops": product_flops(core.compiled, options.product, options.precision, options.seconds) / 1e12,
-        "peak_tflops": options.peak_tflops or peak_of(core.compiled.device.chip, options.precision),
+        "peak_tflops": options.peak_tflops or find_peak(core.compiled.device.chip, options.precision),
     }
     if options.memory:
         limit_memory(options.memory)
@@ -260,7 +260,7 @@ def sweep(core: Core, first: int, most: int, seconds: float) -> list[Tried]:
     return tried
 
 
-def best_of(tried: Sequence[Tried]) -> int:
+def find_best(tried: Sequence[Tried]) -> int:
     """Returns the smallest batch size that is nearly as fast as the fastest."""
     fastest = max(one.rate for one in tried)
     return min(one.batch for one in tried if one.rate * _BETTER >= fastest)
@@ -292,7 +292,7 @@ def product_flops(network: CompiledModel, rows: int, precision: str, seconds: fl
     return 2.0 * rows**3 * count_calls_per_second(network, lambda: keras.ops.matmul(one, other), seconds)
 
 
-def peak_of(device: str, precision: str) -> float | None:
+def find_peak(device: str, precision: str) -> float | None:
     """Returns the peak of a device in TFLOP/s, or None if it is unknown."""
     known = (peak for name, peak in PEAK_TFLOPS.items() if name.lower() in device.lower())
     return next(known, None) if precision == "bfloat16" else None

@@ -76,7 +76,7 @@ class Decoder(keras.Model):  # type: ignore[misc]
         return tf.zeros((batch, self.units))
 
 
-class RememberingDecoder(Decoder):
+class StatefulDecoder(Decoder):
     """A decoder whose GRU receives its state, so that its captions can be compared with capt's."""
 
     def recur(self, x: Any, hidden: Any) -> tuple[Any, Any]:

@@ -93,7 +93,7 @@ class Planning:
         units = iter(sorted((plan / "units").iterdir()))
         while paths := list(islice(units, UNITS_PER_INSERT)):
             database.insert_hashes(
-                [row["image_id"], key_of(int(row["image_id"][:-4])).hex(), None, None, None]
+                [row["image_id"], hash_name(int(row["image_id"][:-4])).hex(), None, None, None]
                 for unit in paths
                 for row in read_unit(unit)
             )
@@ -126,7 +126,7 @@ class Planning:
         print(f"{name}: {self.seconds[name]:,} s, {_peak() >> 20:,} MiB peak memory", file=sys.stderr)
 
 
-def key_of(number: int) -> bytes:
+def hash_name(number: int) -> bytes:
     """Returns the key of an image."""
     return bytes(_REVERSED[byte] for byte in number.to_bytes(4, "little")) + _KEY_TAIL
 
@@ -134,8 +134,8 @@ def key_of(number: int) -> bytes:
 def ordered_keys(references: int, step: int) -> Iterator[bytes]:
     """Yields the keys of every `step`-th image in ascending order; `step` is a power of two."""
     bits = max(1, (references - 1).bit_length())
-    for place in range(1 << bits):
-        head = (place << (_KEY_BITS - bits)).to_bytes(4, "big")
+    for prefix in range(1 << bits):
+        head = (prefix << (_KEY_BITS - bits)).to_bytes(4, "big")
         number = int.from_bytes((_REVERSED[byte] for byte in head), "little")
         if number < references and number % step == 0:
             yield head + _KEY_TAIL

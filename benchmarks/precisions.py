@@ -4,7 +4,7 @@
     python benchmarks/precisions.py --extractor custom:MODEL.keras --layer NAME --images DIR…
 
 Prepares one table per precision with `capt prepare features`, stored as float32, and compares them image by image.
-`benchmarks/scenes.py` writes a trained model, `network.keras`, with the layers `places` and `scene`.
+`benchmarks/scenes.py` writes a trained model, `network.keras`, with the layers `locations` and `scene`.
 """
 
 import argparse

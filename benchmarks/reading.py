@@ -26,10 +26,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 import pyarrow.parquet as pq
 import tensorflow as tf
-from made_tables import feature_table, save_arrays
 from notebook_captioner import reader
 from numpy.typing import NDArray
-from rounds import Work, in_turn, print_rounds, ratio
+from synthetic_tables import feature_table, save_arrays
+from timing import Work, measure_in_turn, print_rounds, ratio
 
 from features.store import FeatureTable, create_store
 from features.store.shards import read_index, tensor_fields, value_span
@@ -81,7 +81,7 @@ def main() -> None:
             "readinto and a copy": readinto(bare["tfrecord"], options.batch, threads=1),
             "readinto and a copy, two threads": readinto(bare["tfrecord"], options.batch, threads=2),
         }
-        rates = in_turn({name: _rate(read) for name, read in readers.items()}, options.rounds)
+        rates = measure_in_turn({name: _rate(read) for name, read in readers.items()}, options.rounds)
     print_rounds("images", rates, [ratio(rates, one, other) for one, other in _RATIOS])
 
 
@@ -173,22 +173,22 @@ def notebook(arrays: Sequence[str], batch: int) -> Reader:
 
 def readinto(table: FeatureTable, batch: int, threads: int) -> Reader:
     """Returns a reader of all values in random order into a buffer that is then copied."""
-    places, nbytes = places_of(table), table.table.field("value").nbytes
+    ranges, nbytes = locate_rows(table), table.table.field("value").nbytes
     generator = np.random.default_rng(0)
 
     def read() -> int:
-        order = np.concatenate([generator.permutation(len(places)) for _ in range(PASSES)])
+        order = np.concatenate([generator.permutation(len(ranges)) for _ in range(PASSES)])
         parts = np.array_split(order, threads)
         with ThreadPoolExecutor(threads) as pool:
             return sum(pool.map(read_some, parts))
 
     def read_some(rows: NDArray[np.int64]) -> int:
         buffer, copy = np.ones((2, batch, nbytes), np.uint8)
-        files = {path: path.open("rb", buffering=0) for path in {places[row][0] for row in rows}}
+        files = {path: path.open("rb", buffering=0) for path in {ranges[row][0] for row in rows}}
         for start in range(0, len(rows), batch):
             for target, row in zip(buffer, rows[start : start + batch], strict=False):
-                path, place = places[row]
-                files[path].seek(place)
+                path, offset = ranges[row]
+                files[path].seek(offset)
                 files[path].readinto(target)
             np.copyto(copy, buffer)
         for file in files.values():
@@ -198,7 +198,7 @@ def readinto(table: FeatureTable, batch: int, threads: int) -> Reader:
     return read
 
 
-def places_of(table: FeatureTable) -> list[tuple[Path, int]]:
+def locate_rows(table: FeatureTable) -> list[tuple[Path, int]]:
     """Returns the file and offset of each row's uncompressed value."""
     field = table.table.field("value")
     return [

@@ -1,12 +1,12 @@
 """Trains a small convolutional extractor on the content of scenes, for `benchmarks/scenes.py`.
 
 96×128 pixels → convolutions → one prediction per cell, [6, 8, 19]
-    → the most confident of the cells that predict the same object → [6, 8, 34]: `places`
+    → the most confident of the cells that predict the same object → [6, 8, 34]: `locations`
     → two related objects and the third: 3 × 17 values, their relation: 2, combinations of attributes: 76
     → `scene`, 129 values
 
-`places` contains, at the location of each object, its attributes, its rank from left to right, and its relations to the
-three objects, for captioners with attention. `scene` is one vector for the other captioners. It has the objects in
+`locations` contains, at the location of each object, its attributes, its rank from left to right, and its relations to
+the three objects, for captioners with attention. `scene` is one vector for the other captioners. It has the objects in
 roles, as in a sentence: the object of a related pair that is left of or above the other, the other object of the pair,
 and the remaining one. It contains each object, the relation of the pair, and, as second-order pooling (bilinear
 networks, Lin et al., 2015, arXiv:1504.07889), which attributes occur together. Both are computed from the cells without
@@ -49,7 +49,7 @@ from features.synthetic.scenes.scene import (
 
 HEIGHT, WIDTH = 96, 128
 ROWS, COLUMNS = 6, 8
-PLACES_LAYER, SCENE_LAYER = "places", "scene"
+LOCATIONS_LAYER, SCENE_LAYER = "locations", "scene"
 MOST_OBJECTS = 3
 _AHEAD: tuple[Relation, ...] = ("left of", "above")  # relations from the first object of a pair, the rarer last
 # Predictions per cell: presence, shape, color, size, and the center's x and y in 0…1.
@@ -73,7 +73,7 @@ Facts = tuple[frozenset[SceneObject], frozenset[tuple[SceneObject, Relation, Sce
 
 
 def build_cells() -> keras.Model:
-    """Builds the convolutional part: pixels 0…255 [N, 96, 128, 3] → [N, 6, 8, 19], as `cells_of` describes.
+    """Builds the convolutional part: pixels 0…255 [N, 96, 128, 3] → [N, 6, 8, 19], as `encode_cells` describes.
 
     Presence, shape, color and size are logits.
     """
@@ -102,34 +102,34 @@ def build_relations() -> keras.Model:
 
 
 def build_network(cells: keras.Model, relations: keras.Model) -> keras.Model:
-    """Builds the extractor: pixels 0…255 [N, 96, 128, 3] → `places` [N, 6, 8, 34], `scene` [N, 129]."""
-    told = keras.layers.Reshape((ROWS * COLUMNS, _ATTRIBUTES))(cells.output)
-    presence, shape, color, size, center = ops.split(told, _ENDS[:-1].tolist(), axis=-1)
-    there = _surest(presence, center)
+    """Builds the extractor: pixels 0…255 [N, 96, 128, 3] → `locations` [N, 6, 8, 34], `scene` [N, 129]."""
+    predictions = keras.layers.Reshape((ROWS * COLUMNS, _ATTRIBUTES))(cells.output)
+    presence, shape, color, size, center = ops.split(predictions, _ENDS[:-1].tolist(), axis=-1)
+    there = _select_cells(presence, center)
     shares = [*map(keras.layers.Softmax(), (shape, color, size)), center]
-    told = keras.layers.Concatenate()([there, there * keras.layers.Concatenate()(shares)])
+    predictions = keras.layers.Concatenate()([there, there * keras.layers.Concatenate()(shares)])
     rank = _ranks(there, center[..., :1])
-    slots = keras.layers.Dot(axes=1)([rank, told])
-    log_state = _log_state(slots, relations)
-    beside = keras.layers.Reshape((MOST_OBJECTS, MOST_OBJECTS * len(RELATIONS)))(log_state)
-    places = keras.layers.Concatenate()([told, rank, keras.layers.Dot(axes=(2, 1))([rank, beside])])
-    roles, relation = _roles(slots, log_state)
+    slots = keras.layers.Dot(axes=1)([rank, predictions])
+    related = _relate(slots, relations)
+    beside = keras.layers.Reshape((MOST_OBJECTS, MOST_OBJECTS * len(RELATIONS)))(related)
+    locations = keras.layers.Concatenate()([predictions, rank, keras.layers.Dot(axes=(2, 1))([rank, beside])])
+    roles, relation = _roles(slots, related)
     scene = [keras.layers.Dot(axes=1)([roles, slots[..., : _ENDS[3]]]), relation, *_pairs(slots, roles)]
     outputs = {
-        PLACES_LAYER: keras.layers.Reshape((ROWS, COLUMNS, places.shape[-1]), name=PLACES_LAYER)(places),
+        LOCATIONS_LAYER: keras.layers.Reshape((ROWS, COLUMNS, locations.shape[-1]), name=LOCATIONS_LAYER)(locations),
         SCENE_LAYER: keras.layers.Concatenate(name=SCENE_LAYER)([*map(keras.layers.Flatten(), scene)]),
     }
     return keras.Model(cells.input, outputs)
 
 
-def _surest(presence: Any, center: Any) -> Any:
+def _select_cells(presence: Any, center: Any) -> Any:
     """Returns 1 for the most confident of the cells that predict one object if their sum exceeds 0.5: [N, 48, 1].
 
     An object on the border of two cells can be in either, so that neither is confident.
     """
     center = center * np.array(_ASPECT, np.float32)
-    apart = ops.expand_dims(center, 2) - ops.expand_dims(center, 1)
-    same = ops.cast(ops.sum(apart * apart, axis=-1) < _SAME**2, "float32")
+    offsets = ops.expand_dims(center, 2) - ops.expand_dims(center, 1)
+    same = ops.cast(ops.sum(offsets * offsets, axis=-1) < _SAME**2, "float32")
     together = ops.matmul(same, ops.sigmoid(presence))
     surer = ops.cast(ops.transpose(presence, (0, 2, 1)) > presence, "float32")
     beaten = ops.sum(same * surer, axis=-1, keepdims=True)
@@ -144,7 +144,7 @@ def _ranks(there: Any, x: Any) -> Any:
     return there * ops.relu(1 - ops.absolute(rank - np.arange(MOST_OBJECTS, dtype=np.float32)))
 
 
-def _log_state(slots: Any, relations: Any) -> Any:
+def _relate(slots: Any, relations: Any) -> Any:
     """Returns the relation of each object to each other: [N, 3, 3, 4], 0 if either is missing."""
     there, center = slots[..., :1], slots[..., -2:] * np.array(_ASPECT, np.float32)
     step = ops.expand_dims(center, 1) - ops.expand_dims(center, 2)
@@ -154,7 +154,7 @@ def _log_state(slots: Any, relations: Any) -> Any:
     return shares * others * ops.expand_dims(there, 1) * ops.expand_dims(there, 2)
 
 
-def _roles(slots: Any, log_state: Any) -> tuple[Any, Any]:
+def _roles(slots: Any, related: Any) -> tuple[Any, Any]:
     """Returns the roles of the objects in a pair, and the relation of the pair.
 
     Only relations from the first object of a pair are used, so that the order is unique. A vertical pair is
@@ -164,9 +164,9 @@ def _roles(slots: Any, log_state: Any) -> tuple[Any, Any]:
         [N, 3 objects, 3 roles: first, second, rest], and [N, 2], a relation of `_AHEAD`. Without relations, all objects
         are the rest.
     """
-    told = ops.stack([log_state[..., RELATIONS.index(relation)] for relation in _AHEAD], axis=-1)
-    rarer = ops.cast(told > 0.5, "float32") * np.arange(len(_AHEAD), dtype=np.float32)
-    flat = ops.reshape(told + rarer, (-1, MOST_OBJECTS * MOST_OBJECTS * len(_AHEAD)))
+    ahead_pairs = ops.stack([related[..., RELATIONS.index(relation)] for relation in _AHEAD], axis=-1)
+    rarer = ops.cast(ahead_pairs > 0.5, "float32") * np.arange(len(_AHEAD), dtype=np.float32)
+    flat = ops.reshape(ahead_pairs + rarer, (-1, MOST_OBJECTS * MOST_OBJECTS * len(_AHEAD)))
     is_chosen = ops.one_hot(ops.argmax(flat, axis=-1), flat.shape[-1]) * ops.cast(flat > 0, "float32")
     chosen = ops.reshape(is_chosen, (-1, MOST_OBJECTS, MOST_OBJECTS, len(_AHEAD)))
     ahead, behind = ops.sum(chosen, axis=(2, 3)), ops.sum(chosen, axis=(1, 3))
@@ -181,21 +181,21 @@ def _pairs(slots: Any, roles: Any) -> list[Any]:
     return [keras.layers.Dot(axes=1)([one * is_paired, other]) for one, other in pairs]
 
 
-def cell_loss(truth: Any, said: Any) -> Any:
+def cell_loss(truth: Any, predicted: Any) -> Any:
     """Returns cross entropies of the attributes and squared distances of the centers of cells with an object."""
     is_there, *named, center = ops.split(truth, _ENDS[:-1].tolist(), axis=-1)
-    parts = ops.split(said, _ENDS[:-1].tolist(), axis=-1)
+    parts = ops.split(predicted, _ENDS[:-1].tolist(), axis=-1)
     presence = keras.losses.binary_crossentropy(is_there, parts[0], from_logits=True)
     named_loss = sum(
         keras.losses.categorical_crossentropy(one, logits, from_logits=True)
         for one, logits in zip(named, parts[1:4], strict=True)
     )
-    tells = ops.sum(named[0], axis=-1)
+    has_attributes = ops.sum(named[0], axis=-1)
     distance = ops.sum((center - parts[4]) ** 2, axis=-1)
-    return ops.sum(presence + tells * (named_loss + _WHERE_WEIGHT * distance)) / ops.sum(is_there)
+    return ops.sum(presence + has_attributes * (named_loss + _WHERE_WEIGHT * distance)) / ops.sum(is_there)
 
 
-def cells_of(objects: Objects) -> Floats:
+def encode_cells(objects: Objects) -> Floats:
     """Returns the targets [6, 8, 19]: one cell has the object; it and its neighbors have attributes and center."""
     cells = np.zeros((ROWS, COLUMNS, _ATTRIBUTES), np.float32)
     nearest = np.full((ROWS, COLUMNS), np.inf)
@@ -206,17 +206,17 @@ def cells_of(objects: Objects) -> Floats:
             np.abs(np.arange(ROWS) + 0.5 - y * ROWS)[:, None], np.abs(np.arange(COLUMNS) + 0.5 - x * COLUMNS)
         )
         away[row, column] = 0
-        told = (away < _REACH) & (away < nearest)
-        nearest[told] = away[told]
+        is_predicted = (away < _REACH) & (away < nearest)
+        nearest[is_predicted] = away[is_predicted]
         thing = drawn.scene_object
-        cells[told, 1:] = 0
+        cells[is_predicted, 1:] = 0
         for end, at in zip(
             _ENDS[:3],
             (SHAPES.index(thing.shape), COLORS.index(thing.color), SIZES.index(thing.size)),
             strict=True,
         ):
-            cells[told, end + at] = 1
-        cells[told, _ENDS[3] :] = x, y
+            cells[is_predicted, end + at] = 1
+        cells[is_predicted, _ENDS[3] :] = x, y
         cells[row, column, 0] = 1
     return cells
 
@@ -225,33 +225,35 @@ def _where(drawn: PlacedObject) -> tuple[float, float]:
     return drawn.center[0] / SCENE_WIDTH, drawn.center[1] / SCENE_HEIGHT
 
 
-def facts_of(objects: Objects) -> Facts:
+def list_facts(objects: Objects) -> Facts:
     """Returns the objects and their relations."""
-    stand = ((one, find_relation(one, other), other) for one, other in permutations(objects, 2))
+    relations = ((one, find_relation(one, other), other) for one, other in permutations(objects, 2))
     return (
         frozenset(drawn.scene_object for drawn in objects),
-        frozenset((one.scene_object, relation, other.scene_object) for one, relation, other in stand if relation),
+        frozenset((one.scene_object, relation, other.scene_object) for one, relation, other in relations if relation),
     )
 
 
-def facts_in(places: Floats) -> Facts:
-    """Returns the objects and relations with a probability above 0.5 in `places` [6, 8, 34]."""
-    told, rank, beside = np.split(places.reshape(ROWS * COLUMNS, -1), [_ATTRIBUTES, _ATTRIBUTES + MOST_OBJECTS], axis=1)
-    things = [_thing_in(slot) if slot[0] > 0.5 else None for slot in rank.T @ told]
-    log_state = (rank.T @ beside).reshape(MOST_OBJECTS, MOST_OBJECTS, len(RELATIONS))
-    stand = ((things[one], RELATIONS[how], things[other]) for one, other, how in np.argwhere(log_state > 0.5))
+def decode_facts(locations: Floats) -> Facts:
+    """Returns the objects and relations with a probability above 0.5 in `locations` [6, 8, 34]."""
+    attributes, rank, beside = np.split(
+        locations.reshape(ROWS * COLUMNS, -1), [_ATTRIBUTES, _ATTRIBUTES + MOST_OBJECTS], axis=1
+    )
+    things = [_decode_object(slot) if slot[0] > 0.5 else None for slot in rank.T @ attributes]
+    related = (rank.T @ beside).reshape(MOST_OBJECTS, MOST_OBJECTS, len(RELATIONS))
+    relations = ((things[one], RELATIONS[how], things[other]) for one, other, how in np.argwhere(related > 0.5))
     return (
         frozenset(thing for thing in things if thing),
-        frozenset((one, relation, other) for one, relation, other in stand if one and other),
+        frozenset((one, relation, other) for one, relation, other in relations if one and other),
     )
 
 
-def _thing_in(slot: Floats) -> SceneObject:
+def _decode_object(slot: Floats) -> SceneObject:
     shape, color, size = (int(part.argmax()) for part in np.split(slot, _ENDS)[1:4])
     return SceneObject(SIZES[size], COLORS[color], SHAPES[shape])
 
 
-def drawn_scenes(
+def draw_scenes(
     seed: int, count: int, rules: SceneDatasetConfig
 ) -> tuple[NDArray[np.uint8], list[tuple[PlacedObject, ...]]]:
     """Returns pixels [count, 96, 128, 3] of scenes for the extractor only, and their objects."""
@@ -266,7 +268,7 @@ def drawn_scenes(
     return np.stack(pixels), list(objects)
 
 
-def mirrored(objects: Objects) -> tuple[PlacedObject, ...]:
+def mirror(objects: Objects) -> tuple[PlacedObject, ...]:
     """Returns the objects of the horizontally flipped scene."""
     return tuple(
         PlacedObject(one.scene_object, (SCENE_WIDTH - one.box[0] - one.box[2], *one.box[1:]), -one.rotation)
@@ -291,21 +293,24 @@ def train_network(path: Path, seed: int, count: int, epochs: int, rules: SceneDa
         right, too.
     """
     keras.utils.set_random_seed(seed)
-    pixels, objects = drawn_scenes(seed, count + count // 10, rules)
+    pixels, objects = draw_scenes(seed, count + count // 10, rules)
     train, held_out = pixels[:count], pixels[count:]
-    cells = _trained_cells(train, objects[:count], epochs)
-    network = build_network(cells, _trained_relations(cells, train, objects[:count]))
+    cells = _train_cells(train, objects[:count], epochs)
+    network = build_network(cells, _train_relations(cells, train, objects[:count]))
     network.save(path)
-    said = network.predict(held_out, batch_size=_BATCH, verbose=0)[PLACES_LAYER]
-    return {"scenes": count, "epochs": epochs, **shares_right(objects[count:], said)}
+    predicted = network.predict(held_out, batch_size=_BATCH, verbose=0)[LOCATIONS_LAYER]
+    return {"scenes": count, "epochs": epochs, **compute_accuracy(objects[count:], predicted)}
 
 
-def shares_right(scenes_objects: Sequence[Objects], said: Floats) -> dict[str, float]:
+def compute_accuracy(scenes_objects: Sequence[Objects], predicted: Floats) -> dict[str, float]:
     """Returns the fractions of scenes with all objects right, and with all objects and relations right."""
-    told = [(facts_of(objects), facts_in(places)) for objects, places in zip(scenes_objects, said, strict=True)]
+    facts = [
+        (list_facts(objects), decode_facts(locations))
+        for objects, locations in zip(scenes_objects, predicted, strict=True)
+    ]
     return {
-        "objects": float(np.mean([truth[0] == claim[0] for truth, claim in told])),
-        "relations": float(np.mean([truth == claim for truth, claim in told])),
+        "objects": float(np.mean([truth[0] == prediction[0] for truth, prediction in facts])),
+        "relations": float(np.mean([truth == prediction for truth, prediction in facts])),
     }
 
 
@@ -315,7 +320,7 @@ class _Batches(keras.utils.PyDataset):  # type: ignore[misc]
     def __init__(self, pixels: NDArray[np.uint8], objects: Sequence[Objects]) -> None:
         super().__init__()
         self._pixels = pixels
-        self._truths = [np.stack([cells_of(each) for each in view]) for view in (objects, map(mirrored, objects))]
+        self._truths = [np.stack([encode_cells(each) for each in view]) for view in (objects, map(mirror, objects))]
         self._random = np.random.default_rng(0)
         self.on_epoch_end()
 
@@ -333,32 +338,32 @@ class _Batches(keras.utils.PyDataset):  # type: ignore[misc]
         self._order = self._random.permutation(len(self._pixels))
 
 
-def _trained_cells(pixels: NDArray[np.uint8], objects: Sequence[Objects], epochs: int) -> keras.Model:
+def _train_cells(pixels: NDArray[np.uint8], objects: Sequence[Objects], epochs: int) -> keras.Model:
     cells, batches = build_cells(), _Batches(pixels, objects)
     cells.compile(keras.optimizers.Adam(_rate(len(batches) * epochs)), loss=cell_loss)
     cells.fit(batches, epochs=epochs, verbose=0, shuffle=False)
     return cells
 
 
-def _trained_relations(cells: keras.Model, pixels: NDArray[np.uint8], objects: Sequence[Objects]) -> keras.Model:
+def _train_relations(cells: keras.Model, pixels: NDArray[np.uint8], objects: Sequence[Objects]) -> keras.Model:
     """Trains on the predicted centers, so that uncertain relations are predicted as uncertain."""
-    said = cells.predict(pixels, batch_size=_BATCH, verbose=0)
-    steps, stand = zip(*_steps(said, objects), strict=True)
+    predicted = cells.predict(pixels, batch_size=_BATCH, verbose=0)
+    steps, classes = zip(*_steps(predicted, objects), strict=True)
     relations = build_relations()
     batch = 4 * _BATCH
     rate = _rate(-(-len(steps) // batch) * _RELATION_EPOCHS)
     relations.compile(keras.optimizers.Adam(rate), loss="sparse_categorical_crossentropy")
-    relations.fit(np.stack(steps), np.array(stand), batch_size=batch, epochs=_RELATION_EPOCHS, verbose=0)
+    relations.fit(np.stack(steps), np.array(classes), batch_size=batch, epochs=_RELATION_EPOCHS, verbose=0)
     return relations
 
 
-def _steps(said: Floats, scenes_objects: Sequence[Objects]) -> Iterator[tuple[Floats, int]]:
+def _steps(predicted: Floats, scenes_objects: Sequence[Objects]) -> Iterator[tuple[Floats, int]]:
     """Yields the vector from each predicted center to each other, in heights, and the index of the relation."""
-    for cells, objects in zip(said, scenes_objects, strict=True):
+    for cells, objects in zip(predicted, scenes_objects, strict=True):
         for one, other in permutations(objects, 2):
             here, there = (cells[int(y * ROWS), int(x * COLUMNS), -2:] for x, y in map(_where, (one, other)))
-            stands = find_relation(one, other)
-            yield (there - here) * np.array(_ASPECT, np.float32), (*RELATIONS, None).index(stands)
+            relation = find_relation(one, other)
+            yield (there - here) * np.array(_ASPECT, np.float32), (*RELATIONS, None).index(relation)
 
 
 def _rate(steps: int) -> Any:

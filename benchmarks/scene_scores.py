@@ -16,7 +16,7 @@ from features.synthetic.scenes.scene import HEIGHT, WIDTH, PlacedObject, Scene
 Look = tuple[bool, bool, float]
 
 
-def fault_of(caption: str, scene: Scene) -> str | None:
+def find_error(caption: str, scene: Scene) -> str | None:
     """Returns the first error of a caption, or None if it is correct."""
     claim = parse_caption(caption)
     if claim is None:
@@ -36,7 +36,9 @@ def fault_of(caption: str, scene: Scene) -> str | None:
     return differs[0] if differs else "relation"
 
 
-def looks_of(words: Sequence[str], attention: NDArray[Any], scene: Scene, rows: int, columns: int) -> list[Look]:
+def measure_attention(
+    words: Sequence[str], attention: NDArray[Any], scene: Scene, rows: int, columns: int
+) -> list[Look]:
     """Returns, for each object named by color and shape, whether the attention peaks in its box.
 
     Args:

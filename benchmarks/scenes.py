@@ -24,9 +24,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 import yaml
-from scene_network import COLUMNS, PLACES_LAYER, ROWS, SCENE_LAYER, train_network
-from scene_scores import fault_of, looks_of
-from spending import timed
+from cost import timed
+from scene_network import COLUMNS, LOCATIONS_LAYER, ROWS, SCENE_LAYER, train_network
+from scene_scores import find_error, measure_attention
 
 import capt
 from features.store import open_store
@@ -66,14 +66,14 @@ class Bench:
     network_epochs: int = NETWORK_EPOCHS
 
     @property
-    def pictures(self) -> Path:
+    def dataset(self) -> Path:
         """The scenes in COCO's layout."""
         return self.out / "scenes"
 
     @property
     def annotations(self) -> list[str]:
         """The annotation files of all splits."""
-        return sorted(map(str, (self.pictures / "annotations").glob("captions_*.json")))
+        return sorted(map(str, (self.dataset / "annotations").glob("captions_*.json")))
 
     @property
     def network(self) -> Path:
@@ -91,7 +91,7 @@ class Bench:
 
 
 @dataclass(frozen=True)
-class Told:
+class CaptionedScene:
     """A scene and its predicted caption."""
 
     scene: Scene
@@ -104,14 +104,14 @@ class Told:
 
 def prepare(bench: Bench) -> dict[str, Any]:
     """Prepares scenes, extractor and tables; returns the extractor's metrics and cost, and the fingerprints."""
-    make_scenes(bench.pictures, bench.scenes, SEED, RULES)
+    make_scenes(bench.dataset, bench.scenes, SEED, RULES)
     network = _once(bench.out / "network.json", lambda: _network(bench))
     captions = capt.prepare_captions(
         store=str(bench.store), dataset_type="coco", dataset_name=_DATASET, annotations=bench.annotations
     )
     return {
         "network": network,
-        "places": _features(bench, PLACES_LAYER),
+        "locations": _features(bench, LOCATIONS_LAYER),
         "scene": _features(bench, SCENE_LAYER),
         "captions": captions["fingerprint"],
         "words": captions["vocab_size"],
@@ -127,7 +127,7 @@ def train(bench: Bench, tables: dict[str, Any], model: str, options: dict[str, A
             store=bench.store,
             run_dir=bench.run(model),
             model=model,
-            feature_table=tables["places" if model_spec(model).spatial else "scene"],
+            feature_table=tables["locations" if model_spec(model).spatial else "scene"],
             caption_table=tables["captions"],
             hyperparameters=options,
         )
@@ -136,41 +136,43 @@ def train(bench: Bench, tables: dict[str, Any], model: str, options: dict[str, A
     return {**{name: trained[name] for name in ("epochs", "best_epoch", "val_loss")}, **json.loads(spent.read_text())}
 
 
-def tell(bench: Bench, model: str) -> list[Told]:
+def caption_scenes(bench: Bench, model: str) -> list[CaptionedScene]:
     """Returns the captions of the held-out scenes by a trained captioner, sorted by scene number."""
     run, store = load_run(bench.run(model)), open_store(bench.store)
     tables = run.metadata.open_tables(store)
-    held = load_held_out_images(tables, SPLIT)
-    captions = run.caption_features(tables.features.read(held.rows))
-    scenes = {str(scene.number): scene for scene in load_scenes(bench.pictures)}
-    told = [
-        Told(scenes[name[1]], caption, tuple(held.references[name]))
-        for name, caption in zip(held.names, captions, strict=True)
+    held_out = load_held_out_images(tables, SPLIT)
+    captions = run.caption_features(tables.features.read(held_out.rows))
+    scenes = {str(scene.number): scene for scene in load_scenes(bench.dataset)}
+    captioned = [
+        CaptionedScene(scenes[name[1]], caption, tuple(held_out.references[name]))
+        for name, caption in zip(held_out.names, captions, strict=True)
     ]
-    return sorted(told, key=lambda one: one.scene.number)
+    return sorted(captioned, key=lambda one: one.scene.number)
 
 
-def judge(told: Sequence[Told], scorer: Scorer) -> dict[str, Any]:
+def compute_metrics(captioned: Sequence[CaptionedScene], scorer: Scorer) -> dict[str, Any]:
     """Returns metrics, fractions of correct captions, errors, attention, and the control."""
-    others = [*told[_SHIFT:], *told[:_SHIFT]]
-    shuffled = [Told(one.scene, other.caption, one.references) for one, other in zip(told, others, strict=True)]
-    seen = [one for one in told if not RULES.describes_held_out(one.scene.number)]
-    unseen = [one for one in told if RULES.describes_held_out(one.scene.number)]
-    faults = Counter(fault for one in told if (fault := fault_of(one.caption.text, one.scene)))
+    others = [*captioned[_SHIFT:], *captioned[:_SHIFT]]
+    shuffled = [
+        CaptionedScene(one.scene, other.caption, one.references) for one, other in zip(captioned, others, strict=True)
+    ]
+    seen = [one for one in captioned if not RULES.describes_held_out(one.scene.number)]
+    unseen = [one for one in captioned if RULES.describes_held_out(one.scene.number)]
+    faults = Counter(fault for one in captioned if (fault := find_error(one.caption.text, one.scene)))
     return {
-        "scenes": len(told),
+        "scenes": len(captioned),
         "unseen_scenes": len(unseen),
-        "true": _share_true(told),
-        "true_seen": _share_true(seen),
-        "true_unseen": _share_true(unseen),
+        "true": _correct_fraction(captioned),
+        "true_seen": _correct_fraction(seen),
+        "true_unseen": _correct_fraction(unseen),
         "true_of_objects": {
-            count: _share_true([one for one in told if len(one.scene.objects) == count])
+            count: _correct_fraction([one for one in captioned if len(one.scene.objects) == count])
             for count in RULES.object_counts
         },
         "faults": dict(faults.most_common()),
-        **_scores(told, scorer),
-        "shuffled": {"true": _share_true(shuffled), **_scores(shuffled, scorer)},
-        "attention": _attention(told),
+        **_scores(captioned, scorer),
+        "shuffled": {"true": _correct_fraction(shuffled), **_scores(shuffled, scorer)},
+        "attention": _attention(captioned),
     }
 
 
@@ -187,7 +189,7 @@ def _features(bench: Bench, layer: str) -> str:
         store=str(bench.store),
         dataset_type="coco",
         dataset_name=_DATASET,
-        images=[str(bench.pictures / "images")],
+        images=[str(bench.dataset / "images")],
         annotations=bench.annotations,
         extractor=f"custom:{bench.network}",
         layer=layer,
@@ -196,22 +198,22 @@ def _features(bench: Bench, layer: str) -> str:
     return str(prepared["fingerprint"])
 
 
-def _share_true(told: Sequence[Told]) -> float | None:
-    return float(np.mean([fault_of(one.caption.text, one.scene) is None for one in told])) if told else None
+def _correct_fraction(captioned: Sequence[CaptionedScene]) -> float | None:
+    return float(np.mean([find_error(one.caption.text, one.scene) is None for one in captioned])) if captioned else None
 
 
-def _scores(told: Sequence[Told], scorer: Scorer) -> dict[str, Any]:
-    scores = scorer.score([one.caption.text for one in told], [one.references for one in told])
+def _scores(captioned: Sequence[CaptionedScene], scorer: Scorer) -> dict[str, Any]:
+    scores = scorer.score([one.caption.text for one in captioned], [one.references for one in captioned])
     return {**scores.metrics, "skipped_metrics": scores.skipped_metrics}
 
 
-def _attention(told: Sequence[Told]) -> dict[str, float] | None:
+def _attention(captioned: Sequence[CaptionedScene]) -> dict[str, float] | None:
     """Returns how often the attention at color and shape words peaks in the object's box, and by chance."""
     looks = [
         look
-        for one in told
+        for one in captioned
         if one.caption.attention is not None
-        for look in looks_of(one.caption.words, one.caption.attention, one.scene, ROWS, COLUMNS)
+        for look in measure_attention(one.caption.words, one.caption.attention, one.scene, ROWS, COLUMNS)
     ]
     if not looks:
         return None
@@ -230,7 +232,7 @@ def _once(path: Path, do: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 # === Report ===
 
 
-def options_of(model: str) -> dict[str, Any]:
+def load_options(model: str) -> dict[str, Any]:
     """Returns the committed hyperparameters of a model."""
     return dict(yaml.safe_load((CONFIGS / f"scenes_{model}.yaml").read_text(encoding="utf-8")))
 
@@ -243,7 +245,11 @@ def measure(bench: Bench, models: Sequence[str], options: Callable[[str], dict[s
         for model in models:
             chosen = options(model)
             trained = train(bench, tables, model, chosen)
-            figures[model] = {"options": chosen, "training": trained, **judge(tell(bench, model), scorer)}
+            figures[model] = {
+                "options": chosen,
+                "training": trained,
+                **compute_metrics(caption_scenes(bench, model), scorer),
+            }
             print(f"{model}: {figures[model]['true']:.1%} true", file=sys.stderr, flush=True)
     return {"network": tables["network"], "words": tables["words"], "models": figures}
 
@@ -296,7 +302,7 @@ def _percent(share: float | None) -> str:
     return "–" if share is None else f"{100 * share:.1f}%"
 
 
-def _say(figures: dict[str, Any]) -> None:
+def _print_results(figures: dict[str, Any]) -> None:
     network = figures["network"]
     print(
         f"extractor: {network['scenes']} scenes, {network['epochs']} epochs, {network['seconds']:.0f} s, "
@@ -319,8 +325,8 @@ def main() -> None:
     models = [model_spec(name).name for name in options.models.split(",")]
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("capt").setLevel(logging.INFO)
-    figures = measure(Bench(options.out.absolute()), models, options_of)
-    _say(figures)
+    figures = measure(Bench(options.out.absolute()), models, load_options)
+    _print_results(figures)
     if options.json:
         print(json.dumps(figures))
 

@@ -26,7 +26,7 @@ import capt
 from features.store import FeatureTable, open_store
 from schemas.choices import Compression, Format, StorageDtype
 
-CAPTIONS_AN_IMAGE, TOKENS = 5, 16
+CAPTIONS_PER_IMAGE, TOKENS = 5, 16
 DTYPES = [dtype for dtype in get_args(StorageDtype) if dtype != "uint8"]  # which keeps pixels alone
 FORMATS, COMPRESSIONS = get_args(Format), get_args(Compression)
 
@@ -90,20 +90,20 @@ def _print(tables: dict[tuple[str, str, str], FeatureTable]) -> None:
         values = flat(table, keys)
         errors = np.linalg.norm(values - original, axis=1) / np.linalg.norm(original, axis=1)
         print(
-            f"| {dtype} | {file_format} | {compression} | {bytes_an_image(table) / 1024:.1f} | {errors.mean():.2g} "
+            f"| {dtype} | {file_format} | {compression} | {bytes_per_image(table) / 1024:.1f} | {errors.mean():.2g} "
             f"| {errors.max():.2g} | {cosines(values, original).min():.7f} |"
         )
 
 
 def _print_saved(tables: dict[tuple[str, str, str], FeatureTable], peer: float) -> None:
-    print(f"\n`tf.data.Dataset.save`, float32, {CAPTIONS_AN_IMAGE} captions: {peer / 1024:.1f} KiB per image\n")
+    print(f"\n`tf.data.Dataset.save`, float32, {CAPTIONS_PER_IMAGE} captions: {peer / 1024:.1f} KiB per image\n")
     print("| dtype | format | relative size |\n|---|---|---|")
     for (dtype, file_format, compression), table in tables.items():
         if compression == "none":
-            print(f"| {dtype} | {file_format} | 1/{peer / bytes_an_image(table):.2f} |")
+            print(f"| {dtype} | {file_format} | 1/{peer / bytes_per_image(table):.2f} |")
 
 
-def bytes_an_image(table: FeatureTable) -> float:
+def bytes_per_image(table: FeatureTable) -> float:
     """Returns the size of a table's shards and indexes per image."""
     files = [file for shard in table.shards for file in (shard.data, shard.index) if file]
     return sum(file.bytes for file in files) / table.rows
@@ -116,7 +116,7 @@ def saved(table: FeatureTable, path: Path) -> float:
         for keys in table.key_blocks():
             for key in keys:
                 features = table.get(key.tobytes()).astype(np.float32)
-                yield from ((features, np.zeros(TOKENS, np.int32)) for _ in range(CAPTIONS_AN_IMAGE))
+                yield from ((features, np.zeros(TOKENS, np.int32)) for _ in range(CAPTIONS_PER_IMAGE))
 
     signature = (tf.TensorSpec(table.shape, tf.float32), tf.TensorSpec((TOKENS,), tf.int32))
     tf.data.Dataset.from_generator(captioned, output_signature=signature).save(str(path))

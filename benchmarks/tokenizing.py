@@ -24,13 +24,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 import tensorflow as tf
-from rounds import print_rounds, ratio
-from spending import Cost, cost
+from cost import Cost, measure_cost
+from timing import print_rounds, ratio
 
 import capt
 
 VOCABULARY = 5000
-CAPTIONS_AN_IMAGE = 5
+CAPTIONS_PER_IMAGE = 5
 BATCH = 8192
 FEW = 1000
 OURS, PLAN, PEER = "capt prepare captions", "its plan", "TextVectorization"
@@ -40,7 +40,7 @@ _MEAN_WORDS = 10.5
 _SYLLABLES = ["ba", "co", "di", "fu", "ge", "hol", "in", "jar", "ke", "lo", "men", "nu", "or", "pi", "ras", "té"]
 
 
-def made_captions(count: int, seed: int) -> list[str]:
+def make_captions(count: int, seed: int) -> list[str]:
     """Generates captions with Zipf-distributed words, a capital letter, a full stop and some commas."""
     random = np.random.default_rng(seed)
     words = np.array([_word(number) for number in range(_DISTINCT_WORDS)])
@@ -74,11 +74,11 @@ def read_captions(path: Path, count: int) -> list[str]:
 
 def write_coco(path: Path, captions: Sequence[str]) -> None:
     """Writes the captions to an annotation file in COCO's layout, several per image."""
-    images = -(-len(captions) // CAPTIONS_AN_IMAGE)
+    images = -(-len(captions) // CAPTIONS_PER_IMAGE)
     data = {
         "images": [{"id": number, "file_name": f"{number:012d}.jpg"} for number in range(images)],
         "annotations": [
-            {"id": number, "image_id": number // CAPTIONS_AN_IMAGE, "caption": caption}
+            {"id": number, "image_id": number // CAPTIONS_PER_IMAGE, "caption": caption}
             for number, caption in enumerate(captions)
         ],
     }
@@ -111,7 +111,7 @@ def main() -> None:
     """Measures and prints."""
     options = _options()
     count = options.captions
-    captions = read_captions(options.text, count) if options.text else made_captions(count, options.seed)
+    captions = read_captions(options.text, count) if options.text else make_captions(count, options.seed)
     with tempfile.TemporaryDirectory() as directory:
         few, every = (Path(directory) / name / "captions_train2017.json" for name in ("few", "all"))
         for path, some in ((few, captions[:FEW]), (every, captions)):
@@ -146,7 +146,7 @@ def _in_turn(
     costs: dict[str, list[tuple[Cost, Cost]]] = {name: [] for name in runs}
     for _ in range(rounds):
         for name, (few, every) in runs.items():
-            costs[name].append((cost(few), cost(every)))
+            costs[name].append((measure_cost(few), measure_cost(every)))
     return costs
 
 

@@ -28,11 +28,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 import tensorflow as tf
-from made_tables import catalog, feature_table, save_arrays, train_images
 from notebook_captioner import Decoder, Encoder, reader, train_step
 from numpy.typing import NDArray
-from rounds import Work, in_turn, print_rounds, ratio
-from tokenizing import made_captions
+from synthetic_tables import catalog, feature_table, save_arrays, train_images
+from timing import Work, measure_in_turn, print_rounds, ratio
+from tokenizing import make_captions
 
 import capt
 from features.store import Store, create_store
@@ -49,7 +49,7 @@ from trainer.training.callbacks import StepCallback
 BATCH = 64
 SIZES = {"embedding_dim": 256, "units": 512, "attention_dim": 512, "projection_dim": 256, "output_dim": 512}
 VOCABULARY = 5000
-CAPTIONS_AN_IMAGE = 5
+CAPTIONS_PER_IMAGE = 5
 DATASET = "flickr8k"
 OURS, ONE, PEER = "ours", "ours, one caption per image", "notebook"
 _TOKENS, _TRAIN_LIST = "Flickr8k.token.txt", "Flickr_8k.trainImages.txt"
@@ -65,7 +65,7 @@ def main() -> None:
         ours, one = Ours(store, directory / "ours", "all"), Ours(store, directory / "one", "one")
         peer = Notebook(ours.captions, save_arrays(directory / "arrays", ours.features))
         works = {name: _rate(trained, options.steps) for name, trained in ((OURS, ours), (ONE, one), (PEER, peer))}
-        rates = in_turn(works, options.rounds)
+        rates = measure_in_turn(works, options.rounds)
         waited = ours.waited(options.steps)
     ratios = [ratio(rates, name, PEER) for name in (OURS, ONE)]
     positions = {OURS: ours.positions, ONE: one.positions, PEER: peer.positions}
@@ -96,11 +96,11 @@ def _rate(trained: Any, steps: int) -> Work:
 
 def write_captions(directory: Path, images: int, words: int | None) -> Path:
     """Writes generated captions in Flickr8k's layout, five per image, and a train list of all images."""
-    captions = made_captions(images * CAPTIONS_AN_IMAGE, seed=0)
+    captions = make_captions(images * CAPTIONS_PER_IMAGE, seed=0)
     captions = captions if words is None else _cut(captions, words)
     names = [f"{number:06d}.jpg" for number in range(images)]
     lines = [
-        f"{names[number // CAPTIONS_AN_IMAGE]}#{number % CAPTIONS_AN_IMAGE}\t{caption}"
+        f"{names[number // CAPTIONS_PER_IMAGE]}#{number % CAPTIONS_PER_IMAGE}\t{caption}"
         for number, caption in enumerate(captions)
     ]
     directory.mkdir(parents=True)
@@ -111,8 +111,8 @@ def write_captions(directory: Path, images: int, words: int | None) -> Path:
 
 def _cut(captions: Sequence[str], words: int) -> list[str]:
     """Returns the same number of captions, each with a fixed number of words."""
-    told = cycle(re.findall(r"\w+", " ".join(captions)))
-    return [" ".join(islice(told, words)) for _ in captions]
+    words_in_turn = cycle(re.findall(r"\w+", " ".join(captions)))
+    return [" ".join(islice(words_in_turn, words)) for _ in captions]
 
 
 def make_store(path: Path, text: Path, images: int) -> Store:

@@ -31,7 +31,7 @@ def test_operations_agree_with_the_literature(benchmark, name, side, products):
     import keras
 
     network = getattr(keras.applications, name)(weights=None, include_top=False, input_shape=(side, side, 3))
-    assert benchmark("flops").flops_of(network) == pytest.approx(2 * products, rel=0.01)
+    assert benchmark("flops").count_flops(network) == pytest.approx(2 * products, rel=0.01)
 
 
 @pytest.mark.slow
@@ -48,7 +48,7 @@ def test_capt_and_the_peers_agree_on_images_of_the_input_size(benchmark, tmp_pat
     assert extraction.bare_network(given)() > 0
     extraction.prepare_all(given)
     extraction.beam_all(given)
-    near = extraction.nearness(given)
+    near = extraction.compare_features(given)
     assert all(worst > 0.999 for _, worst in near.values()), near
     beam, notebook = extraction.read_beam(tmp_path / "records"), extraction.read_notebook(tmp_path / "npy")
     assert beam.keys() == notebook.keys() == {str(number) for number in range(6)}

@@ -45,8 +45,8 @@ def test_training_and_the_notebook_read_the_same_values(reading, table, tmp_path
 
 
 def test_the_limit_reads_the_very_bytes_of_the_values(reading, table):
-    first = {path: path.read_bytes() for path, _ in reading.places_of(table)}
+    first = {path: path.read_bytes() for path, _ in reading.locate_rows(table)}
     keys = np.concatenate(list(table.key_blocks()))
-    for key, (path, place) in zip(keys, reading.places_of(table), strict=True):
+    for key, (path, offset) in zip(keys, reading.locate_rows(table), strict=True):
         value = table.get(key.tobytes())
-        assert first[path][place : place + value.nbytes] == value.tobytes()
+        assert first[path][offset : offset + value.nbytes] == value.tobytes()

@@ -44,7 +44,7 @@ def shown():
     ],
 )
 def test_the_first_error_of_a_caption_is_reported(program, shown, caption, fault):
-    assert program("scene_scores").fault_of(caption, shown) == fault
+    assert program("scene_scores").find_error(caption, shown) == fault
 
 
 def test_attention_is_compared_with_the_boxes_of_the_named_objects(program, shown):
@@ -54,7 +54,7 @@ def test_attention_is_compared_with_the_boxes_of_the_named_objects(program, show
     attention[words.index("star"), 4 * 8 + 1] = 0.5  # the middle of row 4, column 1 lies in the star's box
     attention[words.index("blue"), 4 * 8 + 6] = 0.5
     attention[words.index("heart"), 0] = 0.5
-    looks = program("scene_scores").looks_of(words, attention, shown, 6, 8)
+    looks = program("scene_scores").measure_attention(words, attention, shown, 6, 8)
     assert [(color, shape) for color, shape, _ in looks] == [(False, True), (True, False)]
     assert [chance for *_, chance in looks] == pytest.approx([1600 / 76800, 8100 / 76800])
 
@@ -65,7 +65,7 @@ def test_each_model_has_valid_committed_hyperparameters(program):
 
     benchmark = program("scenes")
     for name, spec in MODELS.items():
-        parse_options(spec.config, benchmark.options_of(name))
+        parse_options(spec.config, benchmark.load_options(name))
 
 
 @pytest.mark.slow

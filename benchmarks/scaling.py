@@ -1,6 +1,6 @@
 """Benchmark: cost of `capt prepare features` for 1×, 4× and 16× the images, with one and with two workers.
 
-    python benchmarks/growth.py [--photographs 32] [--rounds 2] [--precision bfloat16|float32]
+    python benchmarks/scaling.py [--photographs 32] [--rounds 2] [--precision bfloat16|float32]
 
 Each run is the whole command with start-up, in a process of its own, into a store with the graph. If the cost is
 linear, an additional image costs the same at each size and memory is constant. Two workers are two processes of Beam's
@@ -18,9 +18,9 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from begun_store import BegunStore, begin_store
 from photographs import write_photographs
-from rounds import apart, in_turn, print_rounds, ratio
+from prepared_store import PreparedStore, prepare_store
+from timing import measure_in_turn, print_rounds, ratio, run_in_process
 
 TIMES = (1, 4, 16)
 WORKERS: dict[int, tuple[str, ...]] = {1: (), 2: ("--direct_num_workers=2", "--direct_running_mode=multi_processing")}
@@ -39,7 +39,7 @@ class Run:
         peaks: Peak memory of the largest process per call, in bytes.
     """
 
-    store: BegunStore
+    store: PreparedStore
     images: Path
     count: int
     workers: int
@@ -53,14 +53,14 @@ class Run:
     def __call__(self) -> float:
         """Returns images per second."""
         store = self.store.copy(self.store.path.with_name("grown"))
-        seconds, peak = apart(store.prepare, self.images, _SHARDS, WORKERS[self.workers])
+        seconds, peak = run_in_process(store.prepare, self.images, _SHARDS, WORKERS[self.workers])
         self.peaks.append(peak)
         return self.count / float(seconds)
 
 
 def make(work: Path, precision: Any, extractor: str, count: int) -> list[Run]:
     """Returns the runs, sorted by workers and images."""
-    store = begin_store(work, precision, extractor)
+    store = prepare_store(work, precision, extractor)
     folders = {count * times: work / f"{times}x" for times in TIMES}
     for images, folder in folders.items():
         write_photographs(folder, images)
@@ -72,7 +72,7 @@ def main() -> None:
     options = _options()
     with tempfile.TemporaryDirectory(dir=options.work) as work:
         runs = make(Path(work), options.precision, options.extractor, options.photographs)
-        rates = in_turn({run.name: run for run in runs}, options.rounds)
+        rates = measure_in_turn({run.name: run for run in runs}, options.rounds)
     print("| images | workers | seconds, median | ms per additional image | peak memory, MiB |\n|---|---|---|---|---|")
     for workers in WORKERS:
         _print_rows([run for run in runs if run.workers == workers], rates)

@@ -1,6 +1,6 @@
 """Benchmark: a run with nothing new, and the notebooks' loop, which computes all features again.
 
-    python benchmarks/nothing_new.py [--images 10000] [--photographs 48] [--rounds 5]
+    python benchmarks/unchanged_dataset.py [--images 10000] [--photographs 48] [--rounds 5]
 
 capt's images are files of a few bytes whose rows are in the store. So the benchmark measures what every run does before
 it extracts: listing the directory, looking up hashes, classifying records, and writing the catalog and the report. The
@@ -21,9 +21,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
-from extraction_peers import notebook_loop
+from extraction_baselines import notebook_loop
 from photographs import write_photographs
-from rounds import Work, in_turn, print_rounds, ratio
+from timing import Work, measure_in_turn, print_rounds, ratio
 
 import capt
 from features.extractors.factory import open_extractor
@@ -70,7 +70,7 @@ def make_store(path: Path, images: Path, count: int) -> None:
     CommitLog(root).append(Manifest(table=table_config.fingerprint, shards=(shard,), facts=facts))
 
 
-def nothing_new(store: Path, images: Path) -> Work:
+def rerun(store: Path, images: Path) -> Work:
     """Returns a run over a directory whose images are all in the store."""
 
     def work() -> float:
@@ -109,10 +109,10 @@ def main() -> None:
         keras.applications.InceptionV3(include_top=False, weights=None).save(work / "model.keras")
         photographs = write_photographs(work / "photographs", options.photographs)
         works = {
-            OURS: nothing_new(work / "store", work / "images"),
+            OURS: rerun(work / "store", work / "images"),
             PEER: again(work / "model.keras", photographs, work / "arrays"),
         }
-        rates = in_turn(works, options.rounds)
+        rates = measure_in_turn(works, options.rounds)
     print_rounds("images", rates, [ratio(rates, OURS, PEER)], images=options.images)
 
 

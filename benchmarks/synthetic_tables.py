@@ -24,18 +24,18 @@ from schemas.records import to_arrow
 from schemas.table_config import FeatureTableConfig, canonical_json
 from schemas.tables import CATALOG
 
-PLACES = (64, 2048)
+SHAPE = (64, 2048)
 
 _NETWORK = b"no network made these rows"
 _COMMIT = "0123456789abcdef"
 
 
-def key_of(name: str) -> bytes:
+def hash_name(name: str) -> bytes:
     """Returns the content hash of an image name."""
     return hashlib.sha256(name.encode()).digest()
 
 
-def features_of(key: bytes, shape: tuple[int, ...] = PLACES) -> NDArray[np.float32]:
+def make_features(key: bytes, shape: tuple[int, ...] = SHAPE) -> NDArray[np.float32]:
     """Returns the float32 features of an image."""
     values = np.random.default_rng(list(key)).standard_normal(shape, dtype=np.float32)
     return np.maximum(values, 0)
@@ -44,7 +44,7 @@ def features_of(key: bytes, shape: tuple[int, ...] = PLACES) -> NDArray[np.float
 def feature_table(
     store: Store,
     names: Sequence[str],
-    shape: tuple[int, ...] = PLACES,
+    shape: tuple[int, ...] = SHAPE,
     dtype: StorageDtype = "float16",
     file_format: Format = "tfrecord",
     compression: Compression = "none",
@@ -67,10 +67,10 @@ def feature_table(
     put_if_absent(root / "network.json", canonical_json({"network": sha256, "shape": list(shape)}))
     count = choose_shard_count(len(names), sum(field.nbytes for field in tensor_fields(table)))
     shards = []
-    for prefix, keys in groupby(sorted(map(key_of, names)), lambda key: find_shard(key, count)):
+    for prefix, keys in groupby(sorted(map(hash_name, names)), lambda key: find_shard(key, count)):
         writer = ShardWriter(root, _COMMIT, table, file_format, prefix, count)
         for key in keys:
-            writer.append({"key": key, **storage_dtypes.encode(features_of(key, shape), table_config.dtype)})
+            writer.append({"key": key, **storage_dtypes.encode(make_features(key, shape), table_config.dtype)})
         shards.append(writer.close())
     facts = FeatureMetadata(shape=shape, network=sha256, numerics="none", toolchain={})
     written = tuple(shard for shard in shards if shard)
@@ -82,7 +82,7 @@ def catalog(store: Store, dataset: str, names: Sequence[str]) -> None:
     """Creates a dataset of images, all of them in the training split."""
     root = store.dataset_root(dataset)
     rows = [
-        {"image_id": name, "key": key_of(name), "split": "train", "location": "", "member": "", "bytes": len(name)}
+        {"image_id": name, "key": hash_name(name), "split": "train", "location": "", "member": "", "bytes": len(name)}
         for name in names
     ]
     path = root / _COMMIT / "catalog.parquet"

@@ -1,6 +1,6 @@
 """Benchmark: `capt prepare features` after a directory has grown by 1%, relative to the full run.
 
-    python benchmarks/delta.py [--photographs 1600] [--rounds 2] [--precision bfloat16|float32]
+    python benchmarks/incremental.py [--photographs 1600] [--rounds 2] [--precision bfloat16|float32]
 
 In turn, each in a process of its own: the full run, into a store with the graph but without the images; the same
 command after 1% new images were added; and a run over one image into a store like the first, which measures start-up.
@@ -17,9 +17,9 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from begun_store import BegunStore, begin_store
 from photographs import write_photographs
-from rounds import Work, apart, in_turn, print_rounds, ratio
+from prepared_store import PreparedStore, prepare_store
+from timing import Work, measure_in_turn, print_rounds, ratio, run_in_process
 
 from schemas.choices import Precision
 
@@ -37,7 +37,7 @@ class Folders:
         one: Directory of one image.
     """
 
-    store: BegunStore
+    store: PreparedStore
     images: Path
     count: int
     one: Path
@@ -47,7 +47,7 @@ class Folders:
         """Creates the store and the directories in a working directory."""
         write_photographs(work / "images", count)
         write_photographs(work / "one", 1, first=2 * count)
-        return cls(begin_store(work, precision, extractor), work / "images", count, work / "one")
+        return cls(prepare_store(work, precision, extractor), work / "images", count, work / "one")
 
     @property
     def new(self) -> int:
@@ -61,17 +61,17 @@ class Folders:
         def full() -> float:
             for path in sorted(self.images.iterdir())[self.count :]:
                 path.unlink()
-            return _runs_a_second(self.store.copy(filled), self.images)
+            return _runs_per_second(self.store.copy(filled), self.images)
 
         def grown() -> float:
             write_photographs(self.images, self.new, first=self.count)
-            return _runs_a_second(replace(self.store, path=filled), self.images)
+            return _runs_per_second(replace(self.store, path=filled), self.images)
 
-        return {FULL: full, GROWN: grown, ONE: lambda: _runs_a_second(self.store.copy(begun), self.one)}
+        return {FULL: full, GROWN: grown, ONE: lambda: _runs_per_second(self.store.copy(begun), self.one)}
 
 
-def _runs_a_second(store: BegunStore, images: Path) -> float:
-    seconds, _ = apart(store.prepare, images)
+def _runs_per_second(store: PreparedStore, images: Path) -> float:
+    seconds, _ = run_in_process(store.prepare, images)
     return float(1 / seconds)
 
 
@@ -86,7 +86,7 @@ def main() -> None:
     options = _options()
     with tempfile.TemporaryDirectory(dir=options.work) as work:
         folders = Folders.make(Path(work), options.precision, options.extractor, options.photographs)
-        rates = in_turn(folders.works(), options.rounds)
+        rates = measure_in_turn(folders.works(), options.rounds)
     each = compute_fractions(rates)
     for name, seen in rates.items():
         print(f"{name}: {1 / median(seen):.2f} s", end="; ")

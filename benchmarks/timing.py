@@ -43,7 +43,7 @@ class Ratio:
         return f"| {self.one} : {self.other} | {self.median:.3g} | {self.least:.3g}–{self.most:.3g} |"
 
 
-def in_turn(works: Mapping[str, Work], rounds: int) -> dict[str, list[float]]:
+def measure_in_turn(works: Mapping[str, Work], rounds: int) -> dict[str, list[float]]:
     """Returns the rates of each function per round, after a warm-up round."""
     rates: dict[str, list[float]] = {name: [] for name in works}
     for number in range(rounds + 1):
@@ -61,7 +61,7 @@ def ratio(rates: Rates, one: str, other: str) -> Ratio:
     return Ratio(one, other, median(rates[one]) / median(rates[other]), min(each), max(each))
 
 
-def apart(work: Callable[..., Any], *given: Any) -> tuple[Any, int]:
+def run_in_process(work: Callable[..., Any], *given: Any) -> tuple[Any, int]:
     """Runs a function of a module in a new process; also returns the peak memory of the process in bytes."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(_with_peak, work, given).result()

@@ -26,7 +26,7 @@ class Cost:
         return Cost(self.clock - other.clock, self.processor - other.processor)
 
 
-def cost(work: Callable[[], Any]) -> Cost:
+def measure_cost(work: Callable[[], Any]) -> Cost:
     """Measures a call of `work`."""
     before = _now()
     work()

@@ -11,24 +11,24 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.fixture
-def delta(monkeypatch):
+def incremental(monkeypatch):
     monkeypatch.syspath_prepend(BENCHMARKS)
-    return importlib.import_module("delta")
+    return importlib.import_module("incremental")
 
 
-def test_the_fraction_is_relative_to_the_full_run_and_excludes_start_up(delta):
-    rates = {delta.FULL: [1 / 50, 1 / 100], delta.GROWN: [1 / 4, 1 / 5], delta.ONE: [1 / 3, 1 / 3]}
-    assert delta.compute_fractions(rates) == pytest.approx([0.02, 0.02])
+def test_the_fraction_is_relative_to_the_full_run_and_excludes_start_up(incremental):
+    rates = {incremental.FULL: [1 / 50, 1 / 100], incremental.GROWN: [1 / 4, 1 / 5], incremental.ONE: [1 / 3, 1 / 3]}
+    assert incremental.compute_fractions(rates) == pytest.approx([0.02, 0.02])
 
 
 @pytest.mark.slow
-def test_the_grown_run_extracts_only_the_new_images(delta, tmp_path):
-    folders = delta.Folders.make(tmp_path, "float32", "mobilenet_v3_small", 9)
+def test_the_grown_run_extracts_only_the_new_images(incremental, tmp_path):
+    folders = incremental.Folders.make(tmp_path, "float32", "mobilenet_v3_small", 9)
     works = folders.works()
     for _ in range(2):  # the second full run begins with the first folder again
-        assert works[delta.FULL]() > 0
+        assert works[incremental.FULL]() > 0
         assert open_store(tmp_path / "filled").feature_tables()[0].rows == 1 + 9
-        assert works[delta.GROWN]() > 0
+        assert works[incremental.GROWN]() > 0
         assert open_store(tmp_path / "filled").feature_tables()[0].rows == 1 + 10
-    assert works[delta.ONE]() > 0
+    assert works[incremental.ONE]() > 0
     assert open_store(tmp_path / "another").feature_tables()[0].rows == 1 + 1

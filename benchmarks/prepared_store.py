@@ -19,7 +19,7 @@ _ELSEWHERE = 10_000_000  # a photograph that no benchmark takes
 
 
 @dataclass(frozen=True)
-class BegunStore:
+class PreparedStore:
     """A store with one table.
 
     Args:
@@ -38,7 +38,7 @@ class BegunStore:
         (table,) = open_store(self.path).feature_tables()
         return table
 
-    def copy(self, path: Path) -> "BegunStore":
+    def copy(self, path: Path) -> "PreparedStore":
         """Copies the store to another path and replaces what exists there."""
         shutil.rmtree(path, ignore_errors=True)
         shutil.copytree(self.path, path)
@@ -62,9 +62,9 @@ class BegunStore:
         return seconds
 
 
-def begin_store(work: Path, precision: Precision, extractor: str = "inception_v3") -> BegunStore:
+def prepare_store(work: Path, precision: Precision, extractor: str = "inception_v3") -> PreparedStore:
     """Creates a store in a working directory."""
-    store = BegunStore(work / "begun", precision, extractor)
+    store = PreparedStore(work / "begun", precision, extractor)
     write_photographs(work / "first", 1, _ELSEWHERE)
     store.prepare(work / "first")
     return store

@@ -19,6 +19,7 @@ from features.extractors.extractor import Extractor
 from pipelines.jobs import extractor_graph
 from pipelines.jobs.caption_job import CaptionJob
 from schemas.table_config import FeatureTableConfig
+from tests.commands import CommandServer
 
 REAL_DATA = os.environ.get("CAPT_TEST_DATA", "")
 
@@ -129,6 +130,13 @@ def learned_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Any,
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(CaptionJob, "_make_transform", once)
         yield made
+
+
+@pytest.fixture(scope="session")
+def commands() -> Iterator[CommandServer]:
+    """Runs capt's commands, each in a process of its own."""
+    with CommandServer() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -10,38 +10,33 @@ from typing import Any
 
 import pytest
 
+from tests.commands import CommandServer
 from tests.conftest import noise_image
 
 PIXELS = ["--extractor", "pixels", "--height", "32", "--width", "32"]
 NETWORK = ["--extractor", "mobilenet_v3_small", "--weights", "random:7"]
 
 
-def capt(*arguments: str) -> subprocess.CompletedProcess[str]:
+def run_alone(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs a command in a process that has imported nothing."""
     return subprocess.run(
         [sys.executable, "-m", "capt", *arguments], capture_output=True, text=True, timeout=300, check=False
     )
 
 
-def features(store: Path, images: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    return capt(
-        "prepare",
-        "features",
-        "--store",
-        str(store),
-        "--dataset-type",
-        "folder",
-        "--images",
-        str(images),
+def features(store: Path, images: Path, *more: str) -> list[str]:
+    return [
+        *("prepare", "features", "--store", str(store), "--dataset-type", "folder", "--images", str(images)),
         *PIXELS,
         *more,
-    )
+    ]
 
 
 def test_help_answers_within_half_a_second() -> None:
     durations = []
     for _ in range(5):
         start = time.monotonic()
-        assert capt("--help").returncode == 0
+        assert run_alone("--help").returncode == 0
         durations.append(time.monotonic() - start)
     assert min(durations) < 0.5
 
@@ -64,7 +59,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.Compl
     (root / "images").mkdir()
     for number in range(3):
         noise_image(number).save(root / "images" / f"{number}.jpg")
-    return features(root / "store", root / "images", "--json", "--log-file", str(root / "log.txt")), root / "log.txt"
+    command = features(root / "store", root / "images", "--json", "--log-file", str(root / "log.txt"))
+    return run_alone(*command), root / "log.txt"
 
 
 def test_json_is_the_last_line_and_nothing_else_is_said_on_standard_output(
@@ -80,52 +76,52 @@ def test_json_is_the_last_line_and_nothing_else_is_said_on_standard_output(
 
 
 def test_the_libraries_say_nothing_on_standard_error(tmp_path: Path, photos: Any) -> None:
-    done = features(tmp_path / "store", photos(2), *NETWORK, "--quiet", "--json")
+    done = run_alone(*features(tmp_path / "store", photos(2), *NETWORK, "--quiet", "--json"))
     assert done.returncode == 0
     assert done.stderr == ""
 
 
-def test_wrong_usage_ends_with_status_2_and_one_line(tmp_path: Path, photos: Any) -> None:
-    done = features(tmp_path / "store", photos(1), "--extractor", "nothing")
+def test_wrong_usage_ends_with_status_2_and_one_line(commands: CommandServer, tmp_path: Path, photos: Any) -> None:
+    done = commands.capt(*features(tmp_path / "store", photos(1), "--extractor", "nothing"))
     assert done.returncode == 2
     assert done.stderr.strip().splitlines()[-1].startswith("capt: --extractor: unknown extractor 'nothing'")
     assert "Traceback" not in done.stderr
 
 
-def test_debug_adds_the_traceback(tmp_path: Path, photos: Any) -> None:
-    done = features(tmp_path / "store", photos(1), "--extractor", "nothing", "--debug")
+def test_debug_adds_the_traceback(commands: CommandServer, tmp_path: Path, photos: Any) -> None:
+    done = commands.capt(*features(tmp_path / "store", photos(1), "--extractor", "nothing", "--debug"))
     assert done.returncode == 2
     assert "Traceback" in done.stderr
 
 
-def test_too_many_failures_end_with_status_3_and_figures(tmp_path: Path, photos: Any) -> None:
+def test_too_many_failures_end_with_status_3_and_figures(commands: CommandServer, tmp_path: Path, photos: Any) -> None:
     images = photos(2)
     (images / "bad.jpg").write_text("no image")
-    done = features(tmp_path / "store", images, "--json")
+    done = commands.capt(*features(tmp_path / "store", images, "--json"))
     assert done.returncode == 3
     assert json.loads(done.stdout.splitlines()[-1])["failed"] == 1
     assert "1 of 3 records failed (1 unsupported)" in done.stderr
 
 
-def test_a_failure_ends_with_status_1(tmp_path: Path, photos: Any) -> None:
+def test_a_failure_ends_with_status_1(commands: CommandServer, tmp_path: Path, photos: Any) -> None:
     (tmp_path / "store").mkdir()
     (tmp_path / "store" / "something").write_text("else")
-    done = features(tmp_path / "store", photos(1))
+    done = commands.capt(*features(tmp_path / "store", photos(1)))
     assert done.returncode == 1
     assert "not a capt store" in done.stderr
 
 
-def test_a_place_that_may_not_be_written_is_one_line() -> None:
-    done = capt("synth", "scenes", "/sys/capt", "--num-images", "5", "--seed", "0")
+def test_a_path_that_cannot_be_written_is_one_line(commands: CommandServer) -> None:
+    done = commands.capt("synth", "scenes", "/sys/capt", "--num-images", "5", "--seed", "0")
     assert done.returncode == 1
     assert re.fullmatch(
         r"capt: /sys/\S+: [A-Z][a-z -]+\. Check its permissions, or choose another path\.\n", done.stderr
     )
 
 
-def test_which_scenes_there_are_is_said_on_the_command_line(tmp_path: Path) -> None:
+def test_options_of_scenes_are_those_of_the_command_line(commands: CommandServer, tmp_path: Path) -> None:
     out = tmp_path / "scenes"
-    done = capt(
+    done = commands.capt(
         "synth",
         "scenes",
         str(out),
@@ -144,35 +140,37 @@ def test_which_scenes_there_are_is_said_on_the_command_line(tmp_path: Path) -> N
     assert set(shown) == {2, 3}
 
 
-def test_options_come_from_a_yaml_file_and_the_command_line_wins(tmp_path: Path, photos: Any) -> None:
+def test_options_come_from_a_yaml_file_and_the_command_line_wins(
+    commands: CommandServer, tmp_path: Path, photos: Any
+) -> None:
     config = tmp_path / "prepare.yaml"
     config.write_text(
         f"store: {tmp_path / 'store'}\ndataset_type: folder\nimages: [{photos(3)}]\n"
         "extractor: pixels\nheight: 32\nwidth: 32\nlimit-images: 1\n"
     )
-    done = capt("prepare", "features", "--config", str(config), "--limit-images", "2", "--json")
+    done = commands.capt("prepare", "features", "--config", str(config), "--limit-images", "2", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["input"] == 2
 
 
-def test_an_unknown_key_in_the_yaml_file_is_refused_by_name(tmp_path: Path) -> None:
+def test_an_unknown_key_in_the_yaml_file_is_refused_by_name(commands: CommandServer, tmp_path: Path) -> None:
     config = tmp_path / "prepare.yaml"
     config.write_text("stoer: x\n")
-    done = capt("prepare", "features", "--config", str(config))
+    done = commands.capt("prepare", "features", "--config", str(config))
     assert done.returncode == 2
     assert "unknown option 'stoer'" in done.stderr
 
 
 @pytest.mark.parametrize("task", ["captioner", "captcha"])
 def test_settings_of_training_come_from_a_yaml_file_and_unknown_ones_are_refused_by_name(
-    tmp_path: Path, task: str
+    commands: CommandServer, tmp_path: Path, task: str
 ) -> None:
     config = tmp_path / "train.yaml"
     config.write_text(f"store: {tmp_path / 'none'}\nlearning_rate: 0.1\n")
-    done = capt("train", task, "--run-dir", str(tmp_path / "run"), "--config", str(config))
+    done = commands.capt("train", task, "--run-dir", str(tmp_path / "run"), "--config", str(config))
     assert "the store does not exist" in done.stderr
     config.write_text(f"store: {tmp_path / 'none'}\nlearning_rat: 0.1\n")
-    done = capt("train", task, "--run-dir", str(tmp_path / "run"), "--config", str(config))
+    done = commands.capt("train", task, "--run-dir", str(tmp_path / "run"), "--config", str(config))
     assert done.returncode == 2
     assert "unknown option 'learning_rat'" in done.stderr
 
@@ -205,8 +203,8 @@ def test_what_is_wrong_with_a_command_is_told_before_keras_is_imported() -> None
     assert done.returncode == 0, done.stderr
 
 
-def test_an_option_that_beam_does_not_know_is_wrong_usage(tmp_path: Path, photos: Any) -> None:
-    done = features(tmp_path / "store", photos(1), "--", "--no_such_beam_option=1")
+def test_an_option_that_beam_does_not_know_is_wrong_usage(commands: CommandServer, tmp_path: Path, photos: Any) -> None:
+    done = commands.capt(*features(tmp_path / "store", photos(1), "--", "--no_such_beam_option=1"))
     assert done.returncode == 2
     assert "no_such_beam_option" in done.stderr
 
@@ -217,6 +215,6 @@ def test_the_log_goes_to_a_file_too(prepared: tuple[subprocess.CompletedProcess[
 
 
 @pytest.mark.parametrize("command", [["prepare"], ["store"], ["train"], ["experiment"], []])
-def test_a_group_without_a_command_shows_its_help(command: list[str]) -> None:
-    done = capt(*command)
+def test_a_group_without_a_command_shows_its_help(commands: CommandServer, command: list[str]) -> None:
+    done = commands.capt(*command)
     assert "Usage" in done.stdout + done.stderr

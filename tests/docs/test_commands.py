@@ -1,34 +1,22 @@
-"""Every capt command in the documentation is one that the command line understands."""
+"""The command line and the benchmarks accept every command of the documentation, also those that no test runs."""
 
+import argparse
 import re
+import runpy
 import shlex
-from pathlib import Path
+import sys
 from typing import Any
 
 import pytest
 import typer
 
 import capt
+from tests.docs.pages import CODE, ROOT
 
-ROOT = Path(__file__).parents[2]
-PAGES = [
-    ROOT / "README.md",
-    ROOT / "CONTRIBUTING.md",
-    *sorted(p for p in (ROOT / "docs").rglob("*.md") if "generated" not in p.parts),
-]
-_BLOCK = re.compile(r"```bash\n(.*?)```", re.DOTALL)
+COMMANDS = [(page, code.text) for page, codes in CODE.items() for code in codes if code.language == "bash"]
 
 
-def commands() -> list[tuple[str, str]]:
-    found = []
-    for page in PAGES:
-        for block in _BLOCK.findall(page.read_text(encoding="utf-8")):
-            lines = block.replace("\\\n", " ").splitlines()
-            found += [(page.name, line.strip()) for line in lines if re.match(r"\s*(\$ )?capt ", line)]
-    return found
-
-
-@pytest.mark.parametrize(("page", "line"), commands())
+@pytest.mark.parametrize(("page", "line"), [one for one in COMMANDS if re.search(r"(^| )capt ", one[1])])
 def test_a_documented_command_is_understood(page: str, line: str) -> None:
     words = shlex.split(line, comments=True)
     command: Any = typer.main.get_command(capt.application())
@@ -42,13 +30,26 @@ def test_a_documented_command_is_understood(page: str, line: str) -> None:
     command.make_context("capt", rest)
 
 
+@pytest.mark.parametrize(("page", "line"), [one for one in COMMANDS if "python benchmarks/" in one[1]])
+def test_a_documented_benchmark_accepts_its_arguments(page: str, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = shlex.split(line, comments=True)
+    program, *arguments = words[words.index("python") + 1 :]
+    parse = argparse.ArgumentParser.parse_args
+
+    def parse_and_stop(*given: Any) -> None:
+        parse(*given)
+        sys.exit(0)
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_and_stop)
+    monkeypatch.setattr(sys, "argv", [program, *arguments])
+    monkeypatch.syspath_prepend((ROOT / program).parent)
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_path(str(ROOT / program), run_name="__main__")
+    assert caught.value.code == 0
+
+
 def test_make_targets_in_the_documentation_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    named = {
-        word
-        for page in PAGES
-        for block in _BLOCK.findall(page.read_text(encoding="utf-8"))
-        for word in re.findall(r"^make ([a-z-]+)", block, re.MULTILINE)
-    }
+    named = {line.split()[1] for _, line in COMMANDS if line.startswith("make ")}
     assert named
     assert named <= targets

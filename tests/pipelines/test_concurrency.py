@@ -3,8 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,26 +13,24 @@ import pytest
 
 import capt
 from pipelines.beam.scratch import hold_job_lock
+from tests.commands import CommandServer, ForkedProcess
 from tests.conftest import noise_image
 
 SMALL = {"extractor": "mobilenet_v3_small", "weights": "random:7", "dataset_type": "folder"}
 
 
-def start(function: str, **options: Any) -> subprocess.Popen[str]:
+def start(commands: CommandServer, output: Path, function: str, **options: Any) -> ForkedProcess:
     program = f"import capt, json; print(json.dumps(capt.{function}(**{options!r})))"
-    return subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace"
-    )
+    return commands.start(None, program=program, stdout=output, stderr=output.with_suffix(".log"))
 
 
-def both(function: str, *each: dict[str, Any]) -> list[dict[str, Any]]:
-    """The figures of runs that are started at the same moment."""
-    figures = []
-    for process in [start(function, **options) for options in each]:
-        out, complaint = process.communicate(timeout=300)
-        assert process.returncode == 0, complaint
-        figures.append(json.loads(out.splitlines()[-1]))
-    return figures
+def run_both(commands: CommandServer, directory: Path, function: str, *each: dict[str, Any]) -> list[dict[str, Any]]:
+    """The summaries of runs that are started at the same moment."""
+    outputs = [directory / f"output-{number}" for number in range(len(each))]
+    processes = [start(commands, output, function, **options) for output, options in zip(outputs, each, strict=True)]
+    for process, output in zip(processes, outputs, strict=True):
+        assert process.wait() == 0, output.with_suffix(".log").read_text(errors="replace")
+    return [json.loads(output.read_text().splitlines()[-1]) for output in outputs]
 
 
 def images_of(directory: Path, numbers: Sequence[int]) -> Path:
@@ -64,11 +60,13 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_two_runs_of_the_same_job_share_the_work(tmp_path: Path) -> None:
+def test_two_runs_of_the_same_job_share_the_work(commands: CommandServer, tmp_path: Path) -> None:
     """Both runs create the store, its table and its extractor graph."""
     images, store = images_of(tmp_path / "images", range(24)), tmp_path / "store"
     options = {"store": str(store), "images": [str(images)], "num_shards": 4, **SMALL}
-    figures = both("prepare_features", {**options, "dataset_name": "one"}, {**options, "dataset_name": "other"})
+    figures = run_both(
+        commands, tmp_path, "prepare_features", {**options, "dataset_name": "one"}, {**options, "dataset_name": "other"}
+    )
     assert sum(one["ok"] for one in figures) == 24
     assert sum(one["cached"] for one in figures) == 24
     check(store, 24)
@@ -77,11 +75,13 @@ def test_two_runs_of_the_same_job_share_the_work(tmp_path: Path) -> None:
     assert [dataset.catalog().num_rows for dataset in capt.open_store(store).datasets()] == [24, 24]
 
 
-def test_two_overlapping_runs_show_no_row_twice(begun: Path, tmp_path: Path) -> None:
+def test_two_overlapping_runs_show_no_row_twice(commands: CommandServer, begun: Path, tmp_path: Path) -> None:
     store = Path(shutil.copytree(begun, tmp_path / "store"))
     one, other = images_of(tmp_path / "a", range(20)), images_of(tmp_path / "b", range(10, 30))
     options = {"store": str(store), **SMALL}
-    figures = both(
+    figures = run_both(
+        commands,
+        tmp_path,
         "prepare_features",
         {**options, "images": [str(one)], "dataset_name": "one", "num_shards": 2},
         {**options, "images": [str(other)], "dataset_name": "other"},
@@ -95,11 +95,15 @@ def test_two_overlapping_runs_show_no_row_twice(begun: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_two_runs_on_different_tables_of_one_store(tmp_path: Path) -> None:
+def test_two_runs_on_different_tables_of_one_store(commands: CommandServer, tmp_path: Path) -> None:
     images, store = images_of(tmp_path / "images", range(12)), tmp_path / "store"
     options = {"store": str(store), "images": [str(images)], **SMALL}
-    figures = both(
-        "prepare_features", {**options, "pooling": "avg"}, {**options, "format": "parquet", "storage_dtype": "int8"}
+    figures = run_both(
+        commands,
+        tmp_path,
+        "prepare_features",
+        {**options, "pooling": "avg"},
+        {**options, "format": "parquet", "storage_dtype": "int8"},
     )
     assert [one["ok"] for one in figures] == [12, 12]
     assert len(capt.open_store(store).feature_tables()) == 2
@@ -116,12 +120,18 @@ def captions(path: Path, numbers: Sequence[int]) -> str:
 
 
 @pytest.mark.slow
-def test_two_runs_that_tokenize_the_same_captions(tmp_path: Path) -> None:
+def test_two_runs_that_tokenize_the_same_captions(commands: CommandServer, tmp_path: Path) -> None:
     store = tmp_path / "store"
     train = captions(tmp_path / "captions_train2017.json", range(50))
     options = {"store": str(store), "dataset_type": "coco"}
     more = captions(tmp_path / "captions_val2017.json", range(50, 60))
-    figures = both("prepare_captions", {**options, "annotations": [train]}, {**options, "annotations": [train, more]})
+    figures = run_both(
+        commands,
+        tmp_path,
+        "prepare_captions",
+        {**options, "annotations": [train]},
+        {**options, "annotations": [train, more]},
+    )
     assert [one["input"] for one in figures] == [50, 60]
     found = capt.store_verify(store=str(store))
     assert [found[kind] for kind in ("damaged", "missing")] == [[], []]
@@ -131,36 +141,36 @@ def test_two_runs_that_tokenize_the_same_captions(tmp_path: Path) -> None:
     assert len(keys) in (50, 60)  # of two runs at once the one that was last counts
 
 
-def test_a_lock_is_held_by_one_process_and_by_none_that_was_killed(tmp_path: Path) -> None:
+def test_a_lock_is_held_by_one_process_and_by_none_that_was_killed(commands: CommandServer, tmp_path: Path) -> None:
     lock, note = tmp_path / "work" / "x.lock", tmp_path / "note"
     program = (
-        "import sys, time, pathlib; from pipelines.beam.scratch import hold_job_lock\n"
+        "import time, pathlib; from pipelines.beam.scratch import hold_job_lock\n"
         f"with hold_job_lock(pathlib.Path({str(lock)!r})):\n"
         f"    pathlib.Path({str(note)!r}).write_text('in')\n"
-        "    time.sleep(float(sys.argv[1]))\n"
+        "    time.sleep({})\n"
     )
-    holder = subprocess.Popen([sys.executable, "-c", program, "60"])
+    holder = commands.start(None, program=program.format(60))
     while not note.exists():
         time.sleep(0.01)
-    waiter = subprocess.Popen([sys.executable, "-c", program, "0"])
+    waiter = commands.start(None, program=program.format(0))
     time.sleep(0.5)
     assert waiter.poll() is None
     holder.kill()
-    assert waiter.wait(10) == 0
+    assert waiter.wait() == 0
     with hold_job_lock(lock):
         assert lock.exists()
     assert not lock.exists()
     holder.wait()
 
 
-def test_concurrent_runs_do_not_disturb_their_plans(begun: Path, tmp_path: Path) -> None:
+def test_concurrent_runs_do_not_disturb_their_plans(commands: CommandServer, begun: Path, tmp_path: Path) -> None:
     store = Path(shutil.copytree(begun, tmp_path / "store"))
     images = images_of(tmp_path / "images", range(6))
     for path in images.iterdir():
         os.utime(path, (1_000_000_000, 1_000_000_000))
     options = {"store": str(store), "images": [str(images)], **SMALL}
-    running = start("prepare_features", **options)
+    running = start(commands, tmp_path / "output", "prepare_features", **options)
     plans = [capt.prepare_features(**options, dry_run=True) for _ in range(2)]
-    assert running.wait(300) == 0
+    assert running.wait() == 0
     assert all(plan["hits"] + plan["misses"] == 6 for plan in plans)
     check(store, 7)

@@ -2,9 +2,6 @@
 
 import os
 import random
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +9,7 @@ from typing import Any
 import pytest
 
 import capt
+from tests.commands import CommandServer, ForkedProcess
 from tests.conftest import noise_image
 
 IMAGES = 48
@@ -37,13 +35,12 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def start(store: Path, images: Path) -> subprocess.Popen[bytes]:
-    return begin("prepare_features", store=str(store), images=[str(images)], **OPTIONS)
+def start(commands: CommandServer, store: Path, images: Path) -> ForkedProcess:
+    return begin(commands, "prepare_features", store=str(store), images=[str(images)], **OPTIONS)
 
 
-def begin(command: str, **given: Any) -> subprocess.Popen[bytes]:
-    program = f"import capt; capt.{command}(**{given!r})"
-    return subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def begin(commands: CommandServer, command: str, **given: Any) -> ForkedProcess:
+    return commands.start(None, program=f"import capt; capt.{command}(**{given!r})")
 
 
 def tables(store: Path) -> dict[str, bytes]:
@@ -54,11 +51,10 @@ def tables(store: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def unbroken(tmp_path_factory: pytest.TempPathFactory, images: Path) -> dict[str, bytes]:
+def unbroken(commands: CommandServer, tmp_path_factory: pytest.TempPathFactory, images: Path) -> dict[str, bytes]:
     """What a run that nobody killed leaves."""
     store = tmp_path_factory.mktemp("unbroken") / "store"
-    process = start(store, images)
-    assert process.wait(120) == 0
+    assert start(commands, store, images).wait() == 0
     return tables(store)
 
 
@@ -69,44 +65,46 @@ def finish(store: Path, images: Path, unbroken: dict[str, bytes]) -> None:
     assert list((store / "work").glob("run-*")) == []
 
 
-def kill_and_finish(store: Path, images: Path, delays: list[float], unbroken: dict[str, bytes]) -> None:
+def kill_and_finish(
+    commands: CommandServer, store: Path, images: Path, delays: list[float], unbroken: dict[str, bytes]
+) -> None:
     for delay in delays:
-        kill(start(store, images), delay)
+        kill(start(commands, store, images), delay)
     finish(store, images, unbroken)
 
 
-def kill(process: subprocess.Popen[bytes], delay: float) -> None:
+def kill(process: ForkedProcess, delay: float) -> None:
     time.sleep(delay)
-    process.send_signal(signal.SIGKILL)
+    process.kill()
     process.wait()
 
 
 def test_the_same_command_completes_a_run_killed_at_random_moments(
-    tmp_path: Path, images: Path, unbroken: dict[str, bytes]
+    commands: CommandServer, tmp_path: Path, images: Path, unbroken: dict[str, bytes]
 ) -> None:
     chosen = random.Random(1)
-    kill_and_finish(tmp_path / "store", images, [chosen.uniform(0.3, 5.0) for _ in range(4)], unbroken)
+    kill_and_finish(commands, tmp_path / "store", images, [chosen.uniform(0.1, 2.0) for _ in range(4)], unbroken)
 
 
 @pytest.mark.slow
 def test_the_same_command_completes_a_run_killed_fifty_times(
-    tmp_path: Path, images: Path, unbroken: dict[str, bytes]
+    commands: CommandServer, tmp_path: Path, images: Path, unbroken: dict[str, bytes]
 ) -> None:
     chosen = random.Random(2)
     for batch in range(10):
-        delays = [chosen.uniform(0.3, 5.0) for _ in range(5)]
-        kill_and_finish(tmp_path / f"store-{batch}", images, delays, unbroken)
+        delays = [chosen.uniform(0.1, 2.5) for _ in range(5)]
+        kill_and_finish(commands, tmp_path / f"store-{batch}", images, delays, unbroken)
 
 
 def test_finished_units_of_a_killed_run_are_not_extracted_again(
-    tmp_path: Path, images: Path, unbroken: dict[str, bytes]
+    commands: CommandServer, tmp_path: Path, images: Path, unbroken: dict[str, bytes]
 ) -> None:
     store = tmp_path / "store"
-    process = start(store, images)
+    process = start(commands, store, images)
     deadline = time.monotonic() + 60
     while len(done := list(store.glob("work/*/done/*.json"))) < 3 and time.monotonic() < deadline:
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
+    process.kill()
     process.wait()
     before = {path: path.stat().st_mtime_ns for path in store.glob("features/*/*/*.tfrecord")}
     assert len(done) >= 3
@@ -117,17 +115,19 @@ def test_finished_units_of_a_killed_run_are_not_extracted_again(
 
 
 @pytest.mark.slow
-def test_the_same_command_completes_a_killed_run_of_captchas_with_labels(tmp_path: Path) -> None:
+def test_the_same_command_completes_a_killed_run_of_captchas_with_labels(
+    commands: CommandServer, tmp_path: Path
+) -> None:
     count, chosen = 280, random.Random(3)
     capt.synth_captcha(out=str(tmp_path / "made"), num_images=count, seed=1)
     folder = tmp_path / "made" / "words_captcha"
     for path in folder.iterdir():
         os.utime(path, (1_000_000_000, 1_000_000_000))
     given = {"images": [str(folder)], "labels": str(folder), "num_shards": SHARDS}
-    assert begin("prepare_captcha", store=str(tmp_path / "unbroken"), **given).wait(120) == 0
+    assert begin(commands, "prepare_captcha", store=str(tmp_path / "unbroken"), **given).wait() == 0
     store = tmp_path / "store"
     for _ in range(8):
-        kill(begin("prepare_captcha", store=str(store), **given), chosen.uniform(1.0, 6.0))
+        kill(begin(commands, "prepare_captcha", store=str(store), **given), chosen.uniform(0.2, 3.0))
     result = capt.prepare_captcha(store=str(store), **given)
     assert result["ok"] + result["cached"] == count
     assert tables(store) == tables(tmp_path / "unbroken")

@@ -1,6 +1,3 @@
-import os
-import subprocess
-import sys
 import time
 import zipfile
 
@@ -10,13 +7,6 @@ import capt
 from schemas.errors import CaptError, UsageError
 from tests.trainer.words import put_images
 from trainer.runs.run import load_run
-
-PROGRAM = """
-import sys
-import capt
-run, images, out = sys.argv[1:]
-capt.predict_captcha(run=run, images=[images], ids="10:90", output=out)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -92,11 +82,10 @@ def test_the_fallback_label_replaces_missing_and_unreadable_images(run, captchas
     ]
 
 
-def test_a_resumed_run_writes_the_file_of_an_uninterrupted_one(words_run, run, folder, tmp_path, expected):
+def test_a_resumed_run_writes_the_file_of_an_uninterrupted_one(commands, words_run, run, folder, tmp_path, expected):
     out, part = tmp_path / "answers.txt", tmp_path / "answers.txt.part"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TF_CPP_MIN_LOG_LEVEL": "3"}
-    command = [sys.executable, "-c", PROGRAM, str(words_run[0]), str(folder), str(out)]
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    options = ["--images", str(folder), "--ids", "10:90", "--output", str(out)]
+    process = commands.start(["predict", "captcha", str(words_run[0]), *options])
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
         if part.exists() and part.read_bytes().count(b"\n") > 1:

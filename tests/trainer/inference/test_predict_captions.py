@@ -1,7 +1,4 @@
 import json
-import os
-import subprocess
-import sys
 import time
 
 import pytest
@@ -18,13 +15,6 @@ SIZES = {
     "batch_size": 16,
 }
 COUNT = 400
-
-PROGRAM = """
-import sys
-import capt
-run, images, out = sys.argv[1:]
-capt.predict_captions(run=run, images=[images], output=out, temperature=2.0)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -62,12 +52,12 @@ def test_a_directory_becomes_one_line_per_image(unbroken, run, folder):
 
 
 @pytest.fixture(scope="module")
-def killed(run, folder, tmp_path_factory):
+def killed(commands, run, folder, tmp_path_factory):
     """What a run left that was killed once it had written more than a batch."""
     out = tmp_path_factory.mktemp("killed") / "c.jsonl"
     part = out.with_name("c.jsonl.part")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TF_CPP_MIN_LOG_LEVEL": "3"}
-    process = subprocess.Popen([sys.executable, "-c", PROGRAM, str(run), str(folder), str(out)], env=environment)
+    options = ["--images", str(folder), "--output", str(out), "--temperature", "2.0"]
+    process = commands.start(["predict", "captions", str(run), *options])
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
         if part.exists() and part.read_bytes().count(b"\n") > DECODE_BATCH:

@@ -14,7 +14,7 @@ import tensorflow as tf
 import capt
 from features.io.locks import LockedError
 from schemas.errors import CaptError, CorruptFileError, StoreError, UsageError
-from tests.trainer.killing import PROGRAM, kill_after, start
+from tests.trainer.killing import PROGRAM, fork, kill_after, start
 from trainer.reports.plots import save_figure
 from trainer.runs.checkpoints import Checkpoints
 from trainer.runs.directory import lock_run
@@ -125,14 +125,14 @@ def test_captions_use_the_best_epoch(trained):
         np.testing.assert_array_equal(file["embedding_layer/vars/0"], embeddings)
 
 
-def test_a_killed_run_resumes_with_the_result_of_an_uninterrupted_run(trained, store, tmp_path):
+def test_a_killed_run_resumes_with_the_result_of_an_uninterrupted_run(commands, trained, store, tmp_path):
     unbroken, figures = trained
     run = tmp_path / "killed"
     options = {"seed": 4, "epochs": EPOCHS, "save_steps": 2, "hyperparameters": SMALL}
-    stood = kill_after(start(store, run, **options), run, 1, 2)
+    stood = kill_after(fork(commands, store, run, **options), run, 1, 2)
     (run / "checkpoints" / ".aside-left").mkdir()
     (run / "metrics.jsonl").write_text("{}\n{}\n{}\n")
-    again = kill_after(start(store, run, **options), run, stood.epoch + 1, 4)
+    again = kill_after(fork(commands, store, run, **options), run, stood.epoch + 1, 4)
     assert (again.epoch, again.step) > (stood.epoch, stood.step)
     resumed = capt.train_captioner(store=store.path, run_dir=run, **options)
     assert resumed["resumed_at"] >= again.epoch * (figures["steps"] // EPOCHS) + again.step

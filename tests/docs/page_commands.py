@@ -1,0 +1,85 @@
+"""The commands of the pages that the tests do not run, those that they run with smaller numbers, and why."""
+
+import re
+from dataclasses import dataclass
+
+from tests.docs.pages import Code
+
+SMALL_EXTRACTOR = "--extractor mobilenet_v3_small --weights random:7 --height 64 --width 64"
+
+
+@dataclass(frozen=True)
+class Excluded:
+    """Code that does not run. capt's commands and those of the benchmarks are still parsed.
+
+    Attributes:
+        pattern: Regular expression that the beginning of the command matches, or any part after `.*`.
+        page: Regular expression that the page matches.
+    """
+
+    pattern: str
+    reason: str
+    page: str = ""
+
+    def matches(self, code: Code) -> bool:
+        return bool(re.match(self.pattern, code.text) and re.search(self.page, code.page))
+
+
+EXCLUDED = [
+    Excluded("pip install ", "downloads from a package index"),
+    Excluded("make ", "builds an environment, or runs the tests themselves"),
+    Excluded("capt fetch ", "downloads from the publishers"),
+    Excluded(r"capt .*s3://", "needs a bucket"),
+    Excluded(r"docker |cp examples/dataflow/|capt .*gs://", "needs Docker and Dataflow"),
+    Excluded(r"capt .*FlinkRunner|capt .*SparkRunner|python -m apache_beam", "needs a cluster"),
+    Excluded(r"go install |capt .*PrismRunner", "downloads Prism"),
+    Excluded("capt .*(vgg|inception_resnet)", "builds an extractor with up to 0.5 GB of weights"),
+    Excluded("tensorboard ", "serves until it is interrupted"),
+    Excluded("(KERAS_BACKEND=jax )?python benchmarks/", "runs for minutes to hours; tests/benchmarks run their parts"),
+]
+
+
+@dataclass(frozen=True)
+class Changed:
+    """A replacement in code before it runs.
+
+    Attributes:
+        pattern: Regular expression of what is replaced; all its occurrences are.
+        page: Regular expression that the page matches.
+    """
+
+    pattern: str
+    replacement: str
+    reason: str
+    page: str = ""
+
+    def apply(self, code: Code) -> str:
+        return re.sub(self.pattern, self.replacement, code.text) if re.search(self.page, code.page) else code.text
+
+
+CHANGED = [
+    Changed(
+        "^(capt prepare features (?!.*--extractor).*?)( -- .*)?$",
+        rf"\1 {SMALL_EXTRACTOR}\2",
+        "the ImageNet weights are not there, and a small extractor is faster",
+    ),
+    Changed(
+        "^(capt prepare features .*--extractor mobilenet_v3_small(?!.*--weights).*)$",
+        r"\1 --weights random:7",
+        "the ImageNet weights are not there",
+    ),
+    Changed("^(capt train (?!.*--epochs [1-9] ).*)$", r"\1 --epochs 1", "one epoch is faster"),
+    Changed("(--num-images) (14000|2000)", r"\1 70", "few images are enough"),
+    Changed("12000:14000|120000:140000", "60:70", "few images are enough"),
+    Changed(r"\ba12000\b|\ba120000\b", "a65", "few images are enough"),
+    Changed(r" https://example\.\w+/\w+\.\w+", "", "the tests use no network"),
+    Changed("extractor_weights: imagenet", "extractor_weights: random:7", "the ImageNet weights are not there"),
+]
+
+
+def change(code: Code) -> str:
+    """Returns the code as the tests run it."""
+    text = code.text
+    for change in CHANGED:
+        text = change.apply(Code(code.page, code.language, text))
+    return text

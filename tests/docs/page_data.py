@@ -1,0 +1,167 @@
+"""The files that the pages' commands read: small, made by the tests, in the published layouts."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from zipfile import ZipFile
+
+from features.references.downloads import build_download_name
+from tests.conftest import noise_image, zip_of
+from tests.docs.pages import ROOT
+
+NUM_IMAGES = 12
+_IS_VAL = [number % 4 == 3 for number in range(NUM_IMAGES)]
+_WORDS = ("red", "blue", "green", "small", "large")
+
+
+def write_files(root: Path) -> None:
+    """Writes the images and annotations that the pages name."""
+    noise_image(0).save(root / "photo.jpg")
+    _write_coco(root)
+    _write_karpathy(root)
+    _write_rows(root)
+    _write_tokens(root)
+    _write_conceptual(root)
+    _write_iapr(root)
+    zip_of(root / "photos" / "dogs", root / "more.zip")
+    _write_examples(root)
+
+
+def _write_images(directory: Path, names: list[str]) -> None:
+    for number, name in enumerate(names):
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        noise_image(number).save(path, "JPEG")
+
+
+def _caption(number: int, other: int = 0) -> str:
+    return f"A {_WORDS[number % 5]} thing beside a {_WORDS[(number + other + 1) % 5]} one."
+
+
+def _split(number: int) -> str:
+    return "val" if _IS_VAL[number] else "train"
+
+
+def _write_coco(root: Path) -> None:
+    names = [f"{_split(number)}2017/{number:012d}.jpg" for number in range(NUM_IMAGES)]
+    _write_images(root, names)
+    _write_images(root / "coco-mini", names)
+    for split in ("train", "val"):
+        numbers = [number for number in range(NUM_IMAGES) if _split(number) == split]
+        data = {
+            "images": [{"id": number, "file_name": Path(names[number]).name} for number in numbers],
+            "annotations": [
+                {"id": 10 * number + other, "image_id": number, "caption": _caption(number, other)}
+                for number in numbers
+                for other in range(2)
+            ],
+        }
+        zip_of(root / f"{split}2017", root / f"{split}2017.zip")
+        (root / f"captions_{split}2017.json").write_text(json.dumps(data))
+    with ZipFile(root / "annotations_trainval2017.zip", "w") as archive:
+        for split in ("train", "val"):
+            name = f"captions_{split}2017.json"
+            archive.write(root / name, f"annotations/{name}")
+
+
+def _write_karpathy(root: Path) -> None:
+    images = []
+    for number in range(NUM_IMAGES):
+        directory = f"{_split(number)}2014"
+        name = f"COCO_{directory}_{number:012d}.jpg"
+        _write_images(root, [f"{directory}/{name}"])
+        sentences = [{"raw": _caption(number, other), "sentid": 2 * number + other} for other in range(2)]
+        images.append(
+            {
+                "filepath": directory,
+                "filename": name,
+                "imgid": number,
+                "cocoid": 1000 + number,
+                "split": _split(number),
+                "sentences": sentences,
+            }
+        )
+    (root / "dataset_coco.json").write_text(json.dumps({"images": images, "dataset": "coco"}))
+    for split in ("train", "val"):
+        zip_of(root / f"{split}2014", root / f"{split}2014.zip")
+        shutil.rmtree(root / f"{split}2014")
+
+
+def _write_rows(root: Path) -> None:
+    names = [f"{'cats' if number % 3 else 'dogs'}/{number:03d}.jpg" for number in range(NUM_IMAGES)]
+    _write_images(root / "photos", names)
+    rows = [(name, _caption(number), _split(number)) for number, name in enumerate(names)]
+    (root / "captions.csv").write_text("\n".join(map(",".join, [("image", "caption", "split"), *rows])))
+    lines = [json.dumps({"image": name, "caption": caption, "split": split}) for name, caption, split in rows]
+    (root / "captions.jsonl").write_text("\n".join(lines))
+
+
+def _write_tokens(root: Path) -> None:
+    names = [f"{1000 + number}.jpg" for number in range(NUM_IMAGES)]
+    _write_images(root / "flickr30k-images", names)
+    lines = [f"{name}#{other}\t{_caption(number, other)}" for number, name in enumerate(names) for other in range(2)]
+    for name in ("results_20130124.token", "Flickr8k.token.txt"):
+        (root / name).write_text("\n".join(lines))
+
+
+def _write_conceptual(root: Path) -> None:
+    """The images are downloaded already."""
+    urls = [f"https://example.com/{number}.jpg" for number in range(NUM_IMAGES)]
+    lines = [f"{_caption(number)}\t{url}" for number, url in enumerate(urls)]
+    (root / "Train_GCC-training.tsv").write_text("\n".join(lines))
+    _write_images(root / "downloads", [build_download_name(url) for url in urls])
+
+
+def _write_iapr(root: Path) -> None:
+    names = [f"images/00/{number}.jpg" for number in range(NUM_IMAGES)]
+    _write_images(root / "iaprtc12", names)
+    directory = root / "iaprtc12" / "annotations_complete_eng" / "00"
+    directory.mkdir(parents=True)
+    for number, name in enumerate(names):
+        text = f"<DOC><DESCRIPTION>{_caption(number)}</DESCRIPTION><IMAGE>{name}</IMAGE></DOC>"
+        (directory / f"{number}.eng").write_text(text)
+
+
+def _write_examples(root: Path) -> None:
+    """Copies the examples, with one epoch and a small extractor."""
+    shutil.copytree(ROOT / "examples", root / "examples")
+    for path in (root / "examples").glob("*.yaml"):
+        text = re.sub(r"epochs: \d+", "epochs: 1", path.read_text(encoding="utf-8"))
+        path.write_text(text.replace("inception_v3", "mobilenet_v3_small"), encoding="utf-8")
+
+
+MODEL = """
+import keras
+layers = keras.layers
+model = keras.Sequential([
+    layers.Input((224, 224, 3)),
+    layers.Conv2D(8, 3, strides=16),
+    layers.Conv2D(8, 3, strides=2, name="block4"),
+])
+model.save("mine.keras")
+"""
+
+
+def write_store(run: Callable[[str], None]) -> None:
+    """Prepares `S`: COCO with a spatial and a pooled feature table, and a caption table."""
+    annotations = "--annotations captions_train2017.json --annotations captions_val2017.json"
+    for pooling in ("none", "avg"):
+        run(
+            f"capt prepare features --store S --dataset-type coco --images train2017 --images val2017 {annotations}"
+            f" --pooling {pooling}"
+        )
+    run(f"capt prepare captions --store S --dataset-type coco {annotations}")
+
+
+def write_captchas(run: Callable[[str], None], root: Path) -> None:
+    """Writes the files that the page on CAPTCHAs names, in the published layout."""
+    run("capt synth captcha published --num-images 14000 --seed 1")
+    images = root / "published" / "words_captcha"
+    zip_of(images, root / "words_captcha.zip")
+    shutil.copy(images / "a65.png", root)
+    shutil.copy(root / "published" / "truth.txt", root)
+    (root / "folder").mkdir()
+    shutil.copy(images / "a66.png", root / "folder")
+    shutil.rmtree(root / "published")

@@ -63,7 +63,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.Compl
     return run_alone(*command), root / "log.txt"
 
 
-def test_json_is_the_last_line_and_nothing_else_is_said_on_standard_output(
+def test_json_is_the_last_line_and_nothing_else_is_on_standard_output(
     prepared: tuple[subprocess.CompletedProcess[str], Path],
 ) -> None:
     done, _ = prepared
@@ -75,13 +75,13 @@ def test_json_is_the_last_line_and_nothing_else_is_said_on_standard_output(
     assert done.stdout.count("\n") == 1
 
 
-def test_the_libraries_say_nothing_on_standard_error(tmp_path: Path, photos: Any) -> None:
+def test_the_libraries_write_nothing_to_standard_error(tmp_path: Path, photos: Any) -> None:
     done = run_alone(*features(tmp_path / "store", photos(2), *NETWORK, "--quiet", "--json"))
     assert done.returncode == 0
     assert done.stderr == ""
 
 
-def test_wrong_usage_ends_with_status_2_and_one_line(commands: CommandServer, tmp_path: Path, photos: Any) -> None:
+def test_wrong_usage_ends_with_exit_code_2_and_one_line(commands: CommandServer, tmp_path: Path, photos: Any) -> None:
     done = commands.capt(*features(tmp_path / "store", photos(1), "--extractor", "nothing"))
     assert done.returncode == 2
     assert done.stderr.strip().splitlines()[-1].startswith("capt: --extractor: unknown extractor 'nothing'")
@@ -94,7 +94,9 @@ def test_debug_adds_the_traceback(commands: CommandServer, tmp_path: Path, photo
     assert "Traceback" in done.stderr
 
 
-def test_too_many_failures_end_with_status_3_and_figures(commands: CommandServer, tmp_path: Path, photos: Any) -> None:
+def test_too_many_failures_end_with_exit_code_3_and_figures(
+    commands: CommandServer, tmp_path: Path, photos: Any
+) -> None:
     images = photos(2)
     (images / "bad.jpg").write_text("no image")
     done = commands.capt(*features(tmp_path / "store", images, "--json"))
@@ -103,7 +105,7 @@ def test_too_many_failures_end_with_status_3_and_figures(commands: CommandServer
     assert "1 of 3 records failed (1 unsupported)" in done.stderr
 
 
-def test_a_failure_ends_with_status_1(commands: CommandServer, tmp_path: Path, photos: Any) -> None:
+def test_a_failure_ends_with_exit_code_1(commands: CommandServer, tmp_path: Path, photos: Any) -> None:
     (tmp_path / "store").mkdir()
     (tmp_path / "store" / "something").write_text("else")
     done = commands.capt(*features(tmp_path / "store", photos(1)))
@@ -175,7 +177,7 @@ def test_settings_of_training_come_from_a_yaml_file_and_unknown_ones_are_refused
     assert "unknown option 'learning_rat'" in done.stderr
 
 
-def test_what_is_wrong_with_a_command_is_told_before_keras_is_imported() -> None:
+def test_what_is_wrong_with_a_command_is_reported_before_keras_is_imported() -> None:
     modules = (
         *(
             "pipelines.prepare_features",

@@ -53,7 +53,7 @@ def test_a_wrong_option_is_wrong_usage_in_python(given: dict[str, Any]) -> None:
         capt.prepare_features(**given)
 
 
-def test_a_path_is_taken_for_its_text_and_a_text_for_a_list_of_one(tmp_path: Path) -> None:
+def test_a_path_is_converted_to_text_and_a_text_to_a_list_of_one(tmp_path: Path) -> None:
     from schemas.options.prepare import PrepareFeatures
 
     options = PrepareFeatures.parse({"store": tmp_path, "dataset-type": "folder", "images": tmp_path / "images"})

@@ -33,7 +33,7 @@ def finished(store):
     return [path for path in store.glob("work/*/done/*.json") if not path.parts[-3].startswith("run-")]
 
 
-def test_a_lost_task_manager_costs_only_what_it_had_not_finished(flink, job, begun, compare):
+def test_a_lost_task_manager_repeats_only_its_unfinished_units(flink, job, begun, compare):
     process, store = begun
     started, cluster = time.monotonic(), flink.cluster
     cluster.task_managers[0].kill()
@@ -43,7 +43,7 @@ def test_a_lost_task_manager_costs_only_what_it_had_not_finished(flink, job, beg
     assert any(map(cluster.failures, cluster.jobs()))
 
 
-def test_a_lost_sdk_worker_costs_only_what_it_had_not_finished(flink, job, begun, compare):
+def test_a_lost_sdk_worker_repeats_only_its_unfinished_units(flink, job, begun, compare):
     process, store = begun
     started, cluster = time.monotonic(), flink.cluster
     before = sum(map(cluster.failures, cluster.jobs()))

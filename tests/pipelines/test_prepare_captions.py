@@ -220,7 +220,7 @@ def test_limits_select_the_same_images_as_prepare_features(tmp_path: Path, photo
     assert len(catalog) == 5
 
 
-def test_captions_without_a_train_split_say_what_to_do(tmp_path: Path, val: Path) -> None:
+def test_captions_without_a_train_split_have_a_hint(tmp_path: Path, val: Path) -> None:
     with pytest.raises(CaptError, match="--vocab-from FINGERPRINT"):
         prepare(tmp_path, val)
 

@@ -194,7 +194,7 @@ def test_an_address_in_a_path_is_refused_for_it_has_lost_a_slash(use: Callable[[
         use(Path(ELSEWHERE))
 
 
-def test_a_log_that_cannot_be_written_is_told_in_one_line() -> None:
+def test_a_log_that_cannot_be_written_is_reported_in_one_line() -> None:
     command = [sys.executable, "-m", "capt", "store", "ls", "store", "--log-file", "none/log.txt"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)

@@ -173,7 +173,7 @@ def test_text_with_a_byte_order_mark_is_read_in_every_format(tmp_path: Path, kin
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_gzip_is_read_in_every_format_wherever_the_file_lies(tmp_path: Path, kind: str) -> None:
+def test_gzip_is_read_in_every_format_in_every_location(tmp_path: Path, kind: str) -> None:
     name, text = FORMATS[kind](SOUND)
     data = gzip.compress(text.encode())
     plain = put(tmp_path / "plain" / name, data)
@@ -186,7 +186,7 @@ def test_gzip_is_read_in_every_format_wherever_the_file_lies(tmp_path: Path, kin
         assert entries(kind, place) == (list(SOUND.values()), [])
 
 
-def test_a_tsv_and_a_split_are_told_by_the_name_without_gz(tmp_path: Path) -> None:
+def test_a_tsv_and_a_split_are_recognized_by_the_name_without_gz(tmp_path: Path) -> None:
     name, text = in_coco(SOUND)
     path = put(tmp_path / f"{name}.gz", gzip.compress(text.encode()))
     assert {image.split for image in DATASET_READERS["coco"]([str(path)]).read_images()} == {"train"}
@@ -357,7 +357,7 @@ def test_any_exception_while_a_file_of_iapr_is_read_fails_that_file_alone(
     assert entries("iapr", tmp_path / "texts") == (["a dog"] * 2, [f"unexpected: {error.__name__}"])
 
 
-def test_a_damaged_member_of_iaprs_archive_costs_itself_alone(tmp_path: Path) -> None:
+def test_a_corrupt_member_of_iaprs_archive_affects_only_itself(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         for number in range(3):
             text = f"<DOC><DESCRIPTION>a dog;</DESCRIPTION><IMAGE>images/{number}.jpg</IMAGE></DOC>"
@@ -385,7 +385,7 @@ def test_a_damaged_member_of_iaprs_archive_costs_itself_alone(tmp_path: Path) ->
         '"b.jpg"',
     ],
 )
-def test_a_hostile_line_of_json_costs_itself_alone(tmp_path: Path, line: str) -> None:
+def test_a_hostile_line_of_json_affects_only_itself(tmp_path: Path, line: str) -> None:
     sound = ['{"image": "a.jpg", "caption": "A dog"}', '{"image": "c.jpg", "caption": "A bird"}']
     path = put(tmp_path / "a.jsonl", "\n".join([sound[0], line, sound[1]]).encode())
     result = prepare_captions(tmp_path, "jsonl", path)
@@ -394,7 +394,7 @@ def test_a_hostile_line_of_json_costs_itself_alone(tmp_path: Path, line: str) ->
 
 
 @pytest.mark.parametrize("kind", ["coco", "karpathy"])
-def test_a_byte_or_number_that_json_cannot_have_costs_its_record_alone(tmp_path: Path, kind: str) -> None:
+def test_a_byte_or_number_that_json_cannot_have_affects_only_its_record(tmp_path: Path, kind: str) -> None:
     texts = {f"{number}.jpg": f"A dog {number}" for number in range(4)}
     name, text = FORMATS[kind](texts)
     data = text.replace("A dog 1", "A d\udcf6g 1").replace('id": 3', 'id": ' + "9" * 10_000)
@@ -417,7 +417,7 @@ def test_a_record_with_a_key_twice_fails_alone(tmp_path: Path, kind: str) -> Non
 
 
 @pytest.mark.parametrize("kind", ["coco", "karpathy"])
-def test_a_list_that_stands_twice_is_one_line(tmp_path: Path, kind: str) -> None:
+def test_a_list_that_occurs_twice_is_one_line(tmp_path: Path, kind: str) -> None:
     name, text = FORMATS[kind]({"a.jpg": "A dog"})
     doubled = text.replace('"images"', '"images": [], "images"')
     with pytest.raises(CaptError) as caught:
@@ -516,7 +516,7 @@ def test_annotations_that_list_no_image_are_an_error(tmp_path: Path) -> None:
         prepare_features(tmp_path, tmp_path / "images", dataset_type="coco", annotations=[str(path)])
 
 
-def test_a_member_that_says_to_have_any_size_is_a_failed_row(tmp_path: Path) -> None:
+def test_a_member_that_claims_any_size_is_a_failed_row(tmp_path: Path) -> None:
     photo = io.BytesIO()
     noise_image(1).save(photo, "JPEG")
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:

@@ -90,7 +90,7 @@ EMPTY: dict[str, tuple[Any, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize(("command", "arguments"), EMPTY.values(), ids=EMPTY.keys())
-def test_an_empty_value_is_not_taken_for_an_option_left_out(
+def test_an_empty_value_is_not_a_missing_option(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Any, arguments: dict[str, Any]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -190,7 +190,7 @@ def test_a_trial_is_another_when_a_file_changes_that_its_options_name(
         (PrepareFeatures, "seed"),
     ],
 )
-def test_true_is_not_taken_for_the_number_one(config: type[Settings], name: str) -> None:
+def test_true_is_not_the_number_one(config: type[Settings], name: str) -> None:
     with pytest.raises(ValidationError) as caught:
         config(**{name: True})
     assert name in [one["loc"][0] for one in caught.value.errors()]

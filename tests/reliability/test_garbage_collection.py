@@ -174,7 +174,7 @@ def test_a_collection_that_was_suspended_deletes_nothing_more(store: Store, monk
     assert len(list(store.dataset_root("photos").glob("*/catalog.parquet"))) == 2
 
 
-def test_damaged_files_stay_while_another_job_may_write_them_again(store: Store) -> None:
+def test_corrupt_files_stay_while_another_job_may_write_them_again(store: Store) -> None:
     from features.store.repair import remove_corrupt
 
     manifest = add_features(store, CONFIG, range(4))

@@ -37,7 +37,7 @@ def run(images: Path, *options: str, **environment: str) -> subprocess.Completed
 
 
 @pytest.mark.parametrize("size", ["0", "-1", "many", "1.5"])
-def test_a_batch_size_that_is_none_is_wrong_usage_that_tells_both_kinds(images: Path, size: str) -> None:
+def test_a_batch_size_that_is_none_is_wrong_usage_that_lists_both_kinds(images: Path, size: str) -> None:
     with pytest.raises(UsageError) as caught:
         capt.prepare_features(
             store=str(images.parent / "store"), dataset_type="folder", images=[str(images)], batch_size=size
@@ -72,20 +72,20 @@ def test_an_empty_backend_is_the_default(monkeypatch: pytest.MonkeyPatch) -> Non
     assert os.environ["KERAS_BACKEND"] == "tensorflow"
 
 
-def test_a_command_with_a_wrong_backend_ends_with_status_2_and_one_line(images: Path) -> None:
+def test_a_command_with_a_wrong_backend_ends_with_exit_code_2_and_one_line(images: Path) -> None:
     done = run(images, *SMALL, KERAS_BACKEND="nothing")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "KERAS_BACKEND" in done.stderr
 
 
-def test_a_command_with_a_wrong_batch_size_ends_with_status_2_and_one_line(images: Path) -> None:
+def test_a_command_with_a_wrong_batch_size_ends_with_exit_code_2_and_one_line(images: Path) -> None:
     done = run(images, *PIXELS, "--batch-size", "0")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
 
 
-def test_emulated_arithmetic_is_told_before_the_work_begins(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_emulated_arithmetic_is_reported_before_the_work_begins(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # What the processor may use is what oneDNN is allowed, so this holds on every machine.
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX512_CORE")
     store = images.parent / "store"
@@ -128,7 +128,7 @@ def test_pillows_warnings_about_an_image_reach_no_terminal(images: Path, verbosi
 
 @pytest.mark.slow
 @pytest.mark.parametrize("limit", ["AVX2", "AVX512_CORE"])
-def test_bfloat16_is_computed_or_told_to_be_float32_whatever_the_processor(images: Path, limit: str) -> None:
+def test_bfloat16_is_computed_or_reported_as_float32_whatever_the_processor(images: Path, limit: str) -> None:
     done = run(images, *SMALL, "--precision", "bfloat16", "--json", ONEDNN_MAX_CPU_ISA=limit)
     assert done.returncode == 0, done.stderr
     (table,) = capt.store_stats(store=str(images.parent / "store"))["feature_tables"]

@@ -44,7 +44,7 @@ def images(tmp_path: Path) -> Path:
     return directory
 
 
-def test_a_tiff_whose_directory_lies_beyond_every_file_fails_alone(tmp_path: Path, images: Path) -> None:
+def test_a_tiff_whose_directory_is_beyond_every_file_fails_alone(tmp_path: Path, images: Path) -> None:
     (images / "c.tif").write_bytes(BIG_TIFF)
     result = _prepare(tmp_path)
     assert (result["input"], result["ok"], result["failed"]) == (3, 2, 1)

@@ -116,7 +116,7 @@ def test_the_temporary_directory_may_have_an_odd_name_too(
     assert list(temporary.iterdir()) == []
 
 
-def test_without_any_plain_temporary_directory_one_line_says_so(
+def test_without_any_plain_temporary_directory_the_error_is_one_line(
     tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("features.io.plain_paths._TEMPORARY", ())
@@ -162,7 +162,7 @@ def test_tensorflow_loads_an_exported_run_from_any_path_but_a_pattern(exported: 
 
 
 @pytest.mark.parametrize(("name", "warned"), [(ODD, True), ("é写 {b}#%2F:'\"", False)])
-def test_a_run_is_exported_to_any_path_and_a_pattern_is_told(
+def test_a_run_is_exported_to_any_path_and_a_pattern_is_reported(
     exported: Path, name: str, warned: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, logger="capt"):

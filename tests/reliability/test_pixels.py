@@ -32,7 +32,7 @@ def reason_of(data: bytes) -> str:
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 @given(st.data())
 @settings(max_examples=60, deadline=None)
-def test_a_png_of_any_kind_shows_what_the_specification_says(kind: tuple[int, int], data: st.DataObject) -> None:
+def test_a_png_of_any_kind_is_decoded_by_the_specification(kind: tuple[int, int], data: st.DataObject) -> None:
     drawn = data.draw(pngs(st.just(kind)))
     np.testing.assert_array_equal(pixels_of(drawn.encoded()), drawn.shown())
 
@@ -63,14 +63,14 @@ ANCILLARY = {
 @pytest.mark.parametrize("kind", ANCILLARY, ids=str)
 @pytest.mark.parametrize("damage", [0, 1])
 @pytest.mark.parametrize("is_first", [True, False])
-def test_a_chunk_that_no_picture_needs_costs_no_picture(kind: bytes, damage: int, is_first: bool) -> None:
+def test_a_chunk_that_no_picture_needs_affects_no_image(kind: bytes, damage: int, is_first: bool) -> None:
     extra = chunk(kind, ANCILLARY[kind], damage)
     data = SAMPLE.encoded()
     at = 33 if is_first else len(data) - 12
     np.testing.assert_array_equal(pixels_of(data[:at] + extra + data[at:]), SAMPLE.shown())
 
 
-def test_a_text_that_unpacks_to_much_costs_no_picture() -> None:
+def test_a_text_that_unpacks_to_much_affects_no_image() -> None:
     text = zlib.compress(bytes(1 << 22))
     packed = ((b"zTXt", b"Raw profile type exif\0\0" + text), (b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + text))
     long = (b"tEXt", b"Raw profile type exif\0" + b"a" * (1 << 22))
@@ -88,7 +88,7 @@ def test_a_chunk_that_decides_the_picture_needs_a_right_checksum(kind: bytes) ->
     assert reason_of(data[:end] + bytes([data[end] ^ 1]) + data[end + 1 :]) == "corrupt"
 
 
-def test_a_colour_beyond_the_palette_is_black() -> None:
+def test_a_color_beyond_the_palette_is_black() -> None:
     drawn = Drawn(PALETTE, 4, np.array([[[0], [1], [9]]]), ((10, 20, 30), (40, 50, 60)))
     assert pixels_of(drawn.encoded())[0].tolist() == [[10, 20, 30], [40, 50, 60], [0, 0, 0]]
 
@@ -113,7 +113,7 @@ def test_a_palette_that_is_missing_or_there_twice_is_corrupt() -> None:
     assert reason_of(png(drawn.header(), palette, palette, pixels)) == "corrupt"
 
 
-def test_a_damaged_tiff_writes_nothing_to_standard_error() -> None:
+def test_a_corrupt_tiff_writes_nothing_to_standard_error() -> None:
     assert features.check("libtiff")
     image = Image.effect_noise((64, 64), 50)
     damaged = []

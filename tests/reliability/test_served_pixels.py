@@ -50,7 +50,7 @@ def test_pngs_of_every_kind_are_served_as_stored(images: list[Drawn]) -> None:
     assert_served_as_stored([image.encoded() for image in images])
 
 
-def test_each_kind_of_png_is_served_as_its_specification_says() -> None:
+def test_each_kind_of_png_is_served_by_its_specification() -> None:
     generator = np.random.default_rng(0)
     channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
     images = [

@@ -208,7 +208,7 @@ def test_captions_alone_are_dropped_with_their_splits() -> None:
 # === What is told of splits ===
 
 
-def test_a_changed_split_column_tells_how_many_images_keep_their_split() -> None:
+def test_a_changed_split_column_counts_the_images_that_keep_their_split() -> None:
     rows("a0.png,one,train", "a1.png,two,train")
     assert features()["splits"] == {"hashed": 0, "kept": 0}
     rows("a0.png,one,train", "a1.png,two,test")
@@ -271,7 +271,7 @@ def test_names_of_coco_files_without_a_year_state_splits(names: tuple[str, str])
 
 
 @pytest.mark.parametrize(("listed", "warnings"), [("a0.png", 0), ("images/a0.png", 1)])
-def test_names_of_split_lists_that_no_caption_has_are_told(
+def test_names_of_split_lists_that_no_caption_has_are_reported(
     listed: str, warnings: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     Path("Flickr8k.token.txt").write_text("a0.png#0\tone word\na1.png#0\tother word\n")

@@ -72,7 +72,7 @@ def captions(*splits: str, **options: Any) -> dict[str, Any]:
 # === Scores of images that a run learned from ===
 
 
-def test_scores_tell_how_many_of_the_images_the_run_learned_from() -> None:
+def test_scores_count_the_training_images() -> None:
     captchas("16,4,4")
     capt.train_captcha(store="store", run_dir="run", **LEARNING)
     found = capt.evaluate(runs="run", num_examples=0)
@@ -99,7 +99,7 @@ def test_a_run_has_learned_from_the_images_of_the_run_that_it_began_with() -> No
 
 
 @pytest.mark.slow
-def test_scores_of_captions_tell_how_many_of_the_images_the_run_learned_from() -> None:
+def test_scores_of_captions_count_the_training_images() -> None:
     words = captions(*["train"] * 8, "val", "val", "test", "test")["fingerprint"]
     splits = [*["train"] * 8, "val", "val", "test", "test"]
     captions(*splits, dataset_name="other", vocab_from=words)

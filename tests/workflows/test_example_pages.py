@@ -113,7 +113,7 @@ def test_a_missing_or_corrupt_image_does_not_prevent_the_page():
     assert "Cut." in page.text
 
 
-def test_a_page_without_examples_says_so():
+def test_a_page_without_examples_states_it():
     assert "no examples" in Page(build_examples_page("nothing", [], {})).text
 
 

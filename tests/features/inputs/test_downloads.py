@@ -123,7 +123,7 @@ def test_private_addresses_are_refused_by_default(server: ImageServer, host: str
     assert server.requests.total() == before
 
 
-def test_public_addresses_are_told_from_others() -> None:
+def test_public_addresses_are_distinguished_from_others() -> None:
     public = "8.8.8.8 ::ffff:8.8.8.8 2002:808:808:: 64:ff9b::808:808 2606:4700::1111"
     private = (
         "0.0.0.0 10.1.2.3 100.64.0.1 127.0.0.1 169.254.169.254 172.16.0.1 192.168.0.1 192.0.2.1 198.18.0.1 224.0.0.1"

@@ -103,7 +103,7 @@ def test_the_graph_and_python_agree_on_every_character_of_unicode_3_2(standardiz
         ("punctuation", "a girls tshirt 12 off"),
     ],
 )
-def test_a_plain_caption_is_split_as_the_standardizer_says(standardizer, words):
+def test_a_plain_caption_is_split_by_the_standardizer(standardizer, words):
     assert words_of(standardizer, ["  A Girl's T-shirt,\n1/2\toff. "]) == [words.split()]
 
 

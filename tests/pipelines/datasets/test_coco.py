@@ -32,7 +32,7 @@ def test_train_and_val_come_together_from_files_and_from_the_published_zip(tmp_p
         assert bare(next(source.read_captions())) == CaptionEntry("9", "48", "A bowl\nof food. ")
 
 
-def test_the_directory_that_a_file_lies_in_says_no_split(tmp_path: Path) -> None:
+def test_the_directory_of_a_file_determines_no_split(tmp_path: Path) -> None:
     (tmp_path / "val2017").mkdir()
     (tmp_path / "val2017" / "captions_mine.json").write_text(json.dumps(DATA))
     assert next(CocoReader([str(tmp_path)]).read_images()).split is None
@@ -53,7 +53,7 @@ def test_two_years_together_are_refused(tmp_path: Path) -> None:
         ({"images": []}, "the list 'annotations' is missing"),
     ],
 )
-def test_what_is_missing_is_told_with_its_place(tmp_path: Path, data: Any, line: str) -> None:
+def test_what_is_missing_is_reported_with_its_location(tmp_path: Path, data: Any, line: str) -> None:
     (tmp_path / "captions_train2017.json").write_text(json.dumps(data))
     source = CocoReader([str(tmp_path / "captions_train2017.json")])
     with pytest.raises(CaptError, match=line):
@@ -79,7 +79,7 @@ def test_what_is_missing_is_told_with_its_place(tmp_path: Path, data: Any, line:
         ({"id": 1, "file_name": "a" * 200_000}, "too long"),
     ],
 )
-def test_an_image_that_cannot_be_read_costs_itself_alone(tmp_path: Path, image: Any, reason: str) -> None:
+def test_an_image_that_cannot_be_read_affects_only_itself(tmp_path: Path, image: Any, reason: str) -> None:
     path = tmp_path / "captions_train2017.json"
     path.write_text(json.dumps({"images": [image, *DATA["images"]], "annotations": []}))
     failed, sound = CocoReader([str(path)]).read_images()
@@ -103,7 +103,7 @@ def test_an_image_that_cannot_be_read_costs_itself_alone(tmp_path: Path, image: 
         ),
     ],
 )
-def test_an_annotation_that_cannot_be_read_costs_itself_alone(tmp_path: Path, annotation: Any, reason: str) -> None:
+def test_an_annotation_that_cannot_be_read_affects_only_itself(tmp_path: Path, annotation: Any, reason: str) -> None:
     path = tmp_path / "captions_train2017.json"
     path.write_text(json.dumps({"images": [], "annotations": [annotation, *DATA["annotations"]]}))
     failed, sound = CocoReader([str(path)]).read_captions()

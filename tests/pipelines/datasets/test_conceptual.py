@@ -51,7 +51,7 @@ def test_the_split_is_by_the_files_name(tmp_path: Path, name: str, split: str | 
     assert image.split == split
 
 
-def test_bad_lines_are_told_with_their_places_and_cost_no_other(tmp_path: Path) -> None:
+def test_bad_lines_are_reported_with_their_locations_and_affect_no_other(tmp_path: Path) -> None:
     path = write(
         tmp_path / "rows.tsv",
         f"\ufeffa\t{URL}\r\nno tab\n\nno address\t\nb\twww.example.com/b.jpg\n\udcff\t{URL}\nc\t{URL}\tlabel\t0.5\n",

@@ -86,7 +86,7 @@ def test_quoted_fields_hold_commas_quotes_and_line_ends(tmp_path: Path) -> None:
         (b'a,"' + b"x" * 200_000 + b'",train', "too long"),
     ],
 )
-def test_a_row_that_cannot_be_read_is_told_with_its_line_and_costs_no_other(
+def test_a_row_that_cannot_be_read_is_reported_with_its_line_and_affects_no_other(
     tmp_path: Path, row: bytes, reason: str
 ) -> None:
     data = b"image,caption,split\na,before,\n" + row + b"\na,after,\nb,last,\n"

@@ -79,7 +79,7 @@ def test_other_line_ends_outside_quotes_fail_each_part() -> None:
     assert rows(b"a,b\rc,d\ne,f\rg,h") == [(1, ["a", "b"]), (2, mixed), (2, mixed), (3, ["g", "h"])]
 
 
-def test_a_row_over_the_limit_costs_its_first_line_alone() -> None:
+def test_a_row_over_the_limit_affects_only_its_first_line() -> None:
     fits = b'"' + b"x" * (csv_rows.MAX_ROW - 5) + b'",\n'
     assert [len(row[1]) for row in rows(fits)] == [2]
     assert rows(b"a,b\n" + b"xx" + fits.replace(b'"', b"x") + b"c,d\n") == [

@@ -20,7 +20,7 @@ def captions(tmp_path: Path, text: str, name: str = "results.csv") -> list[Capti
     return bare_entries(Flickr30kReader([str(tmp_path / name)]).read_captions())
 
 
-def test_rows_are_read_and_the_one_without_its_separator_is_mended(tmp_path: Path) -> None:
+def test_rows_are_read_and_the_one_without_its_separator_is_repaired(tmp_path: Path) -> None:
     assert captions(tmp_path, ROWS) == [
         CaptionEntry("1000092795.jpg", "0", "Two young guys with shaggy hair ."),
         CaptionEntry("1000092795.jpg", "1", "Two | three men ."),
@@ -53,7 +53,7 @@ def test_a_row_that_is_made_to_confuse_takes_no_longer_than_its_length(tmp_path:
         ("a.jpg", "no image|number|caption"),
     ],
 )
-def test_a_row_that_cannot_be_read_is_told_with_its_place(tmp_path: Path, row: str, reason: str) -> None:
+def test_a_row_that_cannot_be_read_is_reported_with_its_location(tmp_path: Path, row: str, reason: str) -> None:
     entry, other = captions(tmp_path, f"{HEADER}{row}\nb.jpg| 0| A cat\n")
     assert isinstance(entry, FailedRecord)
     assert (entry.location, entry.reason) == (f"{tmp_path}/results.csv:2", reason)

@@ -47,7 +47,7 @@ def test_images_come_once_with_their_names_as_ids_the_ghost_too(tmp_path: Path) 
         ("é.jpg#3\tÇa va", "é.jpg", "3", "Ça va", ""),
     ],
 )
-def test_lines_are_read_and_a_space_for_the_tab_is_mended(
+def test_lines_are_read_and_a_space_for_the_tab_is_repaired(
     tmp_path: Path, line: str, image: str, number: str, caption: str, repaired: str
 ) -> None:
     (entry,) = captions(tmp_path, f"{line}\n".encode())
@@ -69,7 +69,7 @@ def test_lines_are_read_and_a_space_for_the_tab_is_mended(
         (b"a.jpg#0\tA \0 dog", "NUL byte"),
     ],
 )
-def test_a_line_that_cannot_be_read_is_told_with_its_place_and_costs_no_other(
+def test_a_line_that_cannot_be_read_is_reported_with_its_location_and_affects_no_other(
     tmp_path: Path, line: bytes, reason: str
 ) -> None:
     before, entry, after = captions(tmp_path, b"a.jpg#7\tone\n" + line + b"\nb.jpg#0\ttwo\n")
@@ -89,7 +89,7 @@ def test_windows_line_ends_a_byte_order_mark_and_blank_lines_are_no_matter(tmp_p
     assert captions(tmp_path, b"\xef\xbb\xbf" + TOKENS.replace(b"\n", b"\r\n") + b"\r\n\n") == plain
 
 
-def test_lists_beside_the_file_say_the_splits_and_what_they_leave_out_is_unused(tmp_path: Path) -> None:
+def test_lists_beside_the_file_determine_the_splits_and_other_images_are_unused(tmp_path: Path) -> None:
     annotations = write(tmp_path, train="a.jpg\r\n\n", dev="b.jpg")
     ghost = "2258277193_586949ec62.jpg.1"
     assert splits(annotations) == {"a.jpg": "train", "b.jpg": "val", ghost: "unused"}
@@ -99,7 +99,7 @@ def test_without_lists_the_splits_are_open(tmp_path: Path) -> None:
     assert set(splits(write(tmp_path)).values()) == {None}
 
 
-def test_lists_are_taken_from_elsewhere_and_from_the_zip_and_other_files_there_are_left(tmp_path: Path) -> None:
+def test_lists_are_read_from_elsewhere_and_from_the_zip_and_other_files_are_ignored(tmp_path: Path) -> None:
     text = Path(write(tmp_path))
     elsewhere = tmp_path / "lists" / "Flickr_8k.testImages.txt"
     elsewhere.parent.mkdir()

@@ -38,7 +38,7 @@ def test_each_clause_is_a_caption_of_the_image(tmp_path: Path) -> None:
     ]
 
 
-def test_files_that_are_no_annotation_are_told_and_cost_no_other(tmp_path: Path) -> None:
+def test_files_that_are_no_annotation_are_reported_and_affect_no_other(tmp_path: Path) -> None:
     imageless = DOC.replace(IMAGE, "")
     source = write(tmp_path, a="", b="<DOC>", c=imageless, d=DOC)
     *bad, good, _ = source.read_captions()

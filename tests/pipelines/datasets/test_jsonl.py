@@ -65,7 +65,7 @@ def test_a_line_has_one_caption_or_several(tmp_path: Path) -> None:
         ({"image": "a", "caption": "A dog", "id": [1]}, "bad id"),
     ],
 )
-def test_a_line_that_cannot_be_read_is_told_with_its_place_and_costs_no_other(
+def test_a_line_that_cannot_be_read_is_reported_with_its_location_and_affects_no_other(
     tmp_path: Path, line: Any, reason: str
 ) -> None:
     sound = {"image": "b", "caption": "A dog"}

@@ -75,7 +75,7 @@ def without(key: str) -> dict[str, Any]:
         (7, "not an object"),
     ],
 )
-def test_an_image_that_cannot_be_read_costs_itself_alone(tmp_path: Path, record: Any, reason: str) -> None:
+def test_an_image_that_cannot_be_read_affects_only_itself(tmp_path: Path, record: Any, reason: str) -> None:
     path = write(tmp_path, record, image(1, "val"))
     failed, sound = KarpathyReader([str(path)]).read_images()
     assert failed.failure is not None
@@ -102,7 +102,9 @@ def test_an_image_that_cannot_be_read_costs_itself_alone(tmp_path: Path, record:
         ),
     ],
 )
-def test_a_caption_that_cannot_be_read_costs_itself_alone(tmp_path: Path, record: Any, place: str, reason: str) -> None:
+def test_a_caption_that_cannot_be_read_affects_only_itself(
+    tmp_path: Path, record: Any, place: str, reason: str
+) -> None:
     path = write(tmp_path, record, image(1, "val"))
     failed, sound = KarpathyReader([str(path)]).read_captions()
     assert isinstance(failed, FailedRecord)

@@ -159,7 +159,7 @@ def test_an_image_too_large_then_is_tried_again_under_a_higher_limit(tmp_path: P
     assert list(read_failed_urls(tmp_path / "images", 1 << 20)) == []
 
 
-def test_a_torn_line_of_a_killed_run_costs_no_other(tmp_path: Path) -> None:
+def test_a_torn_line_of_a_killed_run_affects_no_other(tmp_path: Path) -> None:
     links = [FailedUrl(url=f"http://a.example/{n}", reason="http 404", detail="", max_bytes=1) for n in range(3)]
     record_failed_url(tmp_path, 7, links[0])
     with (tmp_path / "dead" / "07.jsonl").open("ab") as file:
@@ -180,7 +180,7 @@ fetch(Path(sys.argv[1]), json.loads(sys.argv[2]))
 
 
 @pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT])
-def test_a_killed_run_goes_on_and_fetches_nothing_twice(
+def test_a_killed_run_resumes_and_downloads_nothing_twice(
     tmp_path: Path, server: ImageServer, blow: signal.Signals
 ) -> None:
     server.seconds = 0.05
@@ -307,7 +307,7 @@ def prepare_captions(rows: Path, **options: Any) -> dict[str, Any]:
     return result
 
 
-def test_captions_of_conceptual_are_told_apart_by_their_text(rows: Path) -> None:
+def test_captions_of_conceptual_are_distinguished_by_their_text(rows: Path) -> None:
     result = prepare_captions(rows)
     assert (result["input"], result["ok"], result["duplicate"], result["failed"]) == (21, 18, 1, 2)
     assert result["reasons"] == {"no URL": 1, "no separator": 1}

@@ -42,7 +42,7 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 @given(st.integers(0, 10**15 - 1), st.text("abcxyz", min_size=1))
-def test_a_label_line_tells_number_and_word(number, word):
+def test_a_label_line_has_a_number_and_a_word(number, word):
     assert parse_label_line(f"a{number} {word}") == (number, word)
     assert parse_line_number(f"a{number} {word}") == number
     assert parse_image_number(f"words_captcha/a{number}.png") == number

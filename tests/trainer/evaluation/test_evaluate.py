@@ -89,12 +89,12 @@ def test_a_run_is_scored_on_all_references_as_published(evaluated, root, held, n
     assert evaluated["cider_d"] > 1
 
 
-def test_without_a_test_split_val_is_scored_and_said_so(evaluated):
+def test_without_a_test_split_val_is_scored_and_reported(evaluated):
     assert evaluated["split"] == "val"
     assert f"{evaluated['run_dir']}: the split test has no references. Evaluated on val instead." in evaluated["notes"]
 
 
-def test_a_missing_meteor_is_said_with_its_reason(evaluated, capsys):
+def test_a_missing_meteor_is_reported_with_its_reason(evaluated, capsys):
     assert any(note.startswith("METEOR is skipped: there is no java") for note in evaluated["notes"])
     assert any("plain tokenizer" in note for note in evaluated["notes"])
     print_evaluation(evaluated)
@@ -104,7 +104,7 @@ def test_a_missing_meteor_is_said_with_its_reason(evaluated, capsys):
     assert f"{100 * evaluated['cider_d']:.1f}" in shown
 
 
-def test_the_figures_of_one_run_stand_by_name_and_go_into_json(evaluated):
+def test_the_metrics_of_one_run_are_printed_by_name_and_written_as_json(evaluated):
     assert set(evaluated) >= ABSENT
     assert evaluated["runs"][0]["bleu_4"] == evaluated["bleu_4"]
     assert json.loads(json.dumps(evaluated))["runs"] == json.loads(json.dumps(evaluated["runs"]))
@@ -126,7 +126,7 @@ def test_every_image_has_a_line_of_its_own_scores(evaluated, held):
     assert sum(float(row["cider_d"]) for row in rows) / len(rows) == pytest.approx(evaluated["cider_d"], rel=1e-4)
 
 
-def test_scores_say_what_decided_them_and_nothing_of_time_or_place(evaluated, root, no_java, tmp_path):
+def test_scores_contain_their_settings_and_no_time_or_path(evaluated, root, no_java, tmp_path):
     written = Path(evaluated["scores_path"]).read_text()
     found = json.loads(written)
     assert found["decoding"]["num_beams"] == 1
@@ -152,7 +152,7 @@ def test_decoding_options_reach_the_captions(root, no_java, tmp_path):
         capt.evaluate(runs=run, num_beams=0)
 
 
-def test_runs_stand_side_by_side(root, no_java, capsys):
+def test_runs_are_shown_side_by_side(root, no_java, capsys):
     result = capt.evaluate(runs=[root / "good", root / "poor"], num_examples=0)
     good, poor = result["runs"]
     assert good["data_digest"] == poor["data_digest"]
@@ -164,7 +164,7 @@ def test_runs_stand_side_by_side(root, no_java, capsys):
     assert all(name in shown for name in ("good", "poor", "BLEU-4", "CIDEr-D"))
 
 
-def test_runs_that_were_scored_on_different_images_are_said_not_to_compare(root, wide, no_java):
+def test_runs_that_were_scored_on_different_images_are_reported_as_not_comparable(root, wide, no_java):
     notes = capt.evaluate(runs=[root / "good", wide], num_examples=0)["notes"]
     assert "The runs were evaluated on different data. Their metrics are not comparable." in notes
 
@@ -194,7 +194,7 @@ def test_the_page_shows_images_with_maps_and_scores(evaluated):
     assert f"CIDEr-D {100 * evaluated['cider_d']:.1f}" in page.text
 
 
-def test_the_store_is_where_the_run_was_trained_from_or_where_it_is_said_to_be(root, no_java, tmp_path):
+def test_the_store_is_that_of_the_training_or_of_the_option(root, no_java, tmp_path):
     run = Path(shutil.copytree(root / "good", tmp_path / "run"))
     store = Path(shutil.copytree(root / "store", tmp_path / "moved"))
     (run / "store.txt").write_text(f"{tmp_path}/gone\n")

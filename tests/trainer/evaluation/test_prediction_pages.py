@@ -50,7 +50,7 @@ def shown(best=(), worst=(), notices=(), figures=None):
     return Page(predictions_page("first run", notices, figures or {}, best, worst))
 
 
-def test_words_that_nobody_said_are_wrong():
+def test_words_of_no_reference_are_wrong():
     assert mark_wrong_words(["a", "red", "square"], ["A green square.", "there is a tree"]) == [False, True, False]
 
 
@@ -58,7 +58,7 @@ def test_words_are_compared_as_the_metrics_count_them():
     assert mark_wrong_words(["doesn't", "man's", "dog", "."], ["It does n't!", "A man's DOG,"]) == [False] * 4
 
 
-def test_a_page_shows_the_best_and_the_worst_with_what_people_said():
+def test_a_page_shows_the_best_and_the_worst_with_the_references():
     page = shown([prediction()], [prediction(name="7", words=("a", "tree"))], ["scored on val"], {"CIDEr-D": "12.3"})
     text = "42 CIDEr-D 125.0 a red square references A green square. a square"
     assert page.text.index("Best captions") < page.text.index(text) < page.text.index("Worst captions")
@@ -73,14 +73,14 @@ def test_wrong_words_are_marked():
     assert '<blockquote dir="auto">a <span class="wrong">red</span> square</blockquote>' in text
 
 
-def test_an_image_that_is_gone_is_said_so():
+def test_an_image_that_is_missing_is_reported():
     page = shown([prediction(image=None)])
     assert "the image is not available" in page.text
     assert "a red square" in page.text
     assert page.pictures == []
 
 
-def test_an_image_that_cannot_be_read_costs_no_page():
+def test_an_image_that_cannot_be_read_affects_no_page():
     assert "the image cannot be shown" in shown([prediction(image=picture()[:40])]).text
 
 

@@ -59,7 +59,7 @@ def test_what_is_left_behind_can_be_read(scored, run, captchas):
     assert Image.open(place / "confusion.png").size[0] > 300
 
 
-def test_without_a_file_the_validation_split_is_scored_and_that_is_said(run, capsys):
+def test_without_a_file_the_validation_split_is_scored_and_reported(run, capsys):
     result = capt.evaluate(runs=run.path, num_examples=0)
     assert result["split"] == "val"
     assert result["page_path"] is None
@@ -71,7 +71,7 @@ def test_without_a_file_the_validation_split_is_scored_and_that_is_said(run, cap
 
 
 @pytest.mark.slow
-def test_runs_stand_side_by_side_and_free_and_lexicon_both_show(run, words_store, truth, tmp_path):
+def test_runs_are_shown_side_by_side_and_free_and_lexicon_both_show(run, words_store, truth, tmp_path):
     capt.train_captcha(
         store=words_store.path,
         run_dir=tmp_path / "other",
@@ -98,7 +98,7 @@ def test_the_page_shows_the_misread_with_their_images(squares, captchas, tmp_pat
     assert "the image is not available" not in page
 
 
-def test_a_word_told_otherwise_is_counted(run, captchas, tmp_path):
+def test_a_word_predicted_wrong_is_counted(run, captchas, tmp_path):
     path = tmp_path / "truth.txt"
     path.write_text(truth_lines([one for one in captchas if one.split == "val"]).replace(" an\n", " zoo\n"))
     result = capt.evaluate(runs=run.path, split="val", labels=path, num_examples=0)

@@ -53,7 +53,7 @@ def test_it_learns_to_read_words_in_images_that_it_has_not_seen(words_run, captc
     assert np.mean([made.text == one.word for made, one in zip(read, unseen, strict=True)]) > 0.4
 
 
-def test_the_run_says_what_it_gave_and_what_it_left_out(words_run, captchas):
+def test_the_run_reports_accepted_and_skipped_records(words_run, captchas):
     run, figures = words_run
     rows = lines_of(run)
     assert [row["epoch"] for row in rows] == list(range(1, EPOCHS + 1))
@@ -78,7 +78,7 @@ def test_the_run_directory_holds_all_that_is_promised(words_run, words_store):
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_and_gives_what_an_unbroken_one_gives(words_store, tmp_path):
+def test_a_killed_run_resumes_with_the_result_of_an_uninterrupted_one(words_store, tmp_path):
     options = {"seed": 4, "epochs": 3, "save_steps": 1, "hyperparameters": {**CHANGING, "lr_schedule": "cosine"}}
     unbroken, run = tmp_path / "unbroken", tmp_path / "killed"
     assert start(words_store, unbroken, RECOGNIZER_INPUT, **options).wait() == 0

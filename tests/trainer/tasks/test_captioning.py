@@ -346,7 +346,7 @@ def test_a_run_on_a_schedule_with_half_precision_resumes_exactly(store, tmp_path
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["soft_attention", "nic"])
-def test_a_run_on_jax_that_is_killed_goes_on_and_gives_what_an_unbroken_one_gives(
+def test_a_run_on_jax_that_is_killed_resumes_with_the_result_of_an_uninterrupted_one(
     store, shown, squares, tmp_path, monkeypatch, model
 ):
     monkeypatch.setenv("KERAS_BACKEND", "jax")

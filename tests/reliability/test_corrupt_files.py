@@ -89,7 +89,7 @@ COMMANDS: dict[str, Callable[[str], Any]] = {
 
 @pytest.mark.slow
 @every_content
-def test_a_store_with_a_damaged_file_is_found_damaged_and_costs_no_traceback(
+def test_a_store_with_a_corrupt_file_is_reported_without_a_traceback(
     made: Path, tmp_path: Path, content: bytes
 ) -> None:
     names = [path.relative_to(made / "s") for path in (made / "s").rglob("*.json") if path.is_file()]
@@ -109,7 +109,7 @@ def test_a_store_with_a_damaged_file_is_found_damaged_and_costs_no_traceback(
 
 @pytest.mark.parametrize("pattern", ["capt-store.json", "features/*/recipe.json", "text/*/manifests/*.json"])
 @every_content
-def test_a_damaged_file_of_a_store_ends_verify_with_status_4(
+def test_a_corrupt_file_of_a_store_ends_verify_with_exit_code_4(
     made: Path, tmp_path: Path, content: bytes, pattern: str
 ) -> None:
     store = tmp_path / "s"
@@ -132,7 +132,7 @@ RUN_COMMANDS: dict[str, Callable[[str], Any]] = {
 
 
 @every_content
-def test_a_damaged_run_is_one_line(tmp_path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_corrupt_run_is_one_line(tmp_path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.json").write_bytes(content)
@@ -147,14 +147,14 @@ def test_a_damaged_run_is_one_line(tmp_path: Path, content: bytes, monkeypatch: 
 
 
 @every_content
-def test_a_damaged_state_of_training_is_corrupt(tmp_path: Path, content: bytes) -> None:
+def test_a_corrupt_state_of_training_is_corrupt(tmp_path: Path, content: bytes) -> None:
     (tmp_path / STATE).write_bytes(content)
     with pytest.raises(CorruptFileError):
         Checkpoints(tmp_path).state()
 
 
 @every_content
-def test_a_damaged_record_of_an_experiment_is_one_line(tmp_path: Path, content: bytes) -> None:
+def test_a_corrupt_record_of_an_experiment_is_one_line(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "r.json").write_bytes(content)
     with pytest.raises(StoreError) as caught:
         read_record(tmp_path / "r.json", TrialResult)
@@ -162,7 +162,7 @@ def test_a_damaged_record_of_an_experiment_is_one_line(tmp_path: Path, content: 
 
 
 @pytest.mark.parametrize("content", [b"{", b"[1, 2]\n", b"7\n", b"\xff", b'{"a": 1, "a": 2}', DEEP])
-def test_damaged_metrics_of_a_run_are_corrupt(tmp_path: Path, content: bytes) -> None:
+def test_corrupt_metrics_of_a_run_are_corrupt(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "metrics.jsonl").write_bytes(content)
     with pytest.raises(CorruptFileError):
         read_epochs(tmp_path)
@@ -179,7 +179,7 @@ DAMAGED_SCORES = [
 
 
 @pytest.mark.parametrize("content", DAMAGED_SCORES)
-def test_damaged_scores_of_an_evaluation_are_corrupt(tmp_path: Path, content: bytes) -> None:
+def test_corrupt_scores_of_an_evaluation_are_corrupt(tmp_path: Path, content: bytes) -> None:
     directory = ExperimentDirectory(tmp_path)
     scores = directory.run("one") / "evaluation" / "val" / "images.tsv"
     scores.parent.mkdir(parents=True)
@@ -191,7 +191,7 @@ def test_damaged_scores_of_an_evaluation_are_corrupt(tmp_path: Path, content: by
 
 
 @pytest.mark.parametrize("row", ["a\tx\t{", "a\tx", "a\tx\t7"])
-def test_damaged_predictions_of_an_evaluation_are_corrupt(tmp_path: Path, row: str) -> None:
+def test_corrupt_predictions_of_an_evaluation_are_corrupt(tmp_path: Path, row: str) -> None:
     directory, config = ExperimentDirectory(tmp_path), read_experiment_config(_write_experiment(tmp_path))
     rows = directory.run("one") / "evaluation" / "val" / "images.tsv"
     rows.parent.mkdir(parents=True)

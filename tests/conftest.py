@@ -1,4 +1,4 @@
-"""Data that the tests make for themselves: photographs of noise, folders, COCO annotations, archives."""
+"""Data and fixtures of all tests: images of noise, directories, COCO annotations, archives."""
 
 import gc
 import json
@@ -25,7 +25,7 @@ REAL_DATA = os.environ.get("CAPT_TEST_DATA", "")
 
 
 def pytest_collection_finish() -> None:
-    """Have the garbage collector pass over what imports have made, a million objects, and walk the rest less often."""
+    """Exclude the million objects of the imports from garbage collection, and collect less often."""
     gc.collect()
     gc.freeze()
     young, old, _ = gc.get_threshold()
@@ -33,12 +33,12 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_sessionfinish() -> None:
-    """Let everything be collected as the process ends."""
+    """Let the process free all objects at its end."""
     gc.unfreeze()
 
 
 def noise_image(seed: int, width: int = 96, height: int = 72) -> Image.Image:
-    """A smooth seeded colour image; no two seeds give the same."""
+    """A smooth seeded color image; each seed has its own."""
     generator = np.random.default_rng(seed)
     coarse = generator.integers(0, 256, (6, 8, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
@@ -82,7 +82,7 @@ def coco(tmp_path: Path) -> Callable[..., Path]:
 
 
 def zip_of(directory: Path, path: Path) -> Path:
-    """The files of a directory in a zip, under the directory's name."""
+    """Zips the files of a directory under the directory's name."""
     with zipfile.ZipFile(path, "w") as archive:
         for file in sorted(directory.iterdir()):
             archive.write(file, f"{directory.name}/{file.name}")
@@ -90,16 +90,16 @@ def zip_of(directory: Path, path: Path) -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def left_to_the_cache() -> Iterator[None]:
-    """What tests write need not outlive the machine's next crash: nothing is forced to the disk."""
+def skip_fsync() -> Iterator[None]:
+    """Files of tests need not survive a crash of the machine, so fsync does nothing."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
         yield
 
 
 @pytest.fixture(scope="session", autouse=True)
-def built_once() -> Iterator[dict[FeatureTableConfig, Any]]:
-    """The frozen networks that stores of this process were begun with: each recipe's is built for the first of them."""
+def reuse_extractor_graphs() -> Iterator[dict[FeatureTableConfig, Any]]:
+    """Builds the graph of each table config once per process."""
     built: dict[FeatureTableConfig, Any] = {}
     build = extractor_graph._build
 
@@ -114,8 +114,8 @@ def built_once() -> Iterator[dict[FeatureTableConfig, Any]]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def learned_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Any, Path]]:
-    """The transforms that text tables of this process were begun with: each is made for the first of its recipe."""
+def reuse_transforms(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Any, Path]]:
+    """Computes the transform of each caption table config once per process."""
     made: dict[Any, Path] = {}
     make = CaptionJob._make_transform
 
@@ -141,7 +141,7 @@ def commands() -> Iterator[CommandServer]:
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """A folder of real data, where CAPT_TEST_DATA names one."""
+    """The directory of real data that CAPT_TEST_DATA names."""
     if not REAL_DATA:
         pytest.skip("CAPT_TEST_DATA names no folder of real data")
     return Path(REAL_DATA)

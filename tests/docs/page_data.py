@@ -125,11 +125,12 @@ def _write_iapr(root: Path) -> None:
 
 
 def _write_examples(root: Path) -> None:
-    """Copies the examples, with one epoch and a small extractor."""
+    """Copies the examples, with one epoch, a small extractor and one recognizer."""
     shutil.copytree(ROOT / "examples", root / "examples")
     for path in (root / "examples").glob("*.yaml"):
         text = re.sub(r"epochs: \d+", "epochs: 1", path.read_text(encoding="utf-8"))
-        path.write_text(text.replace("inception_v3", "mobilenet_v3_small"), encoding="utf-8")
+        text = text.replace("inception_v3", "mobilenet_v3_small").replace("  quick: {profile: quick}\n", "")
+        path.write_text(text, encoding="utf-8")
 
 
 MODEL = """

@@ -116,11 +116,11 @@ def test_new_train_captions_make_a_new_table(tmp_path: Path, train: Path) -> Non
 
 
 def test_two_stores_of_the_same_captions_are_the_same_bytes(
-    tmp_path: Path, train: Path, val: Path, learned_once: dict[Any, Path]
+    tmp_path: Path, train: Path, val: Path, reuse_transforms: dict[Any, Path]
 ) -> None:
     trees = []
     for name in ("one", "other"):
-        learned_once.clear()
+        reuse_transforms.clear()
         capt.prepare_captions(store=str(tmp_path / name), dataset_type="coco", annotations=[str(train), str(val)])
         root = tmp_path / name / "text"
         trees.append({p.relative_to(root): p.read_bytes() for p in root.rglob("*") if p.is_file()})

@@ -18,10 +18,10 @@ FEATURES: dict[str, Any] = {"extractor": "mobilenet_v3_small", "weights": "rando
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_built_yet(built_once: dict[Any, Any], learned_once: dict[Any, Path]) -> None:
-    """A network or a transform that is healed is built for it."""
-    built_once.clear()
-    learned_once.clear()
+def clear_caches(reuse_extractor_graphs: dict[Any, Any], reuse_transforms: dict[Any, Path]) -> None:
+    """Makes a repair build its own graph and transform."""
+    reuse_extractor_graphs.clear()
+    reuse_transforms.clear()
 
 
 class Place:

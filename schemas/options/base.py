@@ -30,7 +30,7 @@ class Argument(Option):
 
 
 def option(default: Any, text: str, metavar: str | None = None) -> Any:
-    """Returns the default of a field, described by an `Option` of this text and metavar."""
+    """Declares the default and the `Option` (help text and metavar) of a field."""
     field = Field(default)
     field.metadata.append(Option(text, metavar))
     return field

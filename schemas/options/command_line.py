@@ -14,7 +14,7 @@ _METAVARS = {int: "N", float: "X"}
 
 
 def to_parameter(name: str, field: FieldInfo, described: Option) -> inspect.Parameter:
-    """Returns the parameter that declares an option to Typer. It is None if not set; the model has the default."""
+    """Returns the parameter that declares an option to Typer. A value that is not set is None."""
     kind = _kind(field.annotation)
     text = described.help
     if field.is_required():

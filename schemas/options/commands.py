@@ -11,7 +11,7 @@ class Command:
     """One command.
 
     `runs` is the `module:function` that accepts the options and returns the object that `--json` prints. `prints` is
-    the `module:function`, or the function beside `runs`, that prints the result as text; empty for a table of it.
+    the `module:function`, or the function beside `runs`, that prints the result; if empty, capt prints a plain table.
     """
 
     name: str

@@ -32,9 +32,9 @@ class Printer:
     def table(
         self, title: str, text_headings: Sequence[str], number_headings: Sequence[str], rows: Iterable[Sequence[object]]
     ) -> None:
-        """Prints a table under its title, unless it is empty; the columns of `number_headings` follow, right-aligned.
+        """Prints a table under its title if it has rows. Integers get thousands separators; None is printed as a dash.
 
-        Integers get thousands separators; None is printed as a dash.
+        The columns of `number_headings` follow those of `text_headings` and are aligned to the right.
         """
         cells = [
             ["–" if value is None else f"{value:,}" if isinstance(value, int) else printable(value) for value in row]

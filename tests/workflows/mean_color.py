@@ -139,9 +139,6 @@ class MeanColorTask(Task):
     def sample_metrics(self, texts: Sequence[str], references: Sequence[Sequence[str]]) -> MetricSamples:
         return sample_labels(np.array([labels[0] for labels in references]) == np.array(texts))
 
-    def mark_errors(self, words: Sequence[str], references: Sequence[str]) -> list[bool]:
-        return [word not in references for word in words]
-
 
 def _define_job() -> Any:
     import tensorflow as tf

@@ -33,10 +33,18 @@ class BeamDecoder(AutoregressiveDecoder):
 
     def decode(self, features: Any) -> tuple[Any, Any, Any]:
         """Returns tokens [B, beams, T], scores [B, beams] and attention [B, beams, T, locations], best first."""
-        batch = ops.shape(features)[0]
-        scores = np.array([0.0] + [_EMPTY_BEAM] * (self.captions_per_image - 1), np.float32)
-        lengths = ops.zeros((batch * self.captions_per_image,), dtype="float32")
-        return self._sort_beams(self.run(features, scores=ops.tile(scores, (batch,)), lengths=lengths))
+        batch, beams = ops.shape(features)[0], self.captions_per_image
+        scores = np.array([0.0] + [_EMPTY_BEAM] * (beams - 1), np.float32)
+        lengths = ops.zeros((batch * beams,), dtype="float32")
+        decoding = self.run(features, scores=ops.tile(scores, (batch,)), lengths=lengths)
+        ranking_scores = decoding["scores"] / ops.maximum(decoding["lengths"], 1.0) ** self.config.length_penalty
+        ranking_scores = ops.reshape(ranking_scores, (-1, beams))
+        is_better = ops.cast(ops.expand_dims(ranking_scores, 1) > ops.expand_dims(ranking_scores, 2), "int32")
+        # Finished beams are before the others.
+        rank = ops.sum(is_better, axis=2) + ops.where(ops.reshape(decoding["finished"], (-1, beams)), 0, beams)
+        row = self._rows(ops.cast(ops.argsort(rank, axis=1), "int32"))
+        names = ("tokens", "scores", "attention")
+        return self.group_by_image({name: ops.take(decoding[name], row, axis=0) for name in names})
 
     def decode_step(self, position: Any, decoding: DecodingState, state: State) -> tuple[DecodingState, State]:
         logits, after, attention = self.model.step(decoding["token"], state)
@@ -59,22 +67,10 @@ class BeamDecoder(AutoregressiveDecoder):
         ranking_scores = scores / ops.expand_dims(lengths**self.config.length_penalty, 1)
         _, best = ops.top_k(ops.reshape(ranking_scores, (-1, beams * vocabulary)), beams)
         best = ops.cast(best, "int32")
-        row = ops.reshape(self._first_rows(ops.shape(best)[0]) + best // vocabulary, (-1,))
-        token = ops.reshape(best % vocabulary, (-1,))
         selected = ops.take_along_axis(ops.reshape(scores, (-1, beams * vocabulary)), best, axis=1)
-        return row, token, ops.reshape(selected, (-1,))
+        return self._rows(best // vocabulary), ops.reshape(best % vocabulary, (-1,)), ops.reshape(selected, (-1,))
 
-    def _sort_beams(self, decoding: DecodingState) -> tuple[Any, Any, Any]:
-        """Returns the result of `decode`; finished beams are before the others."""
-        ranking_scores = decoding["scores"] / ops.maximum(decoding["lengths"], 1.0) ** self.config.length_penalty
-        beams = self.captions_per_image
-        ranking_scores = ops.reshape(ranking_scores, (-1, beams))
-        is_better = ops.cast(ops.expand_dims(ranking_scores, 1) > ops.expand_dims(ranking_scores, 2), "int32")
-        rank = ops.sum(is_better, axis=2) + ops.where(ops.reshape(decoding["finished"], (-1, beams)), 0, beams)
-        order = ops.cast(ops.argsort(rank, axis=1), "int32")
-        row = ops.reshape(self._first_rows(ops.shape(order)[0]) + order, (-1,))
-        names = ("tokens", "scores", "attention")
-        return self.group_by_image({name: ops.take(decoding[name], row, axis=0) for name in names})
-
-    def _first_rows(self, batch: Any) -> Any:
-        return ops.expand_dims(ops.arange(batch, dtype="int32") * self.captions_per_image, 1)
+    def _rows(self, beam: Any) -> Any:
+        """Returns the rows int32 [B · beams] of beam numbers int32 [B, beams]."""
+        first = ops.arange(ops.shape(beam)[0], dtype="int32") * self.captions_per_image
+        return ops.reshape(ops.expand_dims(first, 1) + beam, (-1,))

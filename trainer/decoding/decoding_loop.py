@@ -21,16 +21,10 @@ DecodingState = dict[str, Any]
 
 
 class AutoregressiveDecoder:
-    """Generates several captions per image of a batch, one token of every caption per step.
+    """Generates `captions_per_image` captions per image of a batch, one token of every caption per step.
 
     A subclass implements `decode_step`, `decode` and `__call__`; `compiled_decode` is `decode` as a compiled function.
-
-    Args:
-        model: A built captioner.
-        config: Generation config.
-
-    Attributes:
-        captions_per_image: Number of captions per image that are generated together.
+    The model must be built.
     """
 
     decode: Callable[..., tuple[Any, Any, Any]]
@@ -57,9 +51,7 @@ class AutoregressiveDecoder:
     def run(self, features: Any, **initial: Any) -> DecodingState:
         """Decodes until every caption is finished or has `max_new_tokens` tokens.
 
-        Args:
-            features: float [B, *shape].
-            **initial: Additional tensors of the decoding state, with one row per caption.
+        `initial` contains additional tensors of the decoding state, with one row per caption.
         """
         max_new_tokens, captions, state = self.config.max_new_tokens, self.captions_per_image, {}
         for name, value in self.model.init_state(features).items():

@@ -33,13 +33,9 @@ class Lexicon:
         self._ends = np.array([prefixes[word] for word in self.words], np.int64)
 
     def score_time_steps(self, log_probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Returns the log-probability of every word over all its CTC alignments.
+        """Returns the log-probability float32 [B, words] of every word over all its CTC alignments.
 
-        Args:
-            log_probabilities: Log-probabilities of blank and characters, float32 [B, T, 27].
-
-        Returns:
-            float32 [B, words]; −10³⁰ for a word that is too long for T time steps.
+        It is computed from those of blank and characters [B, T, 27]. A word that is too long for T steps has −10³⁰.
         """
         starts = range(0, len(log_probabilities), _BATCH_SIZE)
         batches = (log_probabilities[i : i + _BATCH_SIZE].transpose(1, 2, 0) for i in starts)
@@ -62,9 +58,9 @@ class Lexicon:
         return np.maximum(_log_add(on_blank, on_character)[self._ends].T, _LOG_ZERO)
 
     def score_positions(self, log_probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Returns the log-probability of every word with one character per position, as `score_time_steps` does.
+        """Returns the log-probability float32 [B, words] of every word with one character per position.
 
-        Class 0 is the end of the word. A word of more than L characters has −10³⁰.
+        It is computed from those of end and characters [B, L, 27]. A word of more than L characters has −10³⁰.
         """
         positions = log_probabilities.shape[1]
         is_too_long = (self._ids[:, positions:] != BLANK).any(axis=1)

@@ -12,7 +12,7 @@ tokenizer.
 
 import logging
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -44,9 +44,8 @@ class Scores:
 
     Args:
         metrics: Computed metrics, by name of `METRICS`.
-        ids: Image IDs, in the order of the arrays.
-        per_image: Metrics per image, float64 [N]. BLEU and METEOR are computed from counts over all images, not as
-            means of these values.
+        per_image: Metrics per image, in the order of the hypotheses, float64 [N]. BLEU and METEOR are computed from
+            counts over all images, not as means of these values.
         counts: BLEU statistics per image, int64 [N, 10]: matches of 1- to 4-grams, numbers of these n-grams, length of
             the caption, and length of the reference that is closest in length.
         references: Number of references.
@@ -54,17 +53,16 @@ class Scores:
     """
 
     metrics: dict[str, float]
-    ids: tuple[Hashable, ...]
     per_image: dict[str, NDArray[np.float64]]
     counts: NDArray[np.int64]
     references: int
     tokenizer: Tokenizer
-    skipped_metrics: dict[str, str] = field(default_factory=dict)
+    skipped_metrics: dict[str, str]
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the result of `trainer.metrics.score`."""
         names = ("references", "tokenizer", "skipped_metrics")
-        return {**self.metrics, "images": len(self.ids), **{name: getattr(self, name) for name in names}}
+        return {**self.metrics, "images": len(self.counts), **{name: getattr(self, name) for name in names}}
 
 
 def score(hypotheses: Hypotheses, references: References) -> dict[str, Any]:
@@ -139,7 +137,7 @@ class Scorer:
                 skipped["meteor"] = self._java_error
         ordered = {name: metrics[name] for name in METRICS if name in metrics and name in self._metrics}
         counts = np.array([_bleu_counts(row) for row in bleu_scorer.ctest], np.int64)
-        return Scores(ordered, tuple(res), per_image, counts, sum(map(len, gts.values())), tokenizer, skipped)
+        return Scores(ordered, per_image, counts, sum(map(len, gts.values())), tokenizer, skipped)
 
     def _tokenize(self, texts: list[str]) -> list[str]:
         if not self._java_error:

@@ -66,9 +66,10 @@ class FeatureNormalization(keras.layers.Layer):
         squares = np.square(values - mean.astype(np.float32)).sum(axis=0, where=is_active, dtype=np.float64)
         deviation = np.sqrt(squares / np.maximum(is_active.sum(axis=0), 1))
         deviation = np.where(deviation > _ROUNDING * np.abs(mean), deviation, 0)
-        usual = np.sqrt(np.mean(deviation**2)) or 1.0
+        root_mean_square = np.sqrt(np.mean(deviation**2)) or 1.0
+        deviation = np.where(deviation > 0, deviation, root_mean_square)
         self.mean.assign(mean)
-        self.factor.assign(1 / np.where(deviation > 0, np.maximum(deviation, _MIN_DEVIATION * usual), usual))
+        self.factor.assign(1 / np.maximum(deviation, _MIN_DEVIATION * root_mean_square))
 
     def call(self, features: Any) -> Any:
         return (features - ops.cast(self.mean, features.dtype)) * ops.cast(self.factor, features.dtype)

@@ -124,11 +124,7 @@ def discount_future_costs(costs: Any, discount: float) -> Any:
 
 
 def sample_location(weights: Any, sample: Any) -> Any:
-    """Samples a location with probability proportional to its weight, by uniform random numbers in 0 … 1.
-
-    Args:
-        weights: float32 [B, locations]. Non-negative.
-        sample: float32 [B].
+    """Samples a location in proportion to non-negative weights [B, locations], by uniform numbers [B] in 0 … 1.
 
     Returns:
         float32 [B, locations]: 1 at the location, 0 elsewhere; without a gradient.

@@ -19,8 +19,8 @@ def token_losses(targets: Any, logits: Any, ignored_ids: Sequence[int] = (PAD,))
         logits: float [B, T, V]. Finite.
         ignored_ids: Token IDs that are excluded.
     """
-    targets, below = _cast_ids(targets), _subtract_max(logits)
-    return _log_sum_exp(below) - _take_targets(below, targets), real_tokens(targets, ignored_ids)
+    targets, shifted = _cast_ids(targets), _subtract_max(logits)
+    return _log_sum_exp(shifted) - _take_targets(shifted, targets), real_tokens(targets, ignored_ids)
 
 
 def real_tokens(targets: Any, ignored_ids: Sequence[int] = (PAD,)) -> Any:
@@ -37,9 +37,7 @@ class MaskedCrossEntropy(keras.losses.Loss):
             et al., 2016, arXiv:1512.00567).
         ignored_ids: Token IDs that are excluded.
 
-    Call arguments:
-        y_true: int32 [B, T]. Token IDs, padded with 0.
-        y_pred: float [B, T, V]. Logits.
+    Call arguments: as `token_losses`.
     """
 
     def __init__(
@@ -56,10 +54,10 @@ class MaskedCrossEntropy(keras.losses.Loss):
     def call(self, y_true: Any, y_pred: Any) -> Any:
         losses, mask = token_losses(y_true, y_pred, self.ignored_ids)
         if self.label_smoothing:
-            below = _subtract_max(y_pred)
-            target = np.ones(below.shape[-1], np.float32)
+            shifted = _subtract_max(y_pred)
+            target = np.ones(shifted.shape[-1], np.float32)
             target[list(NEVER_GENERATED)] = 0
-            uniform_target_losses = _log_sum_exp(below) - ops.matmul(below, target / target.sum())
+            uniform_target_losses = _log_sum_exp(shifted) - ops.matmul(shifted, target / target.sum())
             losses += self.label_smoothing * (uniform_target_losses - losses)
         return ops.sum(losses * mask) / ops.maximum(ops.sum(mask), 1.0)
 
@@ -121,9 +119,9 @@ def _subtract_max(logits: Any) -> Any:
     return logits - ops.stop_gradient(ops.max(logits, axis=-1, keepdims=True))
 
 
-def _log_sum_exp(below: Any) -> Any:
+def _log_sum_exp(shifted: Any) -> Any:
     """Returns log Σ exp, float32 [B, T], of the result of `_subtract_max`."""
-    return ops.log(ops.sum(ops.exp(below), axis=-1))
+    return ops.log(ops.sum(ops.exp(shifted), axis=-1))
 
 
 def _take_targets(values: Any, targets: Any) -> Any:

@@ -185,7 +185,8 @@ class Recognizer(keras.Model):
             "ctc": ctc_losses(labels, y_pred["ctc"]),
             "attention": position_losses(labels, y_pred["attention"], config.label_smoothing),
         }
-        own, (auxiliary,) = losses.pop(config.head), losses.values()
+        own = losses.pop(config.head)
+        (auxiliary,) = losses.values()
         self.head_loss.update_state(own)
         ace = ace_losses(labels, y_pred["cells"])
         return ops.mean(own + config.auxiliary_loss_weight * auxiliary + config.ace_loss_weight * ace)

@@ -29,15 +29,10 @@ from trainer.models.recurrent_layer import RecurrentLayer
 class AdditiveAttention(keras.layers.Layer):
     """Attention with the score v·tanh(W1·f + W2·h) of Bahdanau et al. (2015, arXiv:1409.0473).
 
+    Maps a query float [B, Q] and the result of `compute_keys` to weights float [B, locations], whose rows sum to 1.
+
     Args:
         units: Size of the space in which keys and query are added.
-
-    Call arguments:
-        query: float [B, Q].
-        keys: float [B, locations, units], computed by `compute_keys`.
-
-    Returns:
-        The attention weights float [B, locations]; rows sum to 1.
     """
 
     def __init__(self, units: int, **kwargs: Any) -> None:
@@ -144,8 +139,7 @@ class SoftAttention(Captioner):
 
     def init_state(self, features: Any, training: bool = False) -> State:
         values = self.image_dropout(self.feature_normalization(features), training=training)
-        if self.projection_layer:
-            values = self.projection_layer(values)
+        values = self.projection_layer(values) if self.projection_layer else values
         if self.config.init_state == "zeros":
             recurrent = self.recurrence.init_state(ops.shape(values)[0])
         else:

@@ -60,10 +60,10 @@ def test_every_dataset_is_prepared_and_each_failure_affects_one_record(
         found = catalog["split"].to_pylist()
         assert {split: found.count(split) for split in set(found)} == layout.splits
     if layout.captions:
-        told = captions(store, layout, dataset_name=kind, split_ratios=split, vocab_from=words)
-        assert (told["ok"], told["failed"]) == (layout.captions, sum(layout.malformed.values()))
-        assert (told["repaired"], told["reasons"]) == (layout.repaired, layout.malformed)
-        rows = capt.open_store(store).caption_table(told["fingerprint"]).captions()
+        summary = captions(store, layout, dataset_name=kind, split_ratios=split, vocab_from=words)
+        assert (summary["ok"], summary["failed"]) == (layout.captions, sum(layout.malformed.values()))
+        assert (summary["repaired"], summary["reasons"]) == (layout.repaired, layout.malformed)
+        rows = capt.open_store(store).caption_table(summary["fingerprint"]).captions()
         assert set(catalog["image_id"].to_pylist()) <= set(rows["image_id"].to_pylist())
         splits = dict(zip(catalog["image_id"].to_pylist(), catalog["split"].to_pylist(), strict=True))
         for row in rows.to_pylist():
@@ -105,10 +105,10 @@ def test_unreadable_lines_do_not_change_the_images_that_a_limit_selects(store: s
         "split_ratios": "1,0,0",
     }
     seen = features(store, layout, **limited)
-    told = captions(store, layout, **limited, vocab_from=words)
-    rows = capt.open_store(store).caption_table(told["fingerprint"]).captions()
+    summary = captions(store, layout, **limited, vocab_from=words)
+    rows = capt.open_store(store).caption_table(summary["fingerprint"]).captions()
     assert len(set(rows["image_id"].to_pylist())) == seen["input"] == 3
-    assert 0 < told["reasons"]["no image#number"] < 14
+    assert 0 < summary["reasons"]["no image#number"] < 14
 
 
 def test_a_file_of_failed_records_only_names_the_reasons(tmp_path: Path) -> None:
@@ -125,9 +125,9 @@ def test_an_unknown_dataset_type_names_the_known_ones() -> None:
 @pytest.mark.slow
 def test_no_real_caption_is_lost(real_data: Path, tmp_path: Path) -> None:
     text = str(real_data / "flickr8k-text" / "Flickr8k.token.txt")
-    told = captions(str(tmp_path / "store"), Layout("flickr8k", [], [text], 40_460), max_failures="0")
-    assert (told["input"], told["ok"]) == (40_460, 40_460)
-    assert told["repaired"] == {"space for the tab": 3}
+    summary = captions(str(tmp_path / "store"), Layout("flickr8k", [], [text], 40_460), max_failures="0")
+    assert (summary["input"], summary["ok"]) == (40_460, 40_460)
+    assert summary["repaired"] == {"space for the tab": 3}
 
 
 @pytest.mark.slow
@@ -136,11 +136,11 @@ def test_every_dataset_trains(kind: str, store: str, words: str, tmp_path: Path)
     layout = LAYOUTS[kind](tmp_path)
     split = "own" if layout.splits else "1,0,0"
     seen = features(store, layout, dataset_name=kind, split_ratios=split, **NETWORK)
-    told = captions(store, layout, dataset_name=kind, split_ratios=split, vocab_from=words)
+    summary = captions(store, layout, dataset_name=kind, split_ratios=split, vocab_from=words)
     given = {
         "dataset": [kind],
         "feature_table": seen["fingerprint"],
-        "caption_table": told["fingerprint"],
+        "caption_table": summary["fingerprint"],
         "epochs": 1,
         "steps_per_epoch": 1,
     }

@@ -55,7 +55,7 @@ def labels(store: Path, name: str = "captcha") -> dict[str, str]:
     return dict(zip(table["image_id"].to_pylist(), table["word"].to_pylist(), strict=True))
 
 
-def told(path: Path) -> dict[str, str]:
+def read_labels(path: Path) -> dict[str, str]:
     return dict(line.split() for line in path.read_text().splitlines())
 
 
@@ -68,7 +68,7 @@ def test_every_captcha_is_stored_at_one_size_with_its_label_and_split(store: Pat
     folder = made / "words_captcha"
     result = prepare(store, folder)
     assert (result["input"], result["ok"], result["unannotated"]) == (COUNT, COUNT, 0)
-    assert labels(store) == told(folder / "spec_train_val.txt")
+    assert labels(store) == read_labels(folder / "spec_train_val.txt")
     ids = [f"a{number}" for number in range(COUNT)]
     assert [splits(store)[image_id] for image_id in ids] == ["train"] * 10 + ["val"] * 2 + ["test"] * 2
     opened = capt.open_store(store)
@@ -142,12 +142,12 @@ def test_unusable_labels_and_images_are_failed_rows_with_their_reasons(store: Pa
     assert rows["a1"]["detail"].endswith("spec_train_val.txt:2: expected a-z: 'a1 Upper'")
     good = {"a0", *(f"a{number}" for number in range(6, COUNT))}
     assert set(splits(store)) == good
-    assert labels(store) == {i: word for i, word in told(folder.parent / "truth.txt").items() if i in good}
+    assert labels(store) == {i: word for i, word in read_labels(folder.parent / "truth.txt").items() if i in good}
 
 
 @pytest.fixture(autouse=True)
 def truth(made: Path, tmp_path: Path) -> None:
-    """The labels as they are told, beside the copy of the folder."""
+    """The labels, beside the copy of the directory."""
     shutil.copy(made / "words_captcha" / "spec_train_val.txt", tmp_path / "truth.txt")
 
 
@@ -234,7 +234,7 @@ def test_images_and_labels_are_required(store: Path, made: Path, tmp_path: Path)
 
 def test_a_label_file_may_contain_all_labels(store: Path, made: Path) -> None:
     prepare(store, made / "words_captcha", labels=str(made / "truth.txt"))
-    assert labels(store) == told(made / "truth.txt")
+    assert labels(store) == read_labels(made / "truth.txt")
     assert len(labels(store)) == COUNT
 
 

@@ -205,7 +205,7 @@ def test_captions_alone_are_dropped_with_their_splits() -> None:
     assert (assigned(), capt.open_store("store").caption_tables()) == ({}, [])
 
 
-# === What is told of splits ===
+# === Reports on splits ===
 
 
 def test_a_changed_split_column_counts_the_images_that_keep_their_split() -> None:
@@ -262,8 +262,8 @@ def test_a_name_states_the_split_that_is_a_word_of_its_last_part(name: str, spli
 def test_names_of_coco_files_without_a_year_state_splits(names: tuple[str, str]) -> None:
     for name, numbers in zip(names, (range(4), range(4, COUNT)), strict=True):
         images = [{"id": number, "file_name": f"a{number}.png"} for number in numbers]
-        told = [{"id": number, "image_id": number, "caption": f"word{number} here"} for number in numbers]
-        Path(name).write_text(json.dumps({"images": images, "annotations": told}))
+        annotations = [{"id": number, "image_id": number, "caption": f"word{number} here"} for number in numbers]
+        Path(name).write_text(json.dumps({"images": images, "annotations": annotations}))
     for job in (captions, features):
         assert job(dataset_type="coco", annotations=list(names))["splits"] == {"hashed": 0, "kept": 0}
     expected = {str(number): "train" if number < 4 else "val" for number in range(COUNT)}
@@ -292,8 +292,8 @@ def test_an_image_in_two_splits_is_a_failure_in_any_order(swapped: bool) -> None
     assert (result["failed"], result["ok"]) == (1, 2)
     assert result["reasons"] == {"two splits": 1}
     assert catalogued() == {"a1.png": "train", "a2.png": "val"}
-    told = captions()
-    assert (told["failed"], told["ok"], told["reasons"]) == (2, 3, {"two splits": 2})
+    summary = captions()
+    assert (summary["failed"], summary["ok"], summary["reasons"]) == (2, 3, {"two splits": 2})
     assert captioned() == catalogued()
     (row,) = [row for row in pq.read_table(result["report"]).to_pylist() if row["status"] == "failed"]
     assert (row["record"], row["stage"], row["detail"]) == ("a0.png", "parse", "test and train")

@@ -226,12 +226,12 @@ def test_a_command_that_answers_for_no_image_fails() -> None:
     Path("empty").mkdir()
     Path("bad.png").write_bytes(b"no image")
     for images in (["missing"], ["empty"], ["bad.png"], ["missing", "bad.png"]):
-        with pytest.raises(NoUsableImageError) as told:
+        with pytest.raises(NoUsableImageError) as caught:
             capt.caption(run="run", images=images)
-        assert len(told.value.summary["results"]) == len(images)
-        with pytest.raises(NoUsableImageError) as told:
+        assert len(caught.value.summary["results"]) == len(images)
+        with pytest.raises(NoUsableImageError) as caught:
             capt.predict_captions(run="run", images=images, output="out.jsonl")
-        assert (told.value.exit_code, told.value.summary["failed"]) == (ExitCode.TOO_MANY_FAILURES, len(images))
+        assert (caught.value.exit_code, caught.value.summary["failed"]) == (ExitCode.TOO_MANY_FAILURES, len(images))
         assert len(Path("out.jsonl").read_text().splitlines()) == len(images)
     assert capt.predict_captions(run="run", images=["photos", "missing"], output="out.jsonl")["failed"] == 1
     assert len(capt.caption(run="run", images=["photos", "missing"])["results"]) == 7

@@ -70,18 +70,18 @@ def captcha(number: int, split: str) -> Captcha:
     return Captcha(f"a{number}", split, data.getvalue(), word)
 
 
-def make_words(root: Path, squares, shown: list[Captcha], told: tuple[str, ...] = ("train", "val")) -> Store:
+def make_words(root: Path, squares, shown: list[Captcha], labeled_splits: tuple[str, ...] = ("train", "val")) -> Store:
     """The pictures as a dataset `captcha` of pixels, with the words of some splits; `squares` is the conftest."""
     store = create_store(root)
     extractor = open_extractor(ExtractorOptions(extractor="pixels", height=HEIGHT, width=WIDTH))
     table_config = FeatureTableConfig(**asdict(extractor.resolve_config()))
     squares.add_table(store, shown, table_config, extractor.build_function(table_config))
-    add_words(store, shown, told)
+    add_words(store, shown, labeled_splits)
     return store
 
 
-def add_words(store: Store, shown: list[Captcha], told: tuple[str, ...], folder: Path | None = None) -> None:
-    """The dataset: its catalog, and the words of the splits that are told."""
+def add_words(store: Store, shown: list[Captcha], labeled_splits: tuple[str, ...], folder: Path | None = None) -> None:
+    """The dataset: its catalog, and the words of the splits that are labeled_splits."""
     root = store.dataset_root("captcha")
     rows = [
         {
@@ -94,7 +94,7 @@ def add_words(store: Store, shown: list[Captcha], told: tuple[str, ...], folder:
         }
         for one in sorted(shown, key=lambda one: one.image_id)
     ]
-    labels = [{"image_id": one.image_id, "word": one.word} for one in shown if one.split in told]
+    labels = [{"image_id": one.image_id, "word": one.word} for one in shown if one.split in labeled_splits]
     labels.sort(key=lambda row: row["image_id"])
     files = {}
     for role, table, content in (("catalog", CATALOG, rows), ("labels", LABELS, labels)):

@@ -156,8 +156,8 @@ def test_no_text_becomes_markup():
     examples = build_examples_page(NASTY, [Example(None, NASTY, NASTY, (sentence,))], {NASTY: NASTY})
     step = Step(NASTY, NASTY, 1)
     telling = CaptionedImage(encoded(), NASTY, (NASTY,), encoded())
-    told = build_demo_page(NASTY, NASTY, (NASTY,), {NASTY: NASTY}, (step,), encoded(), (telling,))
-    for text in (examples, told):
+    demo_page = build_demo_page(NASTY, NASTY, (NASTY,), {NASTY: NASTY}, (step,), encoded(), (telling,))
+    for text in (examples, demo_page):
         page = Page(text)
         assert_inert(page)
         assert page.texts.count(NASTY) >= 6

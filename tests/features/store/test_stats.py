@@ -157,8 +157,8 @@ def test_bytes_per_image_is_null_if_every_image_failed(store):
 def test_recorded_failures_are_grouped_with_at_most_three_examples(store, photos):
     why = {bytes([i]) * 32: ("decode", "truncated", f"cut at {i}") for i in range(5)}
     why[b"z" * 32] = ("store", "overflow", "too large")
-    mended = {photos[0].key: ("decode", "unsupported", "mended since")}
-    add_features(store, [], failures=why | mended)
+    repaired = {photos[0].key: ("decode", "unsupported", "repaired since")}
+    add_features(store, [], failures=why | repaired)
     add_features(store, [photos[0].key])
     (table,) = figures(store)["feature_tables"]
     truncated, overflow = table["failures"]

@@ -27,7 +27,7 @@ class Layout:
         annotations: list of str. What `--annotations` takes.
         splits: dict. Sound images by split; empty where the dataset has none of its own.
         captions: int. Captions that are there to be had.
-        repaired: dict. Captions mended, by what was.
+        repaired: dict. Repaired captions, by fault.
         malformed: dict. What cannot be read as a caption, by reason.
         missing: int. Images named that are not there.
     """
@@ -135,8 +135,8 @@ def flickr8k(root: Path) -> Layout:
         (root / "Flickr8k_text" / name).write_text(text)
     images = photos(names, root / "Flicker8k_Dataset")
     splits = {"train": 3, "val": 1, "unused": 1}
-    mended, refused = {"space for the tab": 1}, {"no caption": 1}
-    return Layout("flickr8k", [str(images)], [zipped(root / "Flickr8k_text")], 13, splits, mended, refused)
+    repaired, malformed = {"space for the tab": 1}, {"no caption": 1}
+    return Layout("flickr8k", [str(images)], [zipped(root / "Flickr8k_text")], 13, splits, repaired, malformed)
 
 
 def flickr30k(root: Path) -> Layout:
@@ -147,8 +147,8 @@ def flickr30k(root: Path) -> Layout:
     rows.append(f"{names[0]}| 2")
     (root / "results.csv").write_text("\n".join(["image_name| comment_number| comment", *rows]))
     images = photos(names[:PHOTOS], root / "flickr30k-images")
-    mended, refused = {"missing separator": 1}, {"no image|number|caption": 1}
-    return Layout("flickr30k", [str(images)], [str(root / "results.csv")], 14, {}, mended, refused)
+    repaired, malformed = {"missing separator": 1}, {"no image|number|caption": 1}
+    return Layout("flickr30k", [str(images)], [str(root / "results.csv")], 14, {}, repaired, malformed)
 
 
 def iapr(root: Path) -> Layout:
@@ -176,9 +176,9 @@ def csv(root: Path) -> Layout:
     rows = [f'{name},"{sentence(number)}",{"val" if number == 3 else "train"}' for number, name in enumerate(names)]
     rows += [f"{names[0]},null,", f"{names[0]},A dog, running,train", f"{names[1]},A dog,tarin"]
     (root / "captions.csv").write_text("\ufeffImage,Caption,Split\r\n" + "\r\n".join(rows), encoding="utf-8")
-    refused = {"too many columns": 1, "unknown split": 1}
+    malformed = {"too many columns": 1, "unknown split": 1}
     images = photos(names[:PHOTOS], root / "mine")
-    return Layout("csv", [str(images)], [str(root / "captions.csv")], 8, {"train": 4, "val": 1}, {}, refused)
+    return Layout("csv", [str(images)], [str(root / "captions.csv")], 8, {"train": 4, "val": 1}, {}, malformed)
 
 
 def jsonl(root: Path) -> Layout:

@@ -295,9 +295,9 @@ def test_a_limit_takes_the_same_rows_of_images_and_captions_and_downloads_no_oth
     assert len(server.requests) <= 5
     chosen = {row["record"] for row in pq.read_table(features["report"]).to_pylist()}
     captions = prepare_captions(rows, limit_images=5)
-    told = {row["record"].split("#")[0] for row in pq.read_table(captions["report"]).to_pylist()}
-    assert chosen <= told
-    assert {record for record in told if len(record) == 64} == chosen
+    reported = {row["record"].split("#")[0] for row in pq.read_table(captions["report"]).to_pylist()}
+    assert chosen <= reported
+    assert {record for record in reported if len(record) == 64} == chosen
 
 
 def prepare_captions(rows: Path, **options: Any) -> dict[str, Any]:

@@ -78,9 +78,9 @@ def evaluated(root):
 
 def test_a_run_is_scored_on_all_references_as_published(evaluated, root, held, no_java):
     run = load_run(root / "good")
-    said = {picture.image_id: run.caption(picture.data).text for picture in held}
-    told = {picture.image_id: picture.captions for picture in held}
-    expected = score(said, told)
+    predictions = {picture.image_id: run.caption(picture.data).text for picture in held}
+    references = {picture.image_id: picture.captions for picture in held}
+    expected = score(predictions, references)
     assert {name: evaluated[name] for name in expected} == {
         name: pytest.approx(value) if isinstance(value, float) else value for name, value in expected.items()
     }

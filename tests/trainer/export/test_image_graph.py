@@ -68,8 +68,8 @@ def test_served_pixels_equal_stored_pixels(fitting):
 def test_an_unreadable_image_has_a_problem_and_does_not_affect_others():
     data = [b"", *SOUND.values()][:4] + list(UNSOUND) + [SOUND["tiny"]]
     pixels, problems = read_images(tf.constant(data), FITTINGS[0])
-    told = [PROBLEMS[problem] for problem in problems.numpy()]
-    assert told == ["empty", "", "", "", *UNSOUND.values(), ""]
+    reasons = [PROBLEMS[problem] for problem in problems.numpy()]
+    assert reasons == ["empty", "", "", "", *UNSOUND.values(), ""]
     assert not pixels.numpy()[problems.numpy() > 0].any()
     np.testing.assert_array_equal(pixels[-1], decode(SOUND["tiny"], FITTINGS[0]))
 

@@ -94,6 +94,6 @@ def test_a_run_opens_once(run):
 
 def test_a_command_without_a_readable_image_fails(run, tmp_path):
     (tmp_path / "bad.png").write_bytes(b"no picture")
-    with pytest.raises(NoUsableImageError) as told:
+    with pytest.raises(NoUsableImageError) as caught:
         capt.recognize(run=run.path, images=[str(tmp_path / "bad.png"), str(tmp_path / "none.png")])
-    assert len(told.value.summary["results"]) == 2
+    assert len(caught.value.summary["results"]) == 2

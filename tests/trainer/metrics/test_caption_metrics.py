@@ -75,8 +75,8 @@ def test_scores_equal_the_published_ones(scorer, hypotheses, references, expecte
 
 @needs_java
 def test_meteor_scores_texts_that_contain_its_separator(scorer):
-    said = ["a dog ||| runs", "", "café noir"]
-    scores = scorer.score(said, [["a dog runs ||| x", "a cat"], [""], ["café noir", "|||"]])
+    hypotheses = ["a dog ||| runs", "", "café noir"]
+    scores = scorer.score(hypotheses, [["a dog runs ||| x", "a cat"], [""], ["café noir", "|||"]])
     assert scores.per_image["meteor"][1:].tolist() == [0, 1]
     assert 0 < scores.metrics["meteor"] < 1
 
@@ -100,8 +100,8 @@ def test_scores_are_plain_numbers_and_nothing_is_printed(no_java, capfd):
 
 
 def test_case_and_punctuation_do_not_count(no_java):
-    said = {name: text.title() + " ." for name, text in SENTENCES[0].items()}
-    assert score(said, SENTENCES[1]) == score(*SENTENCES[:2])
+    hypotheses = {name: text.title() + " ." for name, text in SENTENCES[0].items()}
+    assert score(hypotheses, SENTENCES[1]) == score(*SENTENCES[:2])
 
 
 def test_sequences_score_as_mappings_do_in_any_order(no_java):
@@ -192,10 +192,10 @@ def test_fast_cider_d_equals_that_of_the_plain_tokenizer(no_java):
 @pytest.fixture
 def many(no_java):
     words = ["a dog runs", "a red ball", "two cats sleep on a bed", "a man", "the sea at night"]
-    said = [words[i % 5] for i in range(60)]
-    told = [[f"{words[i % 5]} there", words[(i + i % 3) % 5]] for i in range(60)]
+    hypotheses = [words[i % 5] for i in range(60)]
+    references = [[f"{words[i % 5]} there", words[(i + i % 3) % 5]] for i in range(60)]
     with Scorer() as scorer:
-        yield scorer.score(said, told)
+        yield scorer.score(hypotheses, references)
 
 
 def test_bleu_of_summed_counts_equals_that_of_the_scorer(many):

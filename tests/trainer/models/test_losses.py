@@ -30,8 +30,8 @@ def test_cross_entropy_and_gradient_equal_those_of_keras(scale):
     ):
         with tf.GradientTape() as tape:
             tape.watch(logits)
-            told = losses()
-        found.append((told.numpy(), tape.gradient(told, logits).numpy()))
+            loss = losses()
+        found.append((loss.numpy(), tape.gradient(loss, logits).numpy()))
     for ours, theirs in zip(*found, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 

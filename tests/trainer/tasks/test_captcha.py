@@ -128,9 +128,9 @@ def test_other_data_or_settings_are_another_run(words_run, words_store, captchas
         )
     other = tmp_path / "store"
     shutil.copytree(words_store.path, other)
-    told = [c if c.image_id != "a0" else type(c)(c.image_id, c.split, c.data, "zoo") for c in captchas]
+    relabeled = [c if c.image_id != "a0" else type(c)(c.image_id, c.split, c.data, "zoo") for c in captchas]
     shutil.rmtree(other / "datasets")
-    add_words(open_store(other), told, ("train", "val"))
+    add_words(open_store(other), relabeled, ("train", "val"))
     with pytest.raises(StoreError, match="digest of the train split"):
         capt.train_captcha(store=other, run_dir=run, epochs=EPOCHS, steps_per_epoch=STEPS, hyperparameters=SMALL)
 
@@ -160,7 +160,7 @@ def test_words_longer_than_the_model_reads_are_refused(words_store, tmp_path):
 def test_a_store_without_words_names_the_command_that_makes_some(store, squares, captchas, tmp_path):
     with pytest.raises(StoreError, match=r"no dataset has images and labels.*capt prepare captcha"):
         capt.train_captcha(store=store.path, run_dir=tmp_path / "run", hyperparameters=SMALL)
-    made = make_words(tmp_path / "store", squares, captchas, told=("val",))
+    made = make_words(tmp_path / "store", squares, captchas, labeled_splits=("val",))
     with pytest.raises(CaptError, match="the train split has no labelled images"):
         capt.train_captcha(store=made.path, run_dir=tmp_path / "run", hyperparameters=SMALL)
 

@@ -385,9 +385,9 @@ def test_fixed_validation_images_are_captioned_after_each_epoch(store, tmp_path,
         capt.train_captioner(
             store=store.path, run_dir=tmp_path / "run", epochs=2, hyperparameters={**SMALL, "num_sample_captions": 2}
         )
-    told = [line.rsplit(" (reference: ", 1) for line in caplog.messages if "(reference: “" in line]
-    assert len(told) == 4
-    assert [reference for _, reference in told[:2]] == [reference for _, reference in told[2:]]
+    samples = [line.rsplit(" (reference: ", 1) for line in caplog.messages if "(reference: “" in line]
+    assert len(samples) == 4
+    assert [reference for _, reference in samples[:2]] == [reference for _, reference in samples[2:]]
 
 
 def test_several_devices_are_refused_without_distribution(store, tmp_path):

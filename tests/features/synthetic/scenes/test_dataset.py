@@ -39,8 +39,8 @@ def test_the_dataset_has_cocos_layout(made):
         data = json.loads((out / "annotations" / f"captions_{split}2017.json").read_text())
         splits[split] = [image["id"] for image in data["images"]]
         assert all((out / "images" / image["file_name"]).is_file() for image in data["images"])
-        told = [each["image_id"] for each in data["annotations"]]
-        assert sorted(told) == sorted(splits[split] * CAPTIONS)
+        image_ids = [each["image_id"] for each in data["annotations"]]
+        assert sorted(image_ids) == sorted(splits[split] * CAPTIONS)
         assert all(each["caption"] for each in data["annotations"])
     assert splits["val"] == [5, 10, 15, 20]
     assert sorted(splits["train"] + splits["val"]) == list(range(1, 21))

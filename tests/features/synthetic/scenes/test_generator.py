@@ -89,8 +89,8 @@ def test_training_scenes_contain_all_other_combinations_and_color_shape_pairs():
 
 def test_a_fifth_of_the_held_out_scenes_describe_held_out_combinations():
     held_out = [make_scene(5, number, CONFIG) for number in range(5, 501, 5)]
-    told = [scene for scene in held_out if CONFIG.describes_held_out(scene.number)]
-    assert len(told) == len(held_out) / 5
+    described = [scene for scene in held_out if CONFIG.describes_held_out(scene.number)]
+    assert len(described) == len(held_out) / 5
     for scene in held_out:
         parsed, unseen = scene.description, CONFIG.describes_held_out(scene.number)
         (first, second), relation = parsed.objects[:2], parsed.relation

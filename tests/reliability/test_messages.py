@@ -14,6 +14,7 @@ from PIL import Image
 import capt
 from features.runtime.keras_backend import choose_backend
 from schemas.errors import UsageError
+from tests.commands import CommandServer
 from tests.conftest import noise_image
 
 CAPT = Path(sys.executable).with_name("capt")
@@ -28,12 +29,15 @@ def images(tmp_path: Path) -> Path:
     return tmp_path / "images"
 
 
-def run(images: Path, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def prepare(images: Path, *options: str) -> list[str]:
     location = ["--store", str(images.parent / "store"), "--dataset-type", "folder", "--images", str(images)]
+    return ["prepare", "features", *location, *options]
+
+
+def run_alone(command: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs a command in a process that has imported nothing."""
     given = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"} | environment
-    return subprocess.run(
-        [CAPT, "prepare", "features", *location, *options], capture_output=True, text=True, env=given, check=False
-    )
+    return subprocess.run([CAPT, *command], capture_output=True, text=True, env=given, check=False)
 
 
 @pytest.mark.parametrize("size", ["0", "-1", "many", "1.5"])
@@ -73,14 +77,16 @@ def test_an_empty_backend_is_the_default(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_command_with_a_wrong_backend_ends_with_exit_code_2_and_one_line(images: Path) -> None:
-    done = run(images, *SMALL, KERAS_BACKEND="nothing")
+    done = run_alone(prepare(images, *SMALL), KERAS_BACKEND="nothing")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "KERAS_BACKEND" in done.stderr
 
 
-def test_a_command_with_a_wrong_batch_size_ends_with_exit_code_2_and_one_line(images: Path) -> None:
-    done = run(images, *PIXELS, "--batch-size", "0")
+def test_a_command_with_a_wrong_batch_size_ends_with_exit_code_2_and_one_line(
+    commands: CommandServer, images: Path
+) -> None:
+    done = commands.capt(*prepare(images, *PIXELS, "--batch-size", "0"))
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
 
@@ -113,12 +119,14 @@ def test_emulated_arithmetic_is_reported_before_the_work_begins(images: Path, mo
 
 
 @pytest.mark.parametrize("verbosity", ["-q", "--debug"])
-def test_pillows_warnings_about_an_image_reach_no_terminal(images: Path, verbosity: str) -> None:
+def test_pillows_warnings_about_an_image_reach_no_terminal(
+    commands: CommandServer, images: Path, verbosity: str
+) -> None:
     for number, ending in enumerate([b"", b"\1\0\0\0\6\0\0\0\x0f\1\2\0\x50\0\0\0\xff\0\0\0"]):
         exif = b"Exif\0\0II*\0\x08\0\0\0\x05\0\x12\x01\x03\0" + ending
         Image.new("RGB", (9, 9), "red").save(images / f"{number}.jpg", exif=exif)
         Image.new("RGB", (9, 9), "blue").save(images / f"{number}.png", exif=exif)
-    done = run(images, *PIXELS, verbosity, "--json")
+    done = commands.capt(*prepare(images, *PIXELS, verbosity, "--json"))
     assert done.returncode == 0
     assert json.loads(done.stdout.splitlines()[-1])["ok"] == 5
     assert "Warning" not in done.stderr
@@ -129,7 +137,7 @@ def test_pillows_warnings_about_an_image_reach_no_terminal(images: Path, verbosi
 @pytest.mark.slow
 @pytest.mark.parametrize("limit", ["AVX2", "AVX512_CORE"])
 def test_bfloat16_is_computed_or_reported_as_float32_whatever_the_processor(images: Path, limit: str) -> None:
-    done = run(images, *SMALL, "--precision", "bfloat16", "--json", ONEDNN_MAX_CPU_ISA=limit)
+    done = run_alone(prepare(images, *SMALL, "--precision", "bfloat16", "--json"), ONEDNN_MAX_CPU_ISA=limit)
     assert done.returncode == 0, done.stderr
     (table,) = capt.store_stats(store=str(images.parent / "store"))["feature_tables"]
     (numerics,) = table["numerics"]

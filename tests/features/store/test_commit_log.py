@@ -68,7 +68,8 @@ def test_readers_and_writers_report_a_gap_in_the_log_as_corrupt(tmp_path: Path) 
 
 
 def test_concurrent_processes_lose_no_commit(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
     names = [[f"{worker}-{number}" for number in range(10)] for worker in range(3)]
     processes = [context.Process(target=append_many, args=(tmp_path, some)) for some in names]
     for process in processes:

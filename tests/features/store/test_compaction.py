@@ -273,7 +273,8 @@ def test_concurrent_writers_and_compaction_lose_nothing(tmp_path: Path) -> None:
     table_config = feature_config()
     store = grown(tmp_path / "store", table_config)
     add_dataset(store, "all", range(200))
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
     writers = [context.Process(target=_grow, args=(str(store.path), table_config, first)) for first in (64, 110)]
     for writer in writers:
         writer.start()

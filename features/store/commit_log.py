@@ -211,6 +211,11 @@ def find_blocking_manifests(entries: Sequence[str], known: Mapping[str, Manifest
     return tuple(blocking)
 
 
+def list_paths(manifests: Iterable[Manifest]) -> set[str]:
+    """Returns the paths within a table that some of its manifests reference."""
+    return {entry.path for manifest in manifests for entry in manifest.entries()}
+
+
 def _replaced_by(manifests: Iterable[Manifest]) -> set[str]:
     return {digest for manifest in manifests for digest in manifest.replaces}
 

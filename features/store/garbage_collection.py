@@ -26,7 +26,7 @@ from typing import Any
 from features.io.atomic_files import temporary_path, working_path
 from features.io.file_trees import files_below, newest_change
 from features.io.locations import is_remote
-from features.store.commit_log import MANIFEST_NAME, MANIFESTS, CommitLog
+from features.store.commit_log import MANIFEST_NAME, MANIFESTS, CommitLog, list_paths
 from features.store.layout import (
     COMMIT_NAME,
     FEATURES,
@@ -114,10 +114,6 @@ def _unreferenced_since(
     return since
 
 
-def _list_paths(manifest: Manifest) -> list[str]:
-    return [entry.path for entry in manifest.entries()]
-
-
 def _list_extractors(manifest: Manifest) -> list[str]:
     return [manifest.facts.network] if isinstance(manifest.facts, FeatureMetadata) else []
 
@@ -183,10 +179,9 @@ class _Collector:
     def _collect_table(self, root: Path) -> None:
         # Leases are read after the log: a reader that writes its lease later finds the same log state.
         history = _History(root)
-        kept = {path for manifest in self._list_kept(history) for path in _list_paths(manifest)}
-        live = {path for manifest in history.kept(()) for path in _list_paths(manifest)}
+        kept, live = list_paths(self._list_kept(history)), list_paths(history.kept(()))
         planned = {name for name, plan in planned_commits(self.store).items() if plan not in self._deleted_plans}
-        since = _unreferenced_since([history], _list_paths)
+        since = _unreferenced_since([history], lambda manifest: list_paths([manifest]))
         if root.parent.name == MODELS:
             self._collect_runs(root, kept, since)
         for path in files_below(root):

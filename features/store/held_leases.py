@@ -24,7 +24,7 @@ def clock() -> float:
 
 
 class HeldLease:
-    """A lease file that this process has written and renews; it leases the tables in some directories."""
+    """A lease file that this process has written and renews; `tables` are the directories of the leased tables."""
 
     def __init__(self, path: Path, data: bytes, seconds: float, tables: frozenset[Path]) -> None:
         self.path = path

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from features.io.atomic_files import hash_file, temporary_path, write
 from features.store.caption_table import CaptionTable
-from features.store.commit_log import LOG, MANIFEST_NAME, MANIFESTS, CommitLog, LogState, entry_bytes
+from features.store.commit_log import LOG, MANIFEST_NAME, MANIFESTS, CommitLog, LogState, entry_bytes, list_paths
 from features.store.corruption import (
     CorruptCommit,
     TableHealth,
@@ -257,12 +257,10 @@ def _find_removable(root: Path, paths: Collection[str]) -> list[Path]:
     log_state = CommitLog(root).read_state()
     if log_state.blocking or not (paths or log_state.unreadable):
         return []
-    live = {entry.path for manifest in log_state.live for entry in manifest.entries()}
     referenced = {entry.path: entry for manifest in log_state.known.values() for entry in manifest.entries()}
-    candidates = {path: root / path for path in set(paths) - live if path in referenced}
-    removable = [
-        path for name, path in candidates.items() if path.is_file() and not has_valid_checksum(root, referenced[name])
-    ]
+    candidates = [referenced[path] for path in set(paths) - list_paths(log_state.live) if path in referenced]
+    existing = [entry for entry in candidates if (root / entry.path).is_file()]
+    removable = [root / entry.path for entry in existing if not has_valid_checksum(root, entry)]
     suspect = {f"{MANIFESTS}/{digest}.json" for digest in log_state.unreadable} | set(paths)
     manifests = [path for path in _list_manifests(root) if f"{MANIFESTS}/{path.name}" in suspect]
     return [*removable, *(path for path in manifests if hash_file(path) != path.stem)]

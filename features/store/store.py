@@ -161,8 +161,9 @@ def _check_marker(root: Path) -> None:
     except (OSError, ValueError, KeyError, TypeError, OverflowError):
         is_store, version = False, 0
     if not is_store and any(_table_roots(root / kind) for kind in (FEATURES, TEXT, DATASETS)):
-        message, hint = "the file that marks the directory as a store is corrupt or missing", MARKER_BYTES.decode()
-        raise CorruptFileError(message, location=str(root / MARKER), hint=f"Write {hint} into this file.")
+        message = "the file that marks the directory as a store is corrupt or missing"
+        hint = f"Write {MARKER_BYTES.decode()} into this file."
+        raise CorruptFileError(message, location=str(root / MARKER), hint=hint)
     if not is_store:
         hint = "Choose another directory, or an empty one to create a store."
         raise StoreError("this directory is not a capt store", location=str(root), hint=hint)

@@ -77,14 +77,6 @@ class TableHistory:
         """Returns the live manifests, oldest first."""
         return [manifest for digest, manifest in self.manifests.items() if digest in self.live]
 
-    def live_paths(self) -> set[str]:
-        """Returns the paths within the table that live manifests reference."""
-        return {entry.path for manifest in self.live_manifests() for entry in manifest.entries()}
-
-    def paths(self) -> set[str]:
-        """Returns the paths within the table that any manifest references."""
-        return {entry.path for manifest in self.manifests.values() for entry in manifest.entries()}
-
     def shards(self) -> list[Shard]:
         """Returns the live shards, each once."""
         return list({shard.data.path: shard for one in self.live_manifests() for shard in one.shards}.values())

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from features.io.atomic_files import hash_file, hold_local_copy
 from features.io.file_trees import files_below, newest_change
 from features.io.locations import parse_location
-from features.store.commit_log import ENTRY_NAME, LOG, MANIFEST_NAME, MANIFESTS
+from features.store.commit_log import ENTRY_NAME, LOG, MANIFEST_NAME, MANIFESTS, list_paths
 from features.store.corruption import record_corruption
 from features.store.layout import (
     CACHE,
@@ -175,8 +175,8 @@ def _exclude_concurrent_changes(findings: Findings, orphaned: list[str]) -> list
     """Removes findings that commits, compactions or collections since the start explain; returns the orphans left."""
     store = findings.store
     names = {table_name(store, one.root): one for one in read_histories(table_roots(store), Findings(store))}
-    referenced = {f"{name}/{path}" for name, table in names.items() for path in table.paths()}
-    live = {f"{name}/{path}" for name, table in names.items() for path in table.live_paths()}
+    referenced = {f"{name}/{path}" for name, one in names.items() for path in list_paths(one.manifests.values())}
+    live = {f"{name}/{path}" for name, one in names.items() for path in list_paths(one.live_manifests())}
     findings.missing = [path for path in findings.missing if path not in referenced or path in live]
     return [path for path in orphaned if path not in referenced and (store / path).exists()]
 
@@ -305,7 +305,7 @@ def _check_keys(keys: NDArray[np.uint8], shard: Shard) -> str:
 
 def _find_orphans(store: Path, tables: list[TableHistory]) -> Iterator[str]:
     by_root = {table.root: table for table in tables}
-    referenced = {root: table.paths() for root, table in by_root.items()}
+    referenced = {root: list_paths(table.manifests.values()) for root, table in by_root.items()}
     planned = planned_commits(store)
     is_open = {root: _is_open(store, table) for root, table in by_root.items()}
     for path in files_below(store):

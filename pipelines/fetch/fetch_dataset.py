@@ -26,9 +26,6 @@ _log = logging.getLogger("capt.fetch")
 def fetch_dataset(options: Fetch) -> dict[str, Any]:
     """Downloads the files of a dataset that the directory lacks, and verifies those that it contains.
 
-    Args:
-        options: Options of `capt fetch`.
-
     Returns:
         `files` by name, each with `state` (`present`, `fetched`, `resumed`), `bytes` and `checksum`; `skipped` (number
         of present files), `damaged` (names of present files that were corrupt), `resumed` (number of resumed
@@ -39,10 +36,17 @@ def fetch_dataset(options: Fetch) -> dict[str, Any]:
         CaptError: The server refuses or cannot be reached, the disk is too small, or a file is not the published one.
     """
     started = time.monotonic()
-    publication = _find_publication(options.dataset)
+    if options.dataset not in PUBLISHED:
+        raise UsageError(f"unknown dataset {options.dataset!r}", hint=f"Use one of {', '.join(PUBLISHED)}.")
+    publication = PUBLISHED[options.dataset]
     files = _select_files(publication.files, options.only, options.dataset)
     mirror_url = _check_mirror(options.mirror_url)
-    directory = _make_directory(options.directory)
+    directory = local_path(options.directory)
+    try:
+        make_directory(directory)
+    except OSError as error:
+        message = f"the directory cannot be created: {error.strerror}"
+        raise UsageError(message, location=options.directory) from error
     with hold_job_lock(directory / _LOCK):
         corrupt = _find_corrupt(files, directory)
         downloads = [
@@ -54,17 +58,14 @@ def fetch_dataset(options: Fetch) -> dict[str, Any]:
         for download in downloads:
             download.run()
     states = {download.name: "resumed" if download.resumed else "fetched" for download in downloads}
+    described = {}
+    for file in files:
+        size, state = (directory / file.name).stat().st_size, states.get(file.name, "present")
+        described[file.name] = {"state": state, "bytes": size, "checksum": file.checksum}
     return {
         "dataset": options.dataset,
         "directory": options.directory,
-        "files": {
-            file.name: {
-                "state": states.get(file.name, "present"),
-                "bytes": (directory / file.name).stat().st_size,
-                "checksum": file.checksum,
-            }
-            for file in files
-        },
+        "files": described,
         "skipped": len(files) - len(downloads),
         "damaged": corrupt,
         "resumed": sum(download.resumed for download in downloads),
@@ -85,29 +86,13 @@ def print_fetched(result: dict[str, Any]) -> None:
             printer.line(f"  {command}")
 
 
-def _find_publication(dataset: str) -> Publication:
-    if dataset not in PUBLISHED:
-        raise UsageError(f"unknown dataset {dataset!r}", hint=f"Use one of {', '.join(PUBLISHED)}.")
-    return PUBLISHED[dataset]
-
-
 def _select_files(files: Sequence[PublishedFile], only: Sequence[str], dataset: str) -> list[PublishedFile]:
     names = [file.name for file in files]
     for name in only:
         if name not in names:
-            raise UsageError(
-                f"{dataset} has no file {name!r}", location="--only", hint=f"Use one of {', '.join(names)}."
-            )
+            hint = f"Use one of {', '.join(names)}."
+            raise UsageError(f"{dataset} has no file {name!r}", location="--only", hint=hint)
     return [file for file in files if (file.name in only if only else not file.extra)]
-
-
-def _make_directory(name: str) -> Path:
-    directory = local_path(name)
-    try:
-        make_directory(directory)
-    except OSError as error:
-        raise UsageError(f"the directory cannot be created: {error.strerror}", location=name) from error
-    return directory
 
 
 def _check_mirror(url: str | None) -> str:
@@ -116,9 +101,8 @@ def _check_mirror(url: str | None) -> str:
         return ""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or any(sign in url for sign in "@?#"):
-        raise UsageError(
-            "the URL must be http or https, without user, query and fragment", location=f"--mirror-url {url}"
-        )
+        message = "the URL must be http or https, without user, query and fragment"
+        raise UsageError(message, location=f"--mirror-url {url}")
     return url.rstrip("/")
 
 
@@ -127,19 +111,14 @@ def _find_corrupt(files: Sequence[PublishedFile], directory: Path) -> list[str]:
     corrupt = []
     for file in files:
         path = directory / file.name
-        mismatch = find_mismatch(file, path) if path.exists() else ""
-        if mismatch:
+        if path.exists() and (mismatch := find_mismatch(file, path)):
             _log.warning("%s is corrupt and is downloaded again: %s", path, mismatch)
             corrupt.append(file.name)
     return corrupt
 
 
 def _check_disk(downloads: Sequence[FileDownload], directory: Path) -> None:
-    """Logs the sizes of the downloads.
-
-    Raises:
-        CaptError: The disk is too small for the downloads.
-    """
+    """Logs the sizes of the downloads. Refuses more than the disk can hold."""
     if not downloads:
         return
     sizes = {download.name: download.count_missing() for download in downloads}

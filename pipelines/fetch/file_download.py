@@ -7,6 +7,7 @@ compared with its checksum, synced and renamed.
 
 import hashlib
 import logging
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,8 +21,8 @@ from features.io.retries import TransientError
 from pipelines.beam.disk_errors import report_full_disk
 from pipelines.fetch.published_files import PublishedFile
 from pipelines.fetch.published_http import HINT, request
-from pipelines.fetch.remote_file_info import RemoteFileInfo, read_file_info
 from schemas.errors import CaptError
+from schemas.frozen import Frozen
 from schemas.terminal.progress import progress_bar
 
 # Seconds before each retry. The sequence starts again after an attempt that received more than all before.
@@ -29,23 +30,30 @@ WAITS: tuple[float, ...] = (1, 2, 4, 8, 16)
 _CHUNK_BYTES = 1 << 18
 _HASH_CHUNK_BYTES = 1 << 20
 
+_DIGITS = r"[0-9]{1,20}"
+_RANGE = re.compile(rf"bytes ({_DIGITS})-{_DIGITS}/({_DIGITS})")
+
+
 _T = TypeVar("_T")
 _log = logging.getLogger("capt.fetch")
 
 
+class _FileInfo(Frozen):
+    """What a server reports about a file: length of the whole file, strong entity tag, time of the last change."""
+
+    url: str
+    bytes: int
+    etag: str
+    modified: str
+
+    @property
+    def validator(self) -> str:
+        """The value for `If-Range` (RFC 9110, 13.1.5); empty if the server sent none."""
+        return self.etag or self.modified
+
+
 class FileDownload:
-    """The download of one file.
-
-    Args:
-        file: The published file.
-        url: The file's own URL, or a mirror's.
-        path: The target.
-
-    Attributes:
-        name: The file's name.
-        received: Number of bytes received over the network.
-        resumed: Whether an interrupted download was resumed.
-    """
+    """The download of one file from its own URL or a mirror's. `received` is the number of bytes from the network."""
 
     def __init__(self, file: PublishedFile, url: str, path: Path) -> None:
         self.name = file.name
@@ -63,7 +71,12 @@ class FileDownload:
         Raises:
             CaptError: The server does not have the file, or has another one.
         """
-        return self._retry(self._request_info, WAITS[:1]).bytes - self._part_size()
+
+        def request_info() -> _FileInfo:
+            with request(self._url, {"Range": "bytes=0-0"}) as response:
+                return _read_file_info(self._url, response, self._file.bytes)
+
+        return self._retry(request_info, WAITS[:1]).bytes - self._part_size()
 
     def run(self) -> None:
         """Downloads the file. If it raises CaptError, the received bytes are kept for a later resume."""
@@ -102,10 +115,6 @@ class FileDownload:
             time.sleep(waits[failures])
             failures += 1
 
-    def _request_info(self) -> RemoteFileInfo:
-        with request(self._url, {"Range": "bytes=0-0"}) as response:
-            return read_file_info(self._url, response, self._file.bytes)
-
     def _receive(self) -> None:
         """Receives the missing bytes with one request."""
         info, size = self._read_info(), self._part_size()
@@ -115,10 +124,10 @@ class FileDownload:
         headers = {"Range": f"bytes={size}-", "If-Range": resumable.validator} if resumable else {}
         with request(self._url, headers) as response:
             if response.status == 200:
-                size, resumable = 0, read_file_info(self._url, response, self._file.bytes)
+                size, resumable = 0, _read_file_info(self._url, response, self._file.bytes)
                 self._discard()
                 write(self._info_path, resumable.model_dump_json().encode())
-            if not resumable or (size and not resumable.is_continued_by(response, size)):
+            if not resumable or (size and not _continues(response, resumable, size)):
                 self._discard()
                 raise TransientError("the server sends something else than the rest of the file")
             self.resumed |= size > 0
@@ -139,17 +148,54 @@ class FileDownload:
         if size < total:
             raise TransientError(f"the connection ended after {size:,} of {total:,} bytes")
 
-    def _read_info(self) -> RemoteFileInfo | None:
+    def _read_info(self) -> _FileInfo | None:
         """Returns what the server reported when the part was begun; None if unknown, or for another URL."""
         try:
-            info = RemoteFileInfo.model_validate_json(self._info_path.read_bytes())
+            info = _FileInfo.model_validate_json(self._info_path.read_bytes())
         except (FileNotFoundError, ValidationError):
             return None
         return info if info.url == self._url and self._part_size() <= info.bytes else None
 
 
+def _read_file_info(url: str, response: BaseHTTPResponse, published_bytes: int | None) -> _FileInfo:
+    """Reads a response with status 200 or 206. Refuses an unknown length, and one that is not the published file's."""
+    if response.status == 206:
+        size = _parse_range(response)[1]
+    else:
+        length = response.headers.get("Content-Length", "")
+        size = int(length) if re.fullmatch(_DIGITS, length) else published_bytes
+    if size is None:
+        raise CaptError("the server does not report the length of the file", location=url)
+    if size != (published_bytes or size):
+        raise CaptError(
+            f"the published file has {published_bytes:,} bytes, but the server's file has {size:,}",
+            location=url,
+            hint="Check whether the URL leads to another file or to a login page.",
+        )
+    # `If-Range` may repeat printable values and strong tags only.
+    etag, modified = (response.headers.get(name, "") for name in ("ETag", "Last-Modified"))
+    return _FileInfo(
+        url=url,
+        bytes=size,
+        etag=etag if etag.isprintable() and not etag.startswith("W/") else "",
+        modified=modified if modified.isprintable() else "",
+    )
+
+
+def _continues(response: BaseHTTPResponse, info: _FileInfo, first: int) -> bool:
+    """Returns whether a response contains the rest of the file from byte `first` on."""
+    is_same = response.headers.get("ETag", info.etag) == info.etag
+    return response.status == 206 and _parse_range(response) == (first, info.bytes) and is_same
+
+
+def _parse_range(response: BaseHTTPResponse) -> tuple[int | None, int | None]:
+    """Returns the first byte of a partial response and the length of the whole file; None if unknown."""
+    match = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
+    return (int(match[1]), int(match[2])) if match else (None, None)
+
+
 def find_mismatch(file: PublishedFile, path: Path) -> str:
-    """Returns how the length or checksum of a local file differs from the published file's; empty if both are equal."""
+    """Returns how a local file differs in length or checksum from the published file; empty if both are equal."""
     size = path.stat().st_size
     if size != (file.bytes or size):
         return f"expected {file.bytes:,} bytes, got {size:,}"

@@ -17,10 +17,10 @@ _CONCEPTUAL = "https://storage.googleapis.com/gcc-data"
 
 @dataclass(frozen=True)
 class PublishedFile:
-    """One published file.
+    """One published file. Its URL ends with its name.
 
     Args:
-        url: The http or https URL, which ends with the file's name.
+        url: The http or https URL.
         contents: Description of the contents.
         checksum: `sha256:` or `md5:` and the hexadecimal digest of the file.
         bytes: Length of the file; None if unknown.
@@ -41,12 +41,7 @@ class PublishedFile:
 
 @dataclass(frozen=True)
 class Publication:
-    """The published files of a dataset.
-
-    Args:
-        files: The files, in the order of the downloads.
-        commands: The commands that use the files, with `{dir}` for their directory.
-    """
+    """The published files of a dataset, and the commands that use them, with `{dir}` for their directory."""
 
     files: tuple[PublishedFile, ...]
     commands: tuple[str, ...]

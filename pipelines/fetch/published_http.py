@@ -70,11 +70,7 @@ def _follow(url: str, headers: Mapping[str, str], stack: contextlib.ExitStack) -
 
 
 def _resolve_redirect(url: str, location: str) -> str:
-    """Returns the URL of a redirect.
-
-    Raises:
-        CaptError: The target is not a URL, or is less safe than the URL before.
-    """
+    """Returns the URL of a redirect. Refuses a target that is not a URL, or less safe than the URL before."""
     try:
         target = urljoin(url, location)
         schemes = (urlsplit(url).scheme, urlsplit(target).scheme)

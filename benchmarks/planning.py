@@ -26,7 +26,8 @@ from features.inputs import FileReference, ListedFile
 from pipelines.beam.work_units import read_unit, write_unit
 from pipelines.datasets.splits import Splitter, compute_rank
 from pipelines.ingest.hash_images import HASH_UNIT_ROWS, HASH_UNIT_SCHEMA, UNITS_PER_INSERT
-from pipelines.ingest.image_database import ImageDatabase, InputRecord
+from pipelines.ingest.image_database import ImageDatabase
+from pipelines.ingest.job_database import InputRecord
 from pipelines.jobs.extract_shard import EXTRACT_UNIT_SCHEMA
 
 _STORED_STEP = 2

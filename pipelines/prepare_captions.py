@@ -18,7 +18,8 @@ from pipelines.datasets import open_reader
 from pipelines.datasets.base import CaptionEntry, DatasetReader, FailedRecord
 from pipelines.datasets.record_fields import MAX_TEXT
 from pipelines.datasets.splits import compute_rank, parse_split_ratios
-from pipelines.ingest.caption_database import CaptionDatabase, CaptionedImage
+from pipelines.ingest.caption_database import CaptionDatabase
+from pipelines.ingest.job_database import InputRecord
 from pipelines.jobs.caption_job import CaptionJob
 from pipelines.jobs.sinks import Sink, open_sink
 from pipelines.jobs.summary import check_failures, parse_max_failures
@@ -107,16 +108,16 @@ def _list(database: CaptionDatabase, options: PrepareCaptions, reader: DatasetRe
         raise CaptError(message, location=location, hint="Check --annotations and --dataset-type.")
 
 
-def _list_images(database: CaptionDatabase, options: PrepareCaptions) -> Iterator[CaptionedImage]:
+def _list_images(database: CaptionDatabase, options: PrepareCaptions) -> Iterator[InputRecord]:
     splitter = parse_split_ratios(options.split_ratios)
     for one in database.identities.list_images():
-        yield CaptionedImage(
+        yield InputRecord(
             one.image_id,
             one.file_name,
             splitter.assign(one.image_id, one.split),
             compute_rank(options.seed, one.image_id),
-            splitter.find_stated(one.image_id, one.split),
-            splitter.is_hashed(one.split),
+            stated=splitter.find_stated(one.image_id, one.split),
+            hashed=splitter.is_hashed(one.split),
         )
 
 

@@ -29,7 +29,7 @@ from pipelines.datasets.splits import Splitter, parse_split_ratios
 from pipelines.ingest.download_images import download_images, skip_failed_urls
 from pipelines.ingest.hash_images import hash_images
 from pipelines.ingest.image_database import ImageDatabase
-from pipelines.ingest.list_inputs import ImageSelection, list_inputs
+from pipelines.ingest.list_inputs import list_inputs
 from pipelines.jobs.extraction_job import ExtractionJob
 from pipelines.jobs.extractor_graph import GraphFile, find_graph, find_or_freeze_graph, is_graph_intact
 from pipelines.jobs.provenance import check_launch
@@ -198,8 +198,7 @@ def _list(run: _Preparation) -> int:
     """Inserts every selected image with its file and split. Returns the number of unannotated image files."""
     options, dataset = run.options, run.sink.open_dataset(run.dataset)
     splitter = run.source.later if dataset.manifests else run.source.splitter
-    selection = ImageSelection(splitter, run.source.stated, options.seed, options.limit_images, options.limit_captions)
-    unannotated = list_inputs(run.database, run.source.reader, options.images, selection)
+    unannotated = list_inputs(run.database, run.source.reader, options, splitter, run.source.stated)
     if not run.database.count_by_status():
         location = ", ".join(options.annotations or options.images)
         hint = "Check --annotations, --images and the limits."

@@ -9,8 +9,7 @@ from collections.abc import Iterator
 def freeze_gc() -> Iterator[None]:
     """Makes the garbage collector ignore all existing objects in the block, unless a caller has already done so.
 
-    TensorFlow and Beam keep about a million objects. Scanning them took a tenth of the time of a run that creates a few
-    objects per record.
+    TensorFlow and Beam keep about a million objects. Scanning them took a tenth of the time of a run.
     """
     if gc.get_freeze_count():
         yield

@@ -36,7 +36,10 @@ def run_pipeline(beam_options: Sequence[str]) -> Iterator[beam.Pipeline]:
         OSError: The disk is full.
     """
     check_beam_options(beam_options)
-    pipeline = _open_pipeline(beam_options)
+    logging.getLogger("apache_beam").setLevel(logging.ERROR)
+    options = PipelineOptions(list(beam_options))
+    is_default = options.view_as(StandardOptions).runner in (None, LOCAL_RUNNER)
+    pipeline = beam.Pipeline(runner=FnApiRunner() if is_default else None, options=options)
     yield pipeline
     try:
         with silence_threads():
@@ -82,10 +85,7 @@ def check_beam_options(beam_options: Sequence[str]) -> None:
 
 
 def parse_hints(texts: Sequence[str]) -> dict[str, str]:
-    """Parses `--resource-hint NAME=VALUE`, such as `min_ram=16GB` or `accelerator=type:nvidia-l4;count:1`.
-
-    Returns:
-        Arguments for Beam's `with_resource_hints`. Runners ignore the hints that they do not support.
+    """Parses `--resource-hint NAME=VALUE`, such as `min_ram=16GB`, to arguments for Beam's `with_resource_hints`.
 
     Raises:
         UsageError: The name is not a resource hint of Beam, or Beam rejects the value.
@@ -103,15 +103,6 @@ def parse_hints(texts: Sequence[str]) -> dict[str, str]:
             raise UsageError(message, location="--resource-hint", hint="Write min_ram=16GB, for example.")
         hints[name] = value
     return hints
-
-
-def _open_pipeline(beam_options: Sequence[str]) -> beam.Pipeline:
-    logging.getLogger("apache_beam").setLevel(logging.ERROR)
-    options = PipelineOptions(list(beam_options))
-    runner = options.view_as(StandardOptions).runner
-    if runner in (None, LOCAL_RUNNER):
-        return beam.Pipeline(runner=FnApiRunner(), options=options)
-    return beam.Pipeline(options=options)
 
 
 def _find_reason(error: Exception) -> str:

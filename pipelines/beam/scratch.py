@@ -20,10 +20,9 @@ _log = logging.getLogger("capt.prepare")
 @contextlib.contextmanager
 def open_scratch(work: Path) -> Iterator[Path]:
     """Creates a local directory in `work` for the block. A lock file beside it shows that its run is running."""
-    here = working_path(work)
-    make_directory(here)
+    make_directory(working_path(work))
     _remove_abandoned(work)
-    directory = here / f"run-{uuid.uuid4().hex}"
+    directory = working_path(work) / f"run-{uuid.uuid4().hex}"
     lock = directory.with_suffix(_LOCK)
     held = os.open(lock, os.O_CREAT | os.O_RDWR)
     try:
@@ -64,7 +63,11 @@ def _acquire(lock: Path) -> int:
     while True:
         held = os.open(lock, os.O_CREAT | os.O_RDWR)
         try:
-            _wait(held, lock)
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                _log.info("Waiting for another run of the same job (%s).", lock)
+                fcntl.flock(held, fcntl.LOCK_EX)
             # The last holder has deleted the file, and another process may have created a new one in the meantime.
             if lock.stat().st_ino == os.fstat(held).st_ino:
                 return held
@@ -74,14 +77,6 @@ def _acquire(lock: Path) -> int:
             os.close(held)
             raise
         os.close(held)
-
-
-def _wait(held: int, lock: Path) -> None:
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        _log.info("Waiting for another run of the same job (%s).", lock)
-        fcntl.flock(held, fcntl.LOCK_EX)
 
 
 def _remove_abandoned(work: Path) -> None:

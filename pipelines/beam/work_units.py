@@ -48,7 +48,6 @@ def write_batches(plan: Path, name: str, batches: Iterable[pa.RecordBatch], sche
 
 
 def read_unit(unit: Path) -> list[dict[str, Any]]:
-    """Returns the references of a unit."""
     with open_unit(unit) as file:
         rows: list[dict[str, Any]] = file.read().to_pylist()
     return rows
@@ -56,7 +55,6 @@ def read_unit(unit: Path) -> list[dict[str, Any]]:
 
 @contextlib.contextmanager
 def open_unit(unit: Path) -> Iterator[pq.ParquetFile]:
-    """Opens the file of a unit."""
     with hold_local_copy(unit) as here, pq.ParquetFile(here) as file:
         yield file
 
@@ -72,14 +70,9 @@ def run_units(
 
 
 def add_units(pipeline: beam.Pipeline, plan: Path, worker: Worker, label: str, hints: Mapping[str, str]) -> None:
-    """Adds the steps that process a plan to a pipeline. Only the paths of units move between machines.
+    """Adds the step `label`, which processes a plan, to a pipeline. Only the paths of units move between machines.
 
-    Args:
-        pipeline: The pipeline.
-        plan: The plan.
-        worker: Processes one unit.
-        label: Name of the step.
-        hints: Resource hints of the step, as `pipelines.beam.runners.parse_hints` returns them.
+    `hints` are the resource hints of the step, as `pipelines.beam.runners.parse_hints` returns them.
     """
     process = beam.ParDo(ProcessUnit(worker)).with_resource_hints(**hints)
     _ = (
@@ -93,8 +86,7 @@ def add_units(pipeline: beam.Pipeline, plan: Path, worker: Worker, label: str, h
 
 def read_results(plan: Path) -> Iterator[bytes]:
     """Yields the results of a plan in the order of its units."""
-    for path in sorted((plan / "done").glob("*.json")):
-        yield path.read_bytes()
+    yield from (path.read_bytes() for path in sorted((plan / "done").glob("*.json")))
 
 
 def delete_results(plan: Path, is_final: Callable[[bytes], bool]) -> None:
@@ -134,8 +126,7 @@ class UnitCounter:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
-        self._done = 0
-        self._failed = 0
+        self._done = self._failed = 0
         self._written = 0.0
 
     def __call__(self, records: int, failed: int) -> None:
@@ -146,16 +137,15 @@ class UnitCounter:
             self.write()
 
     def write(self) -> None:
-        """Writes the counts."""
         self._written = time.monotonic()
         self._path.write_text(f"{self._done} {self._failed}", encoding="ascii")
 
 
 def read_progress(plan: Path) -> tuple[int, str]:
     """Returns the number of processed records of a plan, and a note about the failed ones."""
-    counts = [path.read_text(encoding="ascii").split() for path in working_path(plan / "progress").glob("*")]
-    done = sum(int(count[0]) for count in counts if count)
-    failed = sum(int(count[1]) for count in counts if count)
+    texts = (path.read_text(encoding="ascii") for path in working_path(plan / "progress").glob("*"))
+    counts = [tuple(map(int, text.split())) for text in texts if text]
+    done, failed = (sum(column) for column in zip((0, 0), *counts, strict=True))
     return done, f"{failed} failed" if failed else ""
 
 

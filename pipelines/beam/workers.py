@@ -55,13 +55,11 @@ class WatchedWorkerHandler(SubprocessSdkWorkerHandler):  # type: ignore[misc]
             self.worker.run()
         except RuntimeError as error:
             self._is_lost = True
-            self._fail_requests(f"a worker process was lost: {error}")
-
-    def _fail_requests(self, message: str) -> None:
-        while not self._stopping.wait(_POLL_SECONDS):
-            for request, future in list(self.control_conn._futures_by_id.items()):
-                if not future.is_done():
-                    future.set(beam_fn_api_pb2.InstructionResponse(instruction_id=request, error=message))
+            message = f"a worker process was lost: {error}"
+            while not self._stopping.wait(_POLL_SECONDS):
+                for request, future in list(self.control_conn._futures_by_id.items()):
+                    if not future.is_done():
+                        future.set(beam_fn_api_pb2.InstructionResponse(instruction_id=request, error=message))
 
 
 @contextlib.contextmanager

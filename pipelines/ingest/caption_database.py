@@ -5,21 +5,23 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
-from typing import NamedTuple
 
 import pyarrow as pa
 
 from features.io.atomic_files import hash_file
 from features.text.caption_keys import CaptionsDigest, compute_caption_digest
 from pipelines.datasets.base import FailedRecord
-from pipelines.ingest.image_identity import ImageIdentities
-from pipelines.ingest.job_database import TWO_SPLITS, JobDatabase
+from pipelines.ingest.job_database import TWO_SPLITS, InputRecord, JobDatabase, build_batch
 from schemas.errors import RecordError
-from schemas.tables import CAPTIONS, REPORT
+from schemas.tables import CAPTIONS
 
 _BATCH = 8192
 
-_SCHEMA = """
+_SELECTED = "FROM caption JOIN record USING (image_id)"
+_STORED = (
+    "(SELECT 1 FROM stored s WHERE s.key = caption.key AND s.caption = caption.caption AND s.split = record.split)"
+)
+_SCHEMA = f"""
 CREATE TABLE record (image_id TEXT PRIMARY KEY, file_name TEXT, split TEXT, rank INT, stated TEXT, hashed INT,
     captions INT, other TEXT) WITHOUT ROWID;
 CREATE TABLE caption (key BLOB, image_id TEXT, caption_id TEXT, caption TEXT, repaired TEXT, position INT,
@@ -29,26 +31,16 @@ CREATE TABLE rejected (record TEXT, status TEXT, stage TEXT, reason TEXT, detail
 CREATE TABLE unreadable (location TEXT, rank INT, reason TEXT, detail TEXT);
 CREATE VIEW unusable AS SELECT record, status, stage, reason, detail FROM rejected JOIN record USING (image_id)
     UNION ALL SELECT location, 'failed', 'parse', reason, location || ': ' || detail FROM unreadable;
+CREATE VIEW failed AS SELECT reason FROM unusable WHERE status = 'failed';
+CREATE VIEW outcome AS
+    SELECT image_id || '#' || caption_id AS record, iif(EXISTS {_STORED}, 'cached', 'ok') AS status, '', '', ''
+    {_SELECTED}
+    UNION ALL SELECT * FROM unusable;
 """
 
 SELECTED_CAPTIONS = pa.schema(
     [CAPTIONS.field(name).arrow_field() for name in ("key", "image_id", "caption_id", "split", "caption")]
 )
-_SELECTED = "FROM caption JOIN record USING (image_id)"
-_STORED = (
-    "(SELECT 1 FROM stored s WHERE s.key = caption.key AND s.caption = caption.caption AND s.split = record.split)"
-)
-
-
-class CaptionedImage(NamedTuple):
-    """An image of a dataset, as inserted. The fields are described in `job_database.InputRecord`."""
-
-    image_id: str
-    file_name: str
-    split: str
-    rank: int
-    stated: str = ""
-    hashed: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,18 +68,13 @@ class SelectedCaptions:
 
 
 class CaptionDatabase(JobDatabase):
-    """The input captions of one run.
-
-    Args:
-        path: The SQLite file, which must not exist.
-    """
+    """The input captions of one run."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, _SCHEMA)
-        self.identities = ImageIdentities(self._db)
         self._positions = count()
 
-    def insert_images(self, images: Iterable[CaptionedImage]) -> None:
+    def insert_images(self, images: Iterable[InputRecord]) -> None:
         """Inserts images. An image for which two splits are stated has no split, and its captions fail."""
         self._insert(
             """INSERT INTO record VALUES (?, ?, ?, ?, ?, ?, 0, '') ON CONFLICT (image_id) DO UPDATE SET
@@ -96,7 +83,7 @@ class CaptionDatabase(JobDatabase):
                 hashed = 0,
                 stated = iif(record.stated = '', excluded.stated, record.stated)
             WHERE excluded.stated != '' AND excluded.stated != record.stated""",
-            images,
+            ((one.image_id, one.file_name, one.split, one.rank, one.stated, one.hashed) for one in images),
         )
 
     def insert_captions(self, rows: Iterable[tuple[bytes, str, str, str, str]]) -> None:
@@ -113,12 +100,10 @@ class CaptionDatabase(JobDatabase):
                     self._reject_repeated(image_id, caption_id, caption, position)
 
     def insert_unreadable(self, record: FailedRecord, rank: int) -> None:
-        """Inserts a record that cannot be read as a caption."""
         row = (record.location, rank, record.reason, record.detail)
         self._db.execute("INSERT INTO unreadable VALUES (?, ?, ?, ?)", row)
 
     def insert_failure(self, image_id: str, caption_id: str, error: RecordError) -> None:
-        """Inserts an unusable caption."""
         self._reject(image_id, caption_id, "failed", error.stage, error.reason, error.detail)
 
     def reject_two_splits(self) -> None:
@@ -149,7 +134,9 @@ class CaptionDatabase(JobDatabase):
         """Writes the usable captions to a new file."""
         inputs, train, rows = hashlib.sha256(), CaptionsDigest(), 0
         with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, SELECTED_CAPTIONS) as writer:
-            for batch in self._read_selected():
+            selected = self._db.execute(f"SELECT {', '.join(SELECTED_CAPTIONS.names)} {_SELECTED} ORDER BY key")
+            while some := selected.fetchmany(_BATCH):
+                batch = build_batch(some, SELECTED_CAPTIONS)
                 writer.write_batch(batch)
                 keys, splits, captions = (batch[name].to_pylist() for name in ("key", "split", "caption"))
                 digests = list(map(compute_caption_digest, keys, captions))
@@ -166,42 +153,17 @@ class CaptionDatabase(JobDatabase):
         """Returns the number of usable captions."""
         return self._count(f"SELECT count(*) {_SELECTED}")
 
-    def count_by_status(self) -> dict[str, int]:
-        """Returns the number of captions by status: ok, cached, duplicate, failed."""
-        cached = self._count(f"SELECT count(*) {_SELECTED} WHERE EXISTS {_STORED}")
-        unusable = dict(self._db.execute("SELECT status, count(*) FROM unusable GROUP BY status"))
-        return {"ok": self.count() - cached, "cached": cached, **unusable}
-
-    def count_by_reason(self) -> dict[str, int]:
-        """Returns the number of failed captions by reason, most frequent first."""
-        query = "SELECT reason, count(*) FROM unusable WHERE status = 'failed' GROUP BY reason ORDER BY 2 DESC, 1"
-        return dict(self._db.execute(query))
-
     def count_repaired(self) -> dict[str, int]:
         """Returns the number of repaired usable captions by repair."""
         query = f"SELECT repaired, count(*) {_SELECTED} WHERE repaired != '' GROUP BY repaired ORDER BY 2 DESC, 1"
         return dict(self._db.execute(query))
 
-    def write_report(self, path: Path) -> None:
-        """Writes the status of every caption as Parquet."""
-        query = f"""SELECT image_id || '#' || caption_id, iif(EXISTS {_STORED}, 'cached', 'ok'), '', '', '' {_SELECTED}
-            UNION ALL SELECT * FROM unusable ORDER BY 1, 2"""
-        self._write(path, REPORT, query)
-
-    def _read_selected(self) -> Iterator[pa.RecordBatch]:
-        rows = self._db.execute(f"SELECT {', '.join(SELECTED_CAPTIONS.names)} {_SELECTED} ORDER BY key")
-        while some := rows.fetchmany(_BATCH):
-            columns = zip(zip(*some, strict=True), SELECTED_CAPTIONS, strict=True)
-            yield pa.record_batch([pa.array(column, field.type) for column, field in columns], schema=SELECTED_CAPTIONS)
-
     def _reject_repeated(self, image_id: str, caption_id: str, caption: str, position: int) -> None:
         query = "SELECT caption, position FROM caption WHERE image_id = ? AND caption_id = ?"
         known, first = self._db.execute(query, (image_id, caption_id)).fetchone()
-        if first == position:
-            return
-        if known == caption:
+        if first != position and known == caption:
             self._reject(image_id, caption_id, "duplicate", "", "", "")
-        else:
+        elif first != position:
             self._reject(image_id, caption_id, "failed", "parse", "duplicate id", f"also with another text: {caption}")
 
     def _reject(self, image_id: str, caption_id: str, *status: str) -> None:

@@ -10,7 +10,7 @@ interrupted one and downloads only the others.
 import json
 import threading
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -44,13 +44,9 @@ _UNREACHABLE = frozenset(("refused", "no connection", "timed out"))
 
 
 class FailedUrl(Frozen):
-    """A URL that returned no image.
+    """A URL that returned no image, with the `features.inputs.downloads.DownloadError`.
 
-    Args:
-        url: The URL.
-        reason: Reason of the `features.inputs.downloads.DownloadError`.
-        detail: Detail of this error.
-        max_bytes: Size limit of the attempt. An image that is too large for it may fit a larger limit.
+    An image that is too large for `max_bytes`, the limit of the attempt, may fit a larger limit.
     """
 
     url: str
@@ -119,12 +115,7 @@ def download_urls(
 ) -> Iterator[FailedUrl]:
     """Downloads URLs, and yields those that failed. Only one run at a time downloads into a directory.
 
-    Args:
-        urls: Bucket of the host and URL, by bucket.
-        count: Number of URLs.
-        worker: Processes a work unit.
-        work: Directory for work plans.
-        beam_options: Options of Beam and the runner.
+    `urls` are bucket of the host and URL, by bucket, and `count` is their number. Work plans are written to `work`.
     """
     directory = Path(worker.directory)
     units = min(_BUCKETS, -(-count // _UNIT_URLS))
@@ -141,20 +132,13 @@ def download_urls(
 
 @dataclass(frozen=True)
 class DownloadImages:
-    """Downloads the URLs of one work unit. The result is a JSON list of `FailedUrl`.
-
-    Args:
-        directory: Download directory. It is created if it does not exist.
-        limits: Limits of one download.
-        host_limits: Politeness limits.
-    """
+    """Downloads the URLs of one work unit into `directory`. The result is a JSON list of `FailedUrl`."""
 
     directory: str
     limits: DownloadLimits
     host_limits: HostLimits = field(default_factory=HostLimits)
 
     def __call__(self, unit: Path, advance: Advance) -> bytes:
-        """Returns the result of the unit."""
         failed = _DownloadPool(self, (row["url"] for row in read_unit(unit)), advance).run()
         return json.dumps([one.model_dump() for one in failed]).encode()
 
@@ -178,9 +162,8 @@ class _Host:
         self.urls: deque[str] = deque()
         self._limits, self._host_limits = limits, host_limits
         self._lock = threading.Lock()
-        self._next = 0.0
+        self._next = self._rested = 0.0
         self._unreachable = 0
-        self._rested = 0.0
         self._closed: tuple[str, str] | None = None
 
     def wait_for_turn(self, url: str) -> None:
@@ -233,16 +216,12 @@ class _DownloadPool:
         self._lock = threading.Lock()
         self._failed: list[FailedUrl] = []
         self._broken: BaseException | None = None
-        hosts: dict[str, _Host] = {}
+        hosts: defaultdict[str, _Host] = defaultdict(partial(_Host, job.limits, job.host_limits))
         for url in urls:
-            name = _get_host(url)
-            if name not in hosts:
-                hosts[name] = _Host(job.limits, job.host_limits)
-            hosts[name].urls.append(url)
-        largest_first = sorted(hosts.values(), key=lambda host: -len(host.urls))
-        self._lanes = deque(
-            host for host in largest_first for _ in range(min(job.host_limits.connections, len(host.urls)))
-        )
+            hosts[_get_host(url)].urls.append(url)
+        self._lanes = deque[_Host]()
+        for host in sorted(hosts.values(), key=lambda host: -len(host.urls)):
+            self._lanes.extend([host] * min(job.host_limits.connections, len(host.urls)))
 
     def run(self) -> list[FailedUrl]:
         """Downloads all URLs. Returns the failed ones, by URL."""
@@ -262,14 +241,14 @@ class _DownloadPool:
 
     def _work(self) -> None:
         try:
-            while host := self._next_host():
+            while self._broken is None:
+                with self._lock:
+                    if not self._lanes:
+                        return
+                    host = self._lanes.popleft()
                 self._serve(host)
         except BaseException as error:
             self._broken = error
-
-    def _next_host(self) -> _Host | None:
-        with self._lock:
-            return self._lanes.popleft() if self._lanes and self._broken is None else None
 
     def _serve(self, host: _Host) -> None:
         while self._broken is None:
@@ -280,7 +259,11 @@ class _DownloadPool:
             error = self._download(host, url)
             with self._lock:
                 if error:
-                    self._add_failed(url, error)
+                    limit = self._job.limits.max_bytes
+                    failed = FailedUrl(url=url, reason=error.reason, detail=error.detail, max_bytes=limit)
+                    self._failed.append(failed)
+                    if error.permanent:
+                        record_failed_url(self._directory, compute_host_bucket(url), failed)
                 self._advance(1, error is not None)
 
     def _download(self, host: _Host, url: str) -> RecordError | None:
@@ -296,12 +279,6 @@ class _DownloadPool:
             return error
         host.record(None)
         return None
-
-    def _add_failed(self, url: str, error: RecordError) -> None:
-        failed = FailedUrl(url=url, reason=error.reason, detail=error.detail, max_bytes=self._job.limits.max_bytes)
-        self._failed.append(failed)
-        if error.permanent:
-            record_failed_url(self._directory, compute_host_bucket(url), failed)
 
 
 # === Permanently failed URLs ===

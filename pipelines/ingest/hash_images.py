@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -29,14 +28,9 @@ _THREADS = 4
 def hash_images(
     database: ImageDatabase, work: Path, rehash: bool, beam_options: Sequence[str], max_bytes: int = MAX_IMAGE_BYTES
 ) -> None:
-    """Adds the content hash to every record with a file.
+    """Adds the content hash to every record with a file. Images of more than `max_bytes` fail.
 
-    Args:
-        database: The records.
-        work: Directory for work plans.
-        rehash: Whether to ignore the hash cache.
-        beam_options: Options of Beam and the runner.
-        max_bytes: Maximum number of bytes per image. Larger images fail.
+    `rehash` ignores the hash cache. Work plans are written to `work`.
     """
     if not rehash:
         database.look_up_hashes()
@@ -47,28 +41,18 @@ def hash_images(
             write_unit(plan, f"{total // HASH_UNIT_ROWS:07d}", some, HASH_UNIT_SCHEMA)
             total += len(some)
         with show_progress("hashing", total, "images", lambda: read_progress(plan)):
-            run_units(plan, HashImages(max_bytes), beam_options, "Hash")
+            run_units(plan, partial(_hash_unit, max_bytes), beam_options, "Hash")
         hashed = read_results(plan)
         while few := list(islice(hashed, UNITS_PER_INSERT)):
             database.insert_hashes(chain.from_iterable(map(json.loads, few)))
 
 
-@dataclass(frozen=True)
-class HashImages:
-    """Hashes the images of one work unit. The result is JSON: [image ID, hash or null, stage, reason, detail] each.
-
-    Args:
-        max_bytes: Maximum number of bytes per image.
-    """
-
-    max_bytes: int = MAX_IMAGE_BYTES
-
-    def __call__(self, unit: Path, advance: Advance) -> bytes:
-        """Returns the result of the unit."""
-        with ThreadPoolExecutor(_THREADS) as pool:
-            hashed = list(pool.map(partial(_hash, self.max_bytes), read_unit(unit)))
-        advance(len(hashed), sum(row[1] is None for row in hashed))
-        return json.dumps(hashed).encode()
+def _hash_unit(max_bytes: int, unit: Path, advance: Advance) -> bytes:
+    """Hashes the images of one work unit. The result is JSON: [image ID, hash or null, stage, reason, detail] each."""
+    with ThreadPoolExecutor(_THREADS) as pool:
+        hashed = list(pool.map(partial(_hash, max_bytes), read_unit(unit)))
+    advance(len(hashed), sum(row[1] is None for row in hashed))
+    return json.dumps(hashed).encode()
 
 
 def _hash(max_bytes: int, row: dict[str, Any]) -> list[str | None]:

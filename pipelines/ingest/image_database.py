@@ -11,13 +11,12 @@ import logging
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from features.inputs import ListedFile
-from pipelines.ingest.image_identity import ImageIdentities
-from pipelines.ingest.job_database import TWO_SPLITS, JobDatabase
+from pipelines.ingest.job_database import TWO_SPLITS, InputRecord, JobDatabase
 from pipelines.ingest.name_matching import NameMatcher
-from schemas.tables import CATALOG, FAILURES, LABELS, REPORT
+from schemas.tables import CATALOG, FAILURES, LABELS
 
 # The failure reason of an image whose bytes are not the bytes that were hashed.
 CHANGED = "changed"
@@ -36,55 +35,23 @@ CREATE TABLE stored (key BLOB PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE failure (key BLOB PRIMARY KEY, stage TEXT, reason TEXT, detail TEXT, permanent INT) WITHOUT ROWID;
 CREATE TABLE failed_url (url TEXT PRIMARY KEY, reason TEXT, detail TEXT) WITHOUT ROWID;
 CREATE TABLE repeated_record (record TEXT, image_id TEXT);
-CREATE VIEW outcome AS SELECT image_id AS record, status, stage, reason, detail FROM record
+CREATE VIEW outcome AS
+    SELECT image_id AS record, status, coalesce(stage, ''), coalesce(reason, ''), coalesce(detail, '') FROM record
     UNION ALL SELECT r.record, 'duplicate', '', '', '' FROM repeated_record r JOIN record USING (image_id);
+CREATE VIEW failed AS SELECT reason FROM record WHERE status = 'failed';
 """
 
-_HASH_CACHE = """
-CREATE TABLE IF NOT EXISTS cache.seen (location TEXT, member TEXT, size INT, stamp TEXT, key BLOB,
-    PRIMARY KEY (location, member)) WITHOUT ROWID;
-"""
-
-
-class InputRecord(NamedTuple):
-    """An image of a dataset, as inserted. A missing text is empty.
-
-    Args:
-        image_id: Unique ID.
-        rank: Rank for limits.
-        root: Label of the root that contains the file; empty if the name identifies the file.
-        label: The text in the image.
-        stated: The split that the input states.
-        hashed: Whether a hash of the image ID determines the split.
-        reason: Reason of the failure.
-    """
-
-    image_id: str
-    file_name: str
-    split: str
-    rank: int
-    root: str = ""
-    url: str = ""
-    label: str = ""
-    stated: str = ""
-    hashed: bool = False
-    reason: str = ""
-    detail: str = ""
+_HASH_CACHE = """CREATE TABLE IF NOT EXISTS cache.seen (location TEXT, member TEXT, size INT, stamp TEXT, key BLOB,
+    PRIMARY KEY (location, member)) WITHOUT ROWID"""
 
 
 class ImageDatabase(JobDatabase):
-    """The input images of one run.
-
-    Args:
-        path: The SQLite file, which must not exist.
-        hash_cache: The store's cache of content hashes by file time, which runs share.
-    """
+    """The input images of one run. `hash_cache` is the store's cache of content hashes by file time; runs share it."""
 
     _CATALOGUED = "SELECT image_id FROM record WHERE status != 'failed'"
 
     def __init__(self, path: Path, hash_cache: Path) -> None:
         super().__init__(path, _SCHEMA)
-        self.identities = ImageIdentities(self._db)
         self.files = NameMatcher(self._db)
         hash_cache.parent.mkdir(parents=True, exist_ok=True)
         if not self._attach(hash_cache):
@@ -96,8 +63,12 @@ class ImageDatabase(JobDatabase):
 
     def insert_records(self, records: Iterable[InputRecord]) -> None:
         """Inserts images, each with an ID of its own. An image for which two splits are stated has failed."""
+        rows = (
+            (*record[:-2], *(("failed", "parse", *record[-2:]) if record.reason else (None, None, None, None)))
+            for record in records
+        )
         self._insert(
-            f"""INSERT INTO record (image_id, file_name, root, split, rank, url, label, stated, hashed, status, stage,
+            f"""INSERT INTO record (image_id, file_name, split, rank, root, url, label, stated, hashed, status, stage,
                 reason, detail) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
             ON CONFLICT (image_id) DO UPDATE SET
                 status = iif(record.stated = '', record.status, 'failed'),
@@ -109,7 +80,7 @@ class ImageDatabase(JobDatabase):
                 hashed = 0,
                 stated = iif(record.stated = '', excluded.stated, record.stated)
             WHERE excluded.stated != '' AND excluded.stated != record.stated""",
-            map(_get_columns, records),
+            rows,
         )
         self._insert("INSERT INTO repeated_record VALUES (?, ?)", self.identities.list_repeated())
 
@@ -139,16 +110,13 @@ class ImageDatabase(JobDatabase):
     # === Downloading ===
 
     def count_pending(self) -> int:
-        """Returns the number of URLs to download."""
         return self._count("SELECT count(DISTINCT url) FROM record WHERE status = 'pending'")
 
     def list_pending(self, compute_bucket: Callable[[str], int]) -> Iterator[tuple[int, str]]:
         """Yields bucket and URL of the downloads, by bucket."""
         self._db.create_function("bucket_of", 1, compute_bucket, deterministic=True)
-        rows = self._db.execute(
-            "SELECT DISTINCT bucket_of(url), url FROM record WHERE status = 'pending' ORDER BY 1, 2"
-        )
-        return ((bucket, url) for bucket, url in rows)
+        query = "SELECT DISTINCT bucket_of(url), url FROM record WHERE status = 'pending' ORDER BY 1, 2"
+        return iter(self._db.execute(query))
 
     def insert_failed_urls(self, failed: Iterable[tuple[str, str, str]]) -> None:
         """Inserts failed URLs: URL, reason, detail."""
@@ -177,11 +145,9 @@ class ImageDatabase(JobDatabase):
 
     def list_unhashed(self) -> Iterator[dict[str, str]]:
         """Yields image ID, location and member of the records without a content hash."""
-        rows = self._db.execute(
-            """SELECT image_id, location, member FROM record WHERE key IS NULL AND status IS NULL
+        query = """SELECT image_id, location, member FROM record WHERE key IS NULL AND status IS NULL
             ORDER BY location, member"""
-        )
-        return ({"image_id": i, "location": location, "member": member} for i, location, member in rows)
+        return (dict(zip(("image_id", "location", "member"), row, strict=True)) for row in self._db.execute(query))
 
     def insert_hashes(self, hashed: Iterable[list[str | None]]) -> None:
         """Inserts [image ID, content hash or None, stage, reason, detail] per image, and updates the hash cache."""
@@ -225,21 +191,19 @@ class ImageDatabase(JobDatabase):
         self._db.execute("UPDATE record SET status = 'duplicate' WHERE status IS NULL")
 
     def count_planned(self) -> int:
-        """Returns the number of images to extract."""
         return self._count("SELECT count(*) FROM record WHERE status = 'planned'")
 
     def list_planned(self) -> Iterator[dict[str, Any]]:
         """Yields content hash, location and member of the images to extract, by content hash."""
-        rows = self._db.execute("SELECT key, location, member FROM record WHERE status = 'planned' ORDER BY key")
-        return ({"key": key, "location": location, "member": member} for key, location, member in rows)
+        query = "SELECT key, location, member FROM record WHERE status = 'planned' ORDER BY key"
+        return (dict(zip(("key", "location", "member"), row, strict=True)) for row in self._db.execute(query))
 
     # === Results ===
 
     def insert_results(self, failures: Iterable[tuple[bytes, str, str, str, bool]] = ()) -> None:
         """Turns `planned` into `ok` or `failed`. Removes changed files from the hash cache.
 
-        Args:
-            failures: Content hash, stage, reason, detail and permanence of the images that failed.
+        `failures` are content hash, stage, reason, detail and permanence of the images that failed.
         """
         self._insert_failures(failures)
         self._fail_known("status IN ('planned', 'duplicate')")
@@ -253,15 +217,6 @@ class ImageDatabase(JobDatabase):
     def assume_results(self) -> None:
         """Turns `planned` and `pending` into `ok`, as in a run without failures."""
         self._db.execute("UPDATE record SET status = 'ok' WHERE status IN ('planned', 'pending')")
-
-    def count_by_status(self) -> dict[str, int]:
-        """Returns the number of records by status."""
-        return dict(self._db.execute("SELECT status, count(*) FROM outcome GROUP BY status"))
-
-    def count_by_reason(self) -> dict[str, int]:
-        """Returns the number of failed records by reason, most frequent first."""
-        query = "SELECT reason, count(*) FROM record WHERE status = 'failed' GROUP BY reason ORDER BY 2 DESC, 1"
-        return dict(self._db.execute(query))
 
     def count_by_split(self) -> dict[str, int]:
         """Returns the number of usable images by split."""
@@ -284,12 +239,6 @@ class ImageDatabase(JobDatabase):
     def write_labels(self, path: Path) -> None:
         """Writes the labels of the images as Parquet, by image ID."""
         self._write(path, LABELS, f"SELECT image_id, label FROM record WHERE {_LABELLED} ORDER BY image_id")
-
-    def write_report(self, path: Path) -> None:
-        """Writes the status of every record as Parquet, by image ID."""
-        query = """SELECT record, status, coalesce(stage, ''), coalesce(reason, ''), coalesce(detail, '')
-            FROM outcome ORDER BY 1, 2"""
-        self._write(path, REPORT, query)
 
     def write_failures(self, path: Path) -> int:
         """Writes the permanent failures of this run as Parquet. Returns their number."""
@@ -344,12 +293,6 @@ class ImageDatabase(JobDatabase):
             f"""UPDATE record SET status = 'failed', stage = f.stage, reason = f.reason, detail = f.detail
             FROM failure f WHERE f.key = record.key AND {condition}"""
         )
-
-
-def _get_columns(record: InputRecord) -> tuple[str | int | None, ...]:
-    image_id, name, split, rank, root, *others, reason, detail = record
-    failure = ("failed", "parse", reason, detail) if reason else (None, None, None, None)
-    return image_id, name, root, split, rank, *others, *failure
 
 
 def copy_hash_cache(source: Path, copy: Path) -> None:

@@ -55,11 +55,7 @@ class IdentifiedImage(NamedTuple):
 
 
 class ImageIdentities:
-    """The images in annotation files and their IDs.
-
-    Args:
-        db: The database of a run. The tables are created in it.
-    """
+    """The images in annotation files and their IDs, in tables that are created in the database of a run."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
@@ -81,7 +77,6 @@ class ImageIdentities:
             self._insert(entry)
 
     def has_urls(self) -> bool:
-        """Returns whether any image has a URL."""
         return bool(self._db.execute("SELECT EXISTS (SELECT 1 FROM entry WHERE url != '')").fetchone()[0])
 
     def list_images(self) -> Iterator[IdentifiedImage]:
@@ -159,13 +154,7 @@ class ImageIdentities:
 
 
 def _merge(name: tuple[str, str, str], rows: list[tuple[Any, ...]], documents: list[str]) -> Iterator[IdentifiedImage]:
-    """Yields one image once per split.
-
-    Args:
-        name: ID, file name and root.
-        rows: Document number, split, URL, label, reason, detail, and the two files of a conflicting ID.
-        documents: Names of the annotation files by number.
-    """
+    """Yields the image of a name (ID, file name and root) once per split. A row begins with its document's number."""
     usable = [row for row in rows if row[-1] is None]
     if not usable:
         document, *_, one, other = rows[0]

@@ -6,14 +6,15 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from features.store import Dataset
+from pipelines.ingest.image_identity import ImageIdentities
 from schemas.errors import StoreError
-from schemas.tables import ASSIGNED_SPLITS, FILE_NAMES, Table
+from schemas.tables import ASSIGNED_SPLITS, FILE_NAMES, REPORT, Table
 
 _log = logging.getLogger("capt.prepare")
 
@@ -31,16 +32,37 @@ _NAMED = """FROM record WHERE file_name NOT IN ('', image_id)
     AND substr(file_name, -1 - length(image_id)) != '/' || image_id"""
 
 
-class JobDatabase:
-    """The records of one run, with the split of each image.
-
-    A subclass defines the table `record` with one row per image: `image_id`, `file_name`, `rank` and number of
-    `captions`; `split`, which may be empty; `stated`, the split that the input states, or empty; `hashed`, whether
-    a hash of the image ID determines the split.
+class InputRecord(NamedTuple):
+    """An image of a dataset, as inserted. A missing text is empty.
 
     Args:
-        path: The SQLite file, which must not exist.
-        schema: SQL that creates the tables.
+        image_id: Unique ID.
+        rank: Rank for limits.
+        root: Label of the root that contains the file; empty if the name identifies the file.
+        label: The text in the image.
+        stated: The split that the input states.
+        hashed: Whether a hash of the image ID determines the split.
+        reason: Reason of the failure.
+    """
+
+    image_id: str
+    file_name: str
+    split: str
+    rank: int
+    root: str = ""
+    url: str = ""
+    label: str = ""
+    stated: str = ""
+    hashed: bool = False
+    reason: str = ""
+    detail: str = ""
+
+
+class JobDatabase:
+    """The records of one run, with the split of each image. `path` must not exist.
+
+    The schema of a subclass defines the table `record` with one row per image (an `InputRecord` and its number of
+    `captions`), and the views `outcome` (columns of `schemas.tables.REPORT`) and `failed` (column `reason`).
     """
 
     # The images that the catalog of the next commit contains.
@@ -52,6 +74,7 @@ class JobDatabase:
         self._db.executescript(f"PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA cache_size=-{_CACHE_KIB};")
         self._db.executescript(schema + _ASSIGNED)
         self._empty_bytes = self._measure()
+        self.identities = ImageIdentities(self._db)
         self._assigned_by: tuple[str, bool] | None = None
 
     @property
@@ -60,7 +83,6 @@ class JobDatabase:
         return self._measure() - self._empty_bytes
 
     def close(self) -> None:
-        """Closes the file."""
         self._db.close()
 
     @contextlib.contextmanager
@@ -105,19 +127,13 @@ class JobDatabase:
         return self._assigned_by[1]
 
     def insert_assigned(self, rows: Iterable[pa.RecordBatch], has_images: bool) -> None:
-        """Inserts splits that a commit has assigned.
-
-        Args:
-            rows: The columns `image_id` and `split`, and `key` of the catalog.
-            has_images: Whether the rows are those of the catalog.
-        """
-        columns = ("image_id", "split", "key") if has_images else ("image_id", "split")
-        assigned = ((image_id, split, has_images, *key) for image_id, split, *key in _iterate_rows(rows, *columns))
-        keys = "?" if has_images else "NULL"
-        self._insert(f"INSERT OR REPLACE INTO assigned VALUES (?, ?, ?, {keys})", assigned)
+        """Inserts `image_id` and `split` that a commit has assigned, and `key` if the rows are those of its catalog."""
+        columns = ("image_id", "split", *(("key",) if has_images else ()))
+        assigned = (row for batch in rows for row in zip(*(batch[name].to_pylist() for name in columns), strict=True))
+        values = "?, ?, TRUE, ?" if has_images else "?, ?, FALSE, NULL"
+        self._insert(f"INSERT OR REPLACE INTO assigned VALUES ({values})", assigned)
 
     def apply_assigned(self) -> None:
-        """Replaces the splits of the images by the assigned ones."""
         self._db.execute(
             """UPDATE record SET split = a.split FROM assigned a
             WHERE a.image_id = record.image_id AND a.split != record.split"""
@@ -163,7 +179,19 @@ class JobDatabase:
         return f"""SELECT image_id, split FROM (SELECT image_id, split FROM assigned
             UNION ALL SELECT image_id, split FROM record WHERE {_NEW}) WHERE image_id NOT IN ({self._CATALOGUED})"""
 
-    # === File names ===
+    # === Results ===
+
+    def count_by_status(self) -> dict[str, int]:
+        """Returns the number of records by status."""
+        return dict(self._db.execute("SELECT status, count(*) FROM outcome GROUP BY status"))
+
+    def count_by_reason(self) -> dict[str, int]:
+        """Returns the number of failed records by reason, most frequent first."""
+        return dict(self._db.execute("SELECT reason, count(*) FROM failed GROUP BY reason ORDER BY 2 DESC, 1"))
+
+    def write_report(self, path: Path) -> None:
+        """Writes the status of every record as Parquet."""
+        self._write(path, REPORT, "SELECT * FROM outcome ORDER BY 1, 2")
 
     def count_file_names(self) -> int:
         """Returns the number of images whose ID does not contain their file name."""
@@ -188,10 +216,7 @@ class JobDatabase:
         rows = self._db.execute(query)
         with pq.ParquetWriter(path, schema) as writer:
             while some := list(islice(rows, _BATCH)):
-                columns = [
-                    pa.array(column, field.type) for column, field in zip(zip(*some, strict=True), schema, strict=True)
-                ]
-                writer.write_table(pa.Table.from_arrays(columns, schema=schema))
+                writer.write_batch(build_batch(some, schema))
                 total += len(some)
         return total
 
@@ -199,6 +224,7 @@ class JobDatabase:
         return self._count("PRAGMA page_count") * self._count("PRAGMA page_size")
 
 
-def _iterate_rows(batches: Iterable[pa.RecordBatch], *columns: str) -> Iterator[tuple[Any, ...]]:
-    for batch in batches:
-        yield from zip(*(batch[name].to_pylist() for name in columns), strict=True)
+def build_batch(rows: Sequence[Sequence[Any]], schema: pa.Schema) -> pa.RecordBatch:
+    """Returns rows as a record batch."""
+    columns = zip(zip(*rows, strict=True), schema, strict=True)
+    return pa.record_batch([pa.array(column, field.type) for column, field in columns], schema=schema)

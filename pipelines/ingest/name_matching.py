@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any
 
 from features.inputs import MAX_IMAGE_BYTES, FileReference, ListedFile
 from features.inputs.image_files import is_image_name, starts_as_image
@@ -78,34 +78,26 @@ UNANNOTATED = "found.number NOT IN (SELECT found FROM reach)"
 _UNMATCHED = "number NOT IN (SELECT name FROM reach)"
 
 
-class AmbiguousName(NamedTuple):
-    """A name that matches several files, and two of them."""
-
-    number: int
-    one: str
-    other: str
-
-
 class NameMatcher:
-    """The listed files, and the names to match to them.
+    """The listed files, and the names to match to them, in tables that are created in the database of a run.
 
-    Args:
-        db: The database of a run, with a table `record` that has `file_name`, `root` and `url`. The tables are created
-            in it.
+    Its table `record` has `file_name`, `root` and `url`.
     """
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
         self._db.executescript(_SCHEMA)
-        self._db.create_function("fold", 1, normalize_name, deterministic=True)
+        self._db.create_function("fold", 1, _normalize_name, deterministic=True)
         self._db.create_function("near", 1, str.casefold, deterministic=True)
         self._roots: list[str] = []
 
     def insert_files(self, listings: Mapping[str, Iterable[ListedFile]]) -> None:
         """Inserts the files of each `--images` root."""
         self._roots = list(listings)
-        rows = ((number, label, _get_own_name(label), "") for number, label in enumerate(label_roots(self._roots)))
-        self._db.executemany("INSERT INTO root VALUES (?, ?, ?, ?)", rows)
+        for number, label in enumerate(_label_roots(self._roots)):
+            own = label.rsplit("/", 1)[-1]
+            own = own[:-4] if own.lower().endswith(_ARCHIVES) else own
+            self._db.execute("INSERT INTO root VALUES (?, ?, ?, '')", (number, label, own))
         for root, files in listings.items():
             self.replace_files(root, files)
 
@@ -160,31 +152,29 @@ class NameMatcher:
         (number,) = self._db.execute(f"SELECT count(*) FROM found WHERE image AND {UNANNOTATED}").fetchone()
         return int(number)
 
-    def list_ambiguous(self, max_bytes: int = MAX_IMAGE_BYTES) -> Iterator[AmbiguousName]:
-        """Yields the names that match several files. Identical files count as one: the first by path is kept.
+    def list_ambiguous(self) -> Iterator[tuple[int, str, str]]:
+        """Yields the number of each name that matches several files, and two of the files.
 
-        Args:
-            max_bytes: Larger files are not compared.
+        Identical files count as one: the first by path is kept.
         """
         several = self._db.execute(
             "SELECT name, min(size) = max(size) FROM candidate GROUP BY name HAVING count(*) > 1"
         ).fetchall()
         for number, same_size in several:
-            if same_size and _are_identical(self._list_candidates(number), max_bytes):
-                first = next(self._list_candidates(number))
+            first, second, *_ = candidates = self._list_candidates(number)
+            if same_size and _are_identical(candidates):
                 self._db.execute(
                     "DELETE FROM candidate WHERE name = ? AND (location, member) != (?, ?)",
                     (number, first.location, first.member),
                 )
             else:
-                references = self._list_candidates(number)
-                yield AmbiguousName(number, next(references).label, next(references).label)
+                yield number, first.label, second.label
 
     def find_similar(self, file_name: str) -> str:
         """Returns a file whose name differs in case or Unicode form only; empty without a similar file."""
         query = """SELECT found.name FROM folded CROSS JOIN found USING (number) WHERE near = ?
             ORDER BY near, folded.name LIMIT 1"""
-        base = normalize_name(file_name).rsplit("/", 1)[-1]
+        base = _normalize_name(file_name).rsplit("/", 1)[-1]
         row = self._db.execute(query, (base.casefold(),)).fetchone()
         return str(row[0]) if row else ""
 
@@ -202,12 +192,12 @@ class NameMatcher:
                 )
                 last = rows[-1][0]
 
-    def _list_candidates(self, name: int) -> Iterator[FileReference]:
+    def _list_candidates(self, name: int) -> list[FileReference]:
         rows = self._db.execute("SELECT location, member FROM candidate WHERE name = ? ORDER BY 1, 2", (name,))
-        return (FileReference(*row) for row in rows)
+        return [FileReference(*row) for row in rows]
 
 
-def normalize_name(name: str) -> str:
+def _normalize_name(name: str) -> str:
     """Returns a name in composed Unicode form, with slashes for backslashes, without a leading `./`."""
     normalized = unicodedata.normalize("NFC", name).replace("\\", "/")
     while normalized.startswith("./"):
@@ -220,7 +210,7 @@ def remove_duplicate_roots(roots: Sequence[str]) -> list[str]:
     return list({_make_absolute(root): root for root in reversed(roots)}.values())[::-1]
 
 
-def label_roots(roots: Sequence[str]) -> list[str]:
+def _label_roots(roots: Sequence[str]) -> list[str]:
     """Returns the shortest ends of the roots' paths that are distinct."""
     parts = [PurePosixPath(_make_absolute(root)).parts for root in roots]
     for length in count(1):
@@ -253,21 +243,11 @@ def _make_absolute(root: str) -> str:
     return root.rstrip("/") if is_uri(root) else os.path.normpath(Path(root).absolute())
 
 
-def _get_own_name(label: str) -> str:
-    name = label.rsplit("/", 1)[-1]
-    return name[:-4] if name.lower().endswith(_ARCHIVES) else name
-
-
-def _are_identical(references: Iterable[FileReference], max_bytes: int) -> bool:
-    """Returns whether all files have the same bytes. An unreadable file equals no other."""
-    first = None
-    for reference in references:
-        try:
-            digest = hashlib.sha256(reference.read(max_bytes)).digest()
-        except RecordError:
-            return False
-        if first is None:
-            first = digest
-        elif digest != first:
-            return False
-    return True
+def _are_identical(references: Iterable[FileReference]) -> bool:
+    """Returns whether all files have the same bytes. An unreadable or too large file equals no other."""
+    digests = (hashlib.sha256(reference.read(MAX_IMAGE_BYTES)).digest() for reference in references)
+    try:
+        first = next(digests)
+        return all(digest == first for digest in digests)
+    except RecordError:
+        return False

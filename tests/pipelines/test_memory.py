@@ -15,7 +15,8 @@ from pathlib import Path
 
 from features.inputs import ListedFile, FileReference
 from pipelines.jobs.extract_shard import EXTRACT_UNIT_SCHEMA
-from pipelines.ingest.image_database import InputRecord, ImageDatabase
+from pipelines.ingest.image_database import ImageDatabase
+from pipelines.ingest.job_database import InputRecord
 from pipelines.datasets.splits import Splitter, compute_rank
 from pipelines.ingest.hash_images import HASH_UNIT_SCHEMA, HASH_UNIT_ROWS
 from pipelines.beam.work_units import read_unit, write_unit

@@ -13,7 +13,8 @@ import pytest
 
 import capt
 from features.inputs import FileReference, ListedFile
-from pipelines.ingest.image_database import ImageDatabase, InputRecord
+from pipelines.ingest.image_database import ImageDatabase
+from pipelines.ingest.job_database import InputRecord
 from tests.conftest import noise_image
 
 PIXELS: dict[str, Any] = {"extractor": "pixels", "height": 8, "width": 8, "max_failures": "100%"}

@@ -11,7 +11,8 @@ import pytest
 import pipelines.ingest.caption_database
 from features.text.caption_keys import CaptionsDigest
 from pipelines.datasets.base import FailedRecord
-from pipelines.ingest.caption_database import SELECTED_CAPTIONS, CaptionDatabase, CaptionedImage
+from pipelines.ingest.caption_database import SELECTED_CAPTIONS, CaptionDatabase
+from pipelines.ingest.job_database import InputRecord
 
 COUNT = 50
 
@@ -19,7 +20,7 @@ COUNT = 50
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[CaptionDatabase]:
     with closing(CaptionDatabase(tmp_path / "job.sqlite")) as one:
-        one.insert_images(CaptionedImage(f"{number}.jpg", f"{number}.jpg", "train", number * 10) for number in range(4))
+        one.insert_images(InputRecord(f"{number}.jpg", f"{number}.jpg", "train", number * 10) for number in range(4))
         one.insert_captions((bytes([number]), f"{number}.jpg", "0", "A dog", "") for number in range(4))
         one.insert_unreadable(FailedRecord("a.csv:7", "no image", "'x'"), 15)
         one.insert_unreadable(FailedRecord("a.csv:9", "no image", "'y'"), 35)
@@ -29,7 +30,7 @@ def database(tmp_path: Path) -> Iterator[CaptionDatabase]:
 
 def test_a_repeated_id_is_a_duplicate_with_the_same_text_and_a_failure_with_another(database: CaptionDatabase) -> None:
     database.insert_captions([(b"\0", "0.jpg", "0", "A dog", ""), (b"\1", "1.jpg", "0", "A cat", "")])
-    assert database.count_by_status() == {"ok": 4, "cached": 0, "duplicate": 1, "failed": 3}
+    assert database.count_by_status() == {"ok": 4, "duplicate": 1, "failed": 3}
     assert database.count_by_reason() == {"no image": 2, "duplicate id": 1}
 
 
@@ -74,7 +75,7 @@ def many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CaptionDat
     monkeypatch.setattr(pipelines.ingest.caption_database, "_BATCH", 8)
     with closing(CaptionDatabase(tmp_path / "job.sqlite")) as one:
         one.insert_images(
-            CaptionedImage(f"{number}.jpg", f"{number}.jpg", "val" if number % 5 == 0 else "train", number)
+            InputRecord(f"{number}.jpg", f"{number}.jpg", "val" if number % 5 == 0 else "train", number)
             for number in range(COUNT)
         )
         one.insert_captions((key(n), f"{n}.jpg", "0", f"dog {n} ü", "") for n in [*range(COUNT), 3, 3, COUNT - 1])
@@ -94,7 +95,7 @@ def test_selected_captions_are_sorted_by_key_and_unique_in_many_batches(many: Ca
     assert [row["key"] for row in rows] == sorted(key(number) for number in range(COUNT))
     assert {row["caption"] for row in rows} == {f"dog {number} ü" for number in range(COUNT)}
     assert selected.rows == COUNT
-    assert many.count_by_status() == {"ok": COUNT, "cached": 0, "duplicate": 3}
+    assert many.count_by_status() == {"ok": COUNT, "duplicate": 3}
 
 
 def test_the_digests_are_those_of_the_single_captions(many: CaptionDatabase, tmp_path: Path) -> None:

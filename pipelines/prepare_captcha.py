@@ -10,23 +10,18 @@ from pipelines.datasets.splits import Splitter, parse_split_sizes, split_like_pu
 from pipelines.prepare_features import SourceDataset, prepare_images
 from schemas.options.prepare import PrepareCaptcha, PrepareFeatures
 
-DATASET_TYPE = "captcha"
-
 _RATIOS = split_like_published(7).ratios
 
 
 def prepare_captcha(options: PrepareCaptcha) -> dict[str, Any]:
     """Stores the pixels of the CAPTCHAs that the store lacks, and commits the dataset with their labels.
 
-    Args:
-        options: The options of the command.
-
     Returns:
         The summary of `prepare_features`.
     """
     counts = parse_split_sizes(options.split_sizes) if options.split_sizes else None
     source = SourceDataset(
-        dataset_type=DATASET_TYPE,
+        dataset_type="captcha",
         reader=CaptchaReader(options.labels, counts),
         splitter=Splitter(own=True),
         later=Splitter(own=False, ratios=counts.ratios if counts else _RATIOS),

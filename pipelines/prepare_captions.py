@@ -15,7 +15,7 @@ from pipelines.beam.disk_errors import report_full_disk
 from pipelines.beam.gc_freeze import freeze_gc
 from pipelines.beam.scratch import hold_job_lock, open_scratch
 from pipelines.datasets import open_reader
-from pipelines.datasets.base import CaptionEntry, DatasetReader, FailedRecord
+from pipelines.datasets.base import DatasetReader, FailedRecord
 from pipelines.datasets.record_fields import MAX_TEXT
 from pipelines.datasets.splits import compute_rank, parse_split_ratios
 from pipelines.ingest.caption_database import CaptionDatabase
@@ -30,15 +30,12 @@ from schemas.table_config import CaptionTableConfig
 
 _log = logging.getLogger("capt.prepare")
 
-DEFAULT_VOCAB_SIZE = 5000
+_DEFAULT_VOCAB_SIZE = 5000
 _RECENT_IMAGES = 1 << 17
 
 
 def prepare_captions(options: PrepareCaptions) -> dict[str, Any]:
     """Tokenizes the captions of a dataset and commits them.
-
-    Args:
-        options: The options of the command.
 
     Returns:
         Numbers of captions: `input`, `ok`, `cached`, `duplicate`, `failed`; `reasons` (failed captions by reason),
@@ -59,19 +56,15 @@ def prepare_captions(options: PrepareCaptions) -> dict[str, Any]:
 
 
 def _prepare(options: PrepareCaptions, reader: DatasetReader, sink: Sink) -> dict[str, Any]:
-    dataset, work = sink.store.dataset_root(options.dataset_name or options.dataset_type), sink.workspace.work
-    with (
-        sink.hold(dataset),
-        sink.workspace.open_caption_database() as database,
-        open_scratch(work) as directory,
-    ):
+    dataset, work = sink.store.dataset_root(options.dataset_name or options.dataset_type), sink.work
+    with sink.hold(dataset), sink.open_database(CaptionDatabase) as database, open_scratch(work) as directory:
         _list(database, options, reader, sink.open_dataset(dataset))
         # The train split determines the vocabulary, so splits are assigned first.
         sink.commit_splits(database, dataset, options.dataset_type)
         captions = database.select_captions(directory / "captions.arrows")
         words = _read_given_vocabulary(options, sink.store)
         table_config = _build_table_config(options, dataset.name, captions.train, words)
-        table = sink.caption_table_root(table_config)
+        table = sink.table_root(table_config)
         # Each run replaces all captions of the table, so the last of several runs counts.
         with sink.hold(table), hold_job_lock(work / f"{table.name}.lock"):
             known = sink.open_caption_table(table_config)
@@ -86,7 +79,7 @@ def _prepare(options: PrepareCaptions, reader: DatasetReader, sink: Sink) -> dic
             "unannotated": 0,
             "repaired": database.count_repaired(),
             **{name: tokenized[name] for name in ("shards", "bytes") if name in tokenized},
-            **_summarize_text(tokenized["metadata"]),
+            **(_summarize_text(tokenized["metadata"]) if tokenized["metadata"] else {}),
             "fingerprint": table_config.fingerprint,
         }
 
@@ -137,7 +130,7 @@ def _list_captions(
             database.insert_unreadable(record, compute_rank(options.seed, entry.image_id))
             continue
         try:
-            _check_text(entry)
+            _check_text(entry.caption)
             key = compute_caption_key(dataset, image_id, entry.caption_id)
         except Exception as error:
             database.insert_failure(image_id, entry.caption_id, to_record_error("parse", error))
@@ -145,15 +138,15 @@ def _list_captions(
         yield key, image_id, entry.caption_id, entry.caption, entry.repaired
 
 
-def _check_text(entry: CaptionEntry) -> None:
-    if not entry.caption.strip():
+def _check_text(caption: str) -> None:
+    if not caption.strip():
         raise RecordError("parse", "empty", "the caption has no text")
-    if len(entry.caption) > MAX_TEXT:
-        raise RecordError("parse", "too long", f"{len(entry.caption):,} characters, the limit is {MAX_TEXT:,}")
-    if "\0" in entry.caption:
-        raise RecordError("parse", "NUL byte", f"at character {entry.caption.index(chr(0))}")
+    if len(caption) > MAX_TEXT:
+        raise RecordError("parse", "too long", f"{len(caption):,} characters, the limit is {MAX_TEXT:,}")
+    if "\0" in caption:
+        raise RecordError("parse", "NUL byte", f"at character {caption.index(chr(0))}")
     try:
-        entry.caption.encode()
+        caption.encode()
     except UnicodeEncodeError as error:
         detail = f"not UTF-8, or an unpaired surrogate, at character {error.start}"
         raise RecordError("parse", "invalid text", detail) from None
@@ -171,15 +164,16 @@ def _read_given_vocabulary(options: PrepareCaptions, store: Store) -> list[str] 
 def _build_table_config(
     options: PrepareCaptions, dataset: str, train: CaptionsDigest, words: Sequence[str] | None
 ) -> CaptionTableConfig:
+    vocabulary, vocab_size, min_count = "", 0, 1
     if words is not None:
-        vocabulary, vocab_size, min_count = identify_given_vocabulary(words), 0, 1
-    else:
-        if not len(train):
-            hint = "Add the train annotations, or use --split-ratios 0.8,0.1,0.1 or --vocab-from FINGERPRINT."
-            raise CaptError("no caption is in the train split, so no vocabulary can be built", hint=hint)
+        vocabulary = identify_given_vocabulary(words)
+    elif len(train):
         vocabulary = identify_built_vocabulary(train)
-        vocab_size = DEFAULT_VOCAB_SIZE if options.vocab_size is None else options.vocab_size
+        vocab_size = _DEFAULT_VOCAB_SIZE if options.vocab_size is None else options.vocab_size
         min_count = options.min_count or 1
+    else:
+        hint = "Add the train annotations, or use --split-ratios 0.8,0.1,0.1 or --vocab-from FINGERPRINT."
+        raise CaptError("no caption is in the train split, so no vocabulary can be built", hint=hint)
     table_config = CaptionTableConfig(
         dataset=dataset,
         standardizer=options.standardize,
@@ -192,14 +186,9 @@ def _build_table_config(
     return table_config
 
 
-def _summarize_text(metadata: CaptionMetadata | None) -> dict[str, int]:
-    if metadata is None:
-        return {}
+def _summarize_text(metadata: CaptionMetadata) -> dict[str, int]:
     if metadata.empty_captions:
         message = "%d captions have no word after standardization. A model learns to generate empty captions from them."
         _log.warning(message, metadata.empty_captions)
-    return {
-        "vocab_size": metadata.words,
-        "truncated": metadata.truncated,
-        "empty_captions": metadata.empty_captions,
-    }
+    counts = {"truncated": metadata.truncated, "empty_captions": metadata.empty_captions}
+    return {"vocab_size": metadata.words, **counts}

@@ -4,8 +4,8 @@ images → list → download → hash → plan → extract shards (Beam) → com
 """
 
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,9 +16,10 @@ from features.images.resize import make_resizer
 from features.inputs import MAX_IMAGE_BYTES
 from features.inputs.downloads import DownloadLimits
 from features.runtime.numerics import detect_native_precision
-from features.store import FeatureTable, Store
+from features.store import Store
 from features.store.commit_log import CommitLog
 from features.store.corruption import read_recorded_corruption
+from features.store.layout import NETWORKS
 from features.store.repair import FeatureTableRepair
 from features.store.shards import check_num_shards
 from pipelines.beam.disk_errors import report_full_disk
@@ -33,7 +34,7 @@ from pipelines.ingest.list_inputs import list_inputs
 from pipelines.jobs.extraction_job import ExtractionJob
 from pipelines.jobs.extractor_graph import GraphFile, find_graph, find_or_freeze_graph, is_graph_intact
 from pipelines.jobs.provenance import check_launch
-from pipelines.jobs.sinks import Sink, Workspace, open_sink
+from pipelines.jobs.sinks import Sink, open_sink
 from pipelines.jobs.summary import check_failures, parse_max_failures
 from schemas.choices import Precision
 from schemas.errors import CaptError, UsageError
@@ -45,9 +46,6 @@ _log = logging.getLogger("capt.prepare")
 
 def prepare_features(options: PrepareFeatures) -> dict[str, Any]:
     """Extracts the features of the images that the store lacks, and commits the dataset.
-
-    Args:
-        options: The options of the command.
 
     Returns:
         Numbers of records: `input`, `ok`, `cached`, `duplicate`, `failed`; `reasons` (failed records by reason);
@@ -67,9 +65,7 @@ def prepare_features(options: PrepareFeatures) -> dict[str, Any]:
 class SourceDataset:
     """A published dataset, and how its images get their splits.
 
-    Args:
-        dataset_type: Format of the dataset.
-        reader: Reads the dataset.
+    Attributes:
         splitter: Assigns the splits of a dataset that is new to the store.
         later: Assigns the splits of images that are added to a dataset in the store.
         stated: Returns the split that the command states for an image; None if the command states no splits.
@@ -93,29 +89,25 @@ class _Preparation:
     repair: FeatureTableRepair
     dataset: Path
 
-    @property
-    def limits(self) -> ImageLimits:
-        return build_image_limits(self.options)
-
-    @property
-    def work(self) -> Path:
-        return self.sink.workspace.work
+    limits: ImageLimits
 
 
 def prepare_images(options: PrepareFeatures, source: SourceDataset) -> dict[str, Any]:
     """Does what `prepare_features` does for an open dataset. Ignores the options of dataset type and splits."""
     _check(options)
     max_failures = parse_max_failures(options.max_failures or source.reader.max_failures)
+    limits = ImageLimits(options.max_image_pixels or MAX_PIXELS, options.max_image_bytes or MAX_IMAGE_BYTES)
     with report_full_disk(options.store), open_sink(options.store, options.dry_run) as sink:
         table_config = build_table_config(options, sink.store)
-        table = sink.feature_table_root(table_config)
+        table = sink.table_root(table_config)
         dataset = sink.store.dataset_root(options.dataset_name or source.dataset_type)
-        with sink.hold(table, dataset), sink.workspace.open_image_database() as database:
+        create = partial(ImageDatabase, hash_cache=sink.hash_cache)
+        with sink.hold(table, dataset), sink.open_database(create) as database:
             with sink.repair(table_config) as repair:
-                run = _Preparation(options, source, sink, database, repair, dataset)
+                run = _Preparation(options, source, sink, database, repair, dataset, limits)
                 unannotated = _list(run)
                 downloads = _download(run)
-                hash_images(database, run.work, options.rehash, options.beam_options, run.limits.bytes)
+                hash_images(database, sink.work, options.rehash, options.beam_options, limits.bytes)
                 job = _plan(run)
                 # None: another run has committed to the table meanwhile.
                 while (extracted := sink.run_and_commit(job)) is None:
@@ -174,21 +166,12 @@ def build_table_config(options: PrepareFeatures, store: Store) -> FeatureTableCo
         compression=options.compression,
     )
     if choice.precision is None and options.precision == "auto":
-        table_config = _use_stored_precision(table_config, store)
+        # The precision of the only table in the store that is otherwise equal.
+        candidates = [table_config.model_copy(update={"precision": precision}) for precision in get_args(Precision)]
+        stored = [candidate for candidate in candidates if store.has_feature_table(candidate)]
+        table_config = stored[0] if len(stored) == 1 else table_config
     _log.info("Precision %s, fingerprint %s.", table_config.precision, table_config.fingerprint[:SHORT_FINGERPRINT])
     return table_config
-
-
-def _use_stored_precision(table_config: FeatureTableConfig, store: Store) -> FeatureTableConfig:
-    """Returns the config with the precision of the only table in the store that is otherwise equal, if any."""
-    candidates = [table_config.model_copy(update={"precision": precision}) for precision in get_args(Precision)]
-    stored = [candidate for candidate in candidates if store.has_feature_table(candidate)]
-    return stored[0] if len(stored) == 1 else table_config
-
-
-def build_image_limits(options: PrepareFeatures) -> ImageLimits:
-    """Returns the limits of one image."""
-    return ImageLimits(options.max_image_pixels or MAX_PIXELS, options.max_image_bytes or MAX_IMAGE_BYTES)
 
 
 # === Steps ===
@@ -217,7 +200,7 @@ def _download(run: _Preparation) -> int | None:
     if options.dry_run:
         return database.count_pending()
     limits = DownloadLimits(max_bytes=run.limits.bytes, allow_private=options.allow_private_addresses)
-    return download_images(database, options.images, run.work, limits, options.beam_options)
+    return download_images(database, options.images, run.sink.work, limits, options.beam_options)
 
 
 def _plan(run: _Preparation) -> ExtractionJob:
@@ -227,7 +210,8 @@ def _plan(run: _Preparation) -> ExtractionJob:
     table = repair.open_intact()
     failures = table.failures() if table and not options.retry_failed else {}
     permanent = {key: failure for key, failure in failures.items() if not run.limits.allows_retry(*failure[1:])}
-    database.classify(_list_keys(table) if table else (), permanent)
+    blocks = table.key_blocks() if table else ()
+    database.classify((key.tobytes() for keys in blocks for key in keys), permanent)
     is_missing = bool(database.count_planned() + database.count_pending())
     if is_missing:
         check_launch(table, repair.table_config.precision, options.beam_options, options.allow_mixed_numerics)
@@ -235,7 +219,7 @@ def _plan(run: _Preparation) -> ExtractionJob:
     return ExtractionJob(
         database=database,
         root=repair.root,
-        work=run.work,
+        work=run.sink.work,
         table_config=repair.table_config,
         graph=graph if is_missing else None,
         shape=table.shape if table else graph.shape if graph else None,
@@ -253,21 +237,17 @@ def _plan(run: _Preparation) -> ExtractionJob:
 
 def _open_graph(run: _Preparation, is_needed: bool) -> GraphFile | None:
     """Returns the extractor graph if it is needed, and repairs it. A dry run builds a missing one in its workspace."""
-    stored, workspace, root = Workspace(run.sink.store.path).graphs, run.sink.workspace, run.repair.root
+    sink, root = run.sink, run.repair.root
+    stored = sink.store.path / NETWORKS
     if run.options.dry_run:
         known = find_graph(root, stored) if is_needed else None
         if known or not is_needed:
             return known
-    elif not is_needed and is_graph_intact(root, stored, read_recorded_corruption(run.sink.store.path, stored)):
+    elif not is_needed and is_graph_intact(root, stored, read_recorded_corruption(sink.store.path, stored)):
         return None
     table_config = run.repair.table_config
-    root = Store(workspace.root).feature_table_root(table_config)
-    return find_or_freeze_graph(root, workspace.graphs, table_config, open_extractor(run.options))
-
-
-def _list_keys(table: FeatureTable) -> Iterator[bytes]:
-    for keys in table.key_blocks():
-        yield from (key.tobytes() for key in keys)
+    root = Store(sink.root).feature_table_root(table_config)
+    return find_or_freeze_graph(root, sink.graphs, table_config, open_extractor(run.options))
 
 
 def _count_replaced(run: _Preparation) -> int:

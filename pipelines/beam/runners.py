@@ -64,11 +64,7 @@ def runs_locally(beam_options: Iterable[str]) -> bool:
 
 
 def check_beam_options(beam_options: Sequence[str]) -> None:
-    """Checks the options after `--`, because Beam only logs unknown ones.
-
-    Raises:
-        UsageError: Neither Beam nor the runner has the option.
-    """
+    """Raises UsageError if neither Beam, which only logs unknown options, nor the runner has one of the options."""
     stray = [option for option in beam_options[:1] if not option.startswith("--")]
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for options in [PipelineOptions, *PipelineOptions.__subclasses__()]:
@@ -85,11 +81,7 @@ def check_beam_options(beam_options: Sequence[str]) -> None:
 
 
 def parse_hints(texts: Sequence[str]) -> dict[str, str]:
-    """Parses `--resource-hint NAME=VALUE`, such as `min_ram=16GB`, to arguments for Beam's `with_resource_hints`.
-
-    Raises:
-        UsageError: The name is not a resource hint of Beam, or Beam rejects the value.
-    """
+    """Parses `--resource-hint NAME=VALUE`, such as `min_ram=16GB`, to arguments for Beam's `with_resource_hints`."""
     hints = {}
     for text in texts:
         name, sign, value = text.partition("=")

@@ -70,10 +70,7 @@ def run_units(
 
 
 def add_units(pipeline: beam.Pipeline, plan: Path, worker: Worker, label: str, hints: Mapping[str, str]) -> None:
-    """Adds the step `label`, which processes a plan, to a pipeline. Only the paths of units move between machines.
-
-    `hints` are the resource hints of the step, as `pipelines.beam.runners.parse_hints` returns them.
-    """
+    """Adds the step `label`, which processes a plan, to a pipeline. Only the paths of units move between machines."""
     process = beam.ParDo(ProcessUnit(worker)).with_resource_hints(**hints)
     _ = (
         pipeline

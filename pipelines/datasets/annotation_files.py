@@ -32,11 +32,9 @@ _Read = TypeVar("_Read")
 
 @dataclass(frozen=True)
 class AnnotationFile:
-    """One annotation file.
+    """One annotation file. `location` is its path or URI as the user named it, and the path within it, for messages.
 
-    Args:
-        location: The path or URI that the user named, and the path within it, for messages.
-        name: Path within the directory or archive, with slashes and without `.gz`; the file name of a plain file.
+    `name` is its path within the directory or archive, without `.gz`; the file name of a plain file.
     """
 
     location: str
@@ -44,7 +42,7 @@ class AnnotationFile:
     reference: FileReference
 
     def read_bytes(self, max_bytes: int) -> bytes:
-        """Reads the file, and decompresses it if it is gzip. Both forms have at most `max_bytes` bytes.
+        """Reads the file, and decompresses it if it is gzip, to at most `max_bytes` bytes.
 
         Raises:
             RecordError: The file is missing, unreadable or too large.
@@ -61,11 +59,7 @@ class AnnotationFile:
         return data
 
     def read_text(self) -> bytes:
-        """Reads the text as UTF-8 without a byte order mark. Bytes without a mark are returned unchanged.
-
-        Raises:
-            CaptError: The text cannot be read.
-        """
+        """Reads the text as UTF-8; without a byte order mark, its bytes unchanged. CaptError if it is unreadable."""
         try:
             return convert_to_utf8(self.read_bytes(MAX_BYTES))
         except RecordError as error:
@@ -79,13 +73,10 @@ class AnnotationFile:
             raise CaptError(message, location=self.location, hint=_FETCH_AGAIN) from error
 
     def read_json(self) -> Any:
-        """Reads the file as JSON.
+        """Reads the file as JSON. Raises CaptError if it is not.
 
         Three faults fail one record only: bytes that are not UTF-8 become unpaired surrogates, integers of too many
         digits become infinite, and an object with a duplicate key becomes a `DuplicateKey`.
-
-        Raises:
-            CaptError: The file cannot be read, or is not JSON.
         """
         data = self.read_text()
         try:
@@ -95,11 +86,7 @@ class AnnotationFile:
             raise CaptError(f"not JSON: {error}", location=self.location, hint=_FETCH_AGAIN) from error
 
     def read_list(self, key: str, hint: str) -> Iterator[tuple[str, Any]]:
-        """Yields the items of a list in the JSON object of the file, each with its location: `FILE: images[17]`.
-
-        Raises:
-            CaptError: The file cannot be read, is not JSON, or has no such list.
-        """
+        """Yields the items of a list in the file's JSON object, each with its location. CaptError without the list."""
         data = self.read_json()
         if isinstance(data, DuplicateKey):
             message = f"duplicate key {abbreviate(data.key)}"

@@ -18,13 +18,7 @@ class CaptionEntry(NamedTuple):
 
 @dataclass(frozen=True)
 class FailedRecord:
-    """A record that cannot be read.
-
-    Args:
-        location: File and position in it, such as `captions.csv:17`.
-        reason: A few words that group similar failures, such as `no separator`.
-        detail: Excerpt or explanation.
-    """
+    """A record that cannot be read: file and position in it, a few words that group similar failures, an excerpt."""
 
     location: str
     reason: str

@@ -55,11 +55,8 @@ class CaptchaReader(ListingReader):
     """Reads a set of CAPTCHAs.
 
     Args:
-        labels: Label file, or a directory or archive that contains `spec_train_val.txt`.
+        labels: Label file, or a directory or archive that contains exactly one `spec_train_val.txt`.
         counts: Images per split, in order; the remaining ones are `unused`. None for 5/7, 1/7 and 1/7.
-
-    Raises:
-        UsageError: No label file exists, or several do.
     """
 
     def __init__(self, labels: str, counts: SplitCounts | None = None) -> None:
@@ -71,11 +68,7 @@ class CaptchaReader(ListingReader):
         self._counts = counts
 
     def read_listed_images(self, files: Iterable[ListedImage]) -> Iterator[ImageEntry]:
-        """Yields the images by number, then the other files and the label lines without an image, which have failed.
-
-        Raises:
-            UsageError: The file contains no label, or the splits need more images than exist.
-        """
+        """Yields the images by number, then the other files and the label lines without an image, which have failed."""
         numbered: dict[int, list[ListedImage]] = {}
         others: list[ListedImage] = []
         for one in files:

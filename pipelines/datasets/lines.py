@@ -46,10 +46,8 @@ def find_byte_order_mark(data: bytes) -> tuple[bytes, str] | None:
 def convert_to_utf8(data: bytes) -> bytes:
     """Converts a text with a byte order mark to UTF-8 without one. Returns any other bytes unchanged.
 
-    An unpaired surrogate becomes bytes that are not UTF-8, so that it fails its line only.
-
-    Raises:
-        UnicodeDecodeError: UTF-16 or UTF-32 ends within a character, or UTF-32 contains an invalid code point.
+    An unpaired surrogate becomes bytes that are not UTF-8, so that it fails its line only. An incomplete or invalid
+    character of UTF-16 or UTF-32 raises UnicodeDecodeError.
     """
     found = find_byte_order_mark(data)
     if found is None:

@@ -14,7 +14,7 @@ _SIZES_HINT = "Write 100000,20000,20000, for example."
 
 @dataclass(frozen=True)
 class Splitter:
-    """Assigns splits: the published split if the image has one and `own`, otherwise one by a hash of the image ID.
+    """Assigns splits: the published split if `own` and the image has one, otherwise one by a hash of the image ID.
 
     `ratios` are the fractions of train, val and test. Their sum is 1.
     """

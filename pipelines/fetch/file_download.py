@@ -66,11 +66,7 @@ class FileDownload:
         self._info_path = path.with_name(f"{path.name}.part.json")
 
     def count_missing(self) -> int:
-        """Returns the number of bytes to receive.
-
-        Raises:
-            CaptError: The server does not have the file, or has another one.
-        """
+        """Returns the number of bytes to receive. CaptError if the server does not have the file, or another one."""
 
         def request_info() -> _FileInfo:
             with request(self._url, {"Range": "bytes=0-0"}) as response:

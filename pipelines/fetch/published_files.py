@@ -19,12 +19,8 @@ _CONCEPTUAL = "https://storage.googleapis.com/gcc-data"
 class PublishedFile:
     """One published file. Its URL ends with its name.
 
-    Args:
-        url: The http or https URL.
-        contents: Description of the contents.
-        checksum: `sha256:` or `md5:` and the hexadecimal digest of the file.
-        bytes: Length of the file; None if unknown.
-        extra: Whether the file is downloaded only if `--only` names it.
+    `checksum` is `sha256:` or `md5:` and a hexadecimal digest; `bytes` is the length, if known. `extra` files are
+    downloaded only if `--only` names them.
     """
 
     url: str

@@ -47,12 +47,10 @@ SELECTED_CAPTIONS = pa.schema(
 class SelectedCaptions:
     """The captions of a run, sorted by key, and their digests.
 
-    Args:
+    Attributes:
         path: File in Arrow's streaming format, with the schema `SELECTED_CAPTIONS`.
         names: File of `schemas.tables.FILE_NAMES`; None if every image ID contains the file name.
-        rows: Number of captions.
         inputs: SHA-256 of all captions in order, with their splits, and of `names`.
-        train: Digest of the captions in the train split.
     """
 
     path: Path

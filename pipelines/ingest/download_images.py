@@ -44,10 +44,7 @@ _UNREACHABLE = frozenset(("refused", "no connection", "timed out"))
 
 
 class FailedUrl(Frozen):
-    """A URL that returned no image, with the `features.inputs.downloads.DownloadError`.
-
-    An image that is too large for `max_bytes`, the limit of the attempt, may fit a larger limit.
-    """
+    """A URL that returned no image, and why. An image too large for `max_bytes`, its limit, may fit a larger one."""
 
     url: str
     reason: str
@@ -76,11 +73,7 @@ class HostLimits:
 
 
 def get_download_directory(images: str) -> Path:
-    """Returns the download directory that `--images` names.
-
-    Raises:
-        UsageError: The first `--images` is not a local directory.
-    """
+    """Returns the download directory that the first `--images` names. UsageError if it is not a local directory."""
     path = Path(images)
     if "://" in images or (path.exists() and not path.is_dir()):
         message = "the images are downloaded, and this is not a local directory"
@@ -167,11 +160,7 @@ class _Host:
         self._closed: tuple[str, str] | None = None
 
     def wait_for_turn(self, url: str) -> None:
-        """Waits until a request to the host is allowed.
-
-        Raises:
-            DownloadError: No further request to the host is allowed in this run.
-        """
+        """Waits until a request to the host is allowed. DownloadError if none is allowed any more in this run."""
         with self._lock:
             if self._closed:
                 reason, why = self._closed

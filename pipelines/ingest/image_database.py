@@ -92,12 +92,9 @@ class ImageDatabase(JobDatabase):
         )
 
     def find_files(self, limit_images: int | None = None, limit_captions: int | None = None) -> int:
-        """Finds the file of each record, and applies the limits.
+        """Finds the file of each record, and applies the limits. Returns the number of files that no record names.
 
         A record without a file is `pending` if it has a URL, else `failed`. A record with several files is `failed`.
-
-        Returns:
-            The number of image files that no record names.
         """
         self.files.match()
         unannotated = self.files.count_unannotated()
@@ -169,11 +166,8 @@ class ImageDatabase(JobDatabase):
     def classify(self, stored: Iterable[bytes], failures: Mapping[bytes, tuple[str, str, str]]) -> None:
         """Sets the status of every record: `cached`, `failed`, `planned` (the first of its content) or `duplicate`.
 
-        May be called again until the extraction if the table has changed.
-
-        Args:
-            stored: Content hashes of the rows in the table.
-            failures: Stage, reason and detail of permanent failures, by content hash.
+        `stored` are the content hashes of the table's rows, `failures` the permanent failures by content hash: stage,
+        reason, detail. May be called again until the extraction if the table has changed.
         """
         self._db.executescript(
             """UPDATE record SET status = NULL WHERE status IN ('planned', 'duplicate');
@@ -201,9 +195,9 @@ class ImageDatabase(JobDatabase):
     # === Results ===
 
     def insert_results(self, failures: Iterable[tuple[bytes, str, str, str, bool]] = ()) -> None:
-        """Turns `planned` into `ok` or `failed`. Removes changed files from the hash cache.
+        """Turns `planned` into `ok` or `failed`: content hash, stage, reason, detail and permanence of each failure.
 
-        `failures` are content hash, stage, reason, detail and permanence of the images that failed.
+        Removes changed files from the hash cache.
         """
         self._insert_failures(failures)
         self._fail_known("status IN ('planned', 'duplicate')")

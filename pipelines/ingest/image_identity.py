@@ -80,11 +80,7 @@ class ImageIdentities:
         return bool(self._db.execute("SELECT EXISTS (SELECT 1 FROM entry WHERE url != '')").fetchone()[0])
 
     def list_images(self) -> Iterator[IdentifiedImage]:
-        """Yields every image, by its ID in the annotations.
-
-        Raises:
-            CaptError: Two images would get the same ID.
-        """
+        """Yields every image, by its ID in the annotations. CaptError if two images would get the same ID."""
         self._resolve()
         rows = self._db.execute(
             f"""SELECT {_ID}, file_name, root, document, split, url, label, reason, detail, one, other
@@ -99,7 +95,6 @@ class ImageIdentities:
 
         Raises:
             RecordError: The annotation file has no such image, or the ID belongs to two of its images.
-            CaptError: Two images would get the same ID.
         """
         self._resolve()
         rows = self._db.execute(

@@ -35,14 +35,8 @@ _NAMED = """FROM record WHERE file_name NOT IN ('', image_id)
 class InputRecord(NamedTuple):
     """An image of a dataset, as inserted. A missing text is empty.
 
-    Args:
-        image_id: Unique ID.
-        rank: Rank for limits.
-        root: Label of the root that contains the file; empty if the name identifies the file.
-        label: The text in the image.
-        stated: The split that the input states.
-        hashed: Whether a hash of the image ID determines the split.
-        reason: Reason of the failure.
+    `image_id` is unique, `rank` decides about limits, `stated` is the split that the input states. `hashed` tells whether
+    a hash of the ID determines the split, `reason` why the image has failed.
     """
 
     image_id: str
@@ -114,10 +108,9 @@ class JobDatabase:
     # === Splits ===
 
     def keep_assigned(self, dataset: Dataset) -> bool:
-        """Replaces splits by those that a commit of the dataset has assigned. A repeated call per commit does nothing.
+        """Replaces splits by those that a commit of the dataset has assigned, once per commit.
 
-        Returns:
-            Whether the assigned splits could be read.
+        Returns whether the assigned splits could be read.
         """
         if not dataset.manifests:
             return True

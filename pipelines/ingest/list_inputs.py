@@ -26,10 +26,8 @@ def list_inputs(
     """Inserts the images of a dataset that the options select, with their files and splits.
 
     If the dataset has URLs, the first of `--images` is the download directory and may not exist yet. `stated` returns
-    the split that the input states for an image; None if the input states no splits.
-
-    Returns:
-        The number of image files that no annotation names.
+    the split that the input states for an image; None if the input states no splits. Returns the number of image files
+    that no annotation names.
     """
     images = options.images
     identities = database.identities

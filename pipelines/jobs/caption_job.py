@@ -1,10 +1,10 @@
 """Tokenizes the captions of a run into a committed caption table, with its vocabulary and transform."""
 
 import shutil
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby, pairwise
+from itertools import chain, groupby, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +41,9 @@ _VOCABULARY_BATCH = 65_536
 class CaptionJob:
     """Tokenizes captions into one table. A `pipelines.jobs.sinks.Job`.
 
-    Args:
-        root: The table's directory.
-        work: Directory for work plans.
-        table_config: The table's config.
+    Attributes:
         words: A reused vocabulary by token ID; None to build one from the train captions.
-        captions: The captions of the commit.
         known: The current table; None if it is missing or corrupt.
-        beam_options: Options of Beam and the runner.
     """
 
     root: Path
@@ -62,8 +57,7 @@ class CaptionJob:
     def run(self) -> dict[str, Any]:
         """Tokenizes the captions and replaces the content of the table, unless it contains exactly these.
 
-        Returns:
-            `shards` and `bytes` of the commit, and `metadata`, the `CaptionMetadata` of the table.
+        Returns `shards` and `bytes` of the commit, and `metadata`, the `CaptionMetadata` of the table.
         """
         if self.known and self.known.facts.inputs == self.captions.inputs:
             return {"shards": 0, "bytes": 0, "metadata": self.known.facts}
@@ -72,7 +66,7 @@ class CaptionJob:
         return {"shards": len(manifest.shards), "bytes": size, "metadata": manifest.facts}
 
     def estimate(self, directory: Path) -> dict[str, Any]:
-        """Returns no estimates, because tokenization is fast."""
+        # Tokenization is fast.
         return {"metadata": None}
 
     def _tokenize(self) -> Manifest:
@@ -86,7 +80,9 @@ class CaptionJob:
         worker = TokenizeShard(str(self.root), tuple(transform.items()), self.table_config, commit, count)
         with show_progress("tokenizing", self.captions.rows, "captions", lambda: read_progress(plan)):
             run_units(plan, worker, self.beam_options, "Tokenize")
-        files = {**transform, **self._copy_names(commit)}
+        files, names = dict(transform), self.captions.names
+        if names:
+            files[FILE_NAMES.name] = _copy(names, self.root, f"{commit}/{names.name}")
         manifest = self._build_manifest([TokenizedUnit.model_validate_json(data) for data in read_results(plan)], files)
         CommitLog(self.root).supersede(manifest)
         remove_tree(plan)
@@ -98,12 +94,6 @@ class CaptionJob:
             return {role: one for role, one in files.items() if role == "vocabulary" or role.startswith("transform/")}
         with open_scratch(self.work) as directory:
             return _copy_transform(self._make_transform(plan, directory, self.beam_options), self.root, commit)
-
-    def _copy_names(self, commit: str) -> dict[str, FileEntry]:
-        """Copies the file names of the images into the table, if the captions have any."""
-        if self.captions.names is None:
-            return {}
-        return {FILE_NAMES.name: _copy(self.captions.names, self.root, f"{commit}/{self.captions.names.name}")}
 
     def _make_transform(self, plan: Path, directory: Path, beam_options: Sequence[str]) -> Path:
         # Importing tensorflow-transform takes seconds, for which a run without new captions does not wait.
@@ -131,7 +121,10 @@ class CaptionJob:
     def _build_manifest(self, units: list[TokenizedUnit], files: dict[str, FileEntry]) -> Manifest:
         if sum(unit.shard.rows for unit in units) != self.captions.rows:
             raise CaptError(f"{self.captions.rows} captions were planned, and the work units contain another number")
-        lengths = _add_up_lengths(unit.lengths for unit in units)
+        totals: defaultdict[str, Counter[int]] = defaultdict(Counter)
+        for split, counts in chain.from_iterable(unit.lengths.items() for unit in units):
+            totals[split].update(counts)
+        lengths = {split: dict(sorted(counts.items())) for split, counts in sorted(totals.items())}
         facts = CaptionMetadata(
             inputs=self.captions.inputs,
             words=len(read_vocabulary(check_file(self.root, files["vocabulary"]))),
@@ -158,14 +151,6 @@ def _divide_by_shard(batches: Iterable[pa.RecordBatch], count: int) -> Iterator[
         starts = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(numbers)]
         for start, end in pairwise(starts):
             yield int(numbers[start]), batch.slice(start, end - start)
-
-
-def _add_up_lengths(parts: Iterable[dict[str, dict[int, int]]]) -> dict[str, dict[int, int]]:
-    total: dict[str, Counter[int]] = {}
-    for part in parts:
-        for split, counts in part.items():
-            total.setdefault(split, Counter()).update(counts)
-    return {split: dict(sorted(counts.items())) for split, counts in sorted(total.items())}
 
 
 def _list_units(plan: str) -> Iterator[str]:

@@ -52,14 +52,7 @@ def commit_splits(database: JobDatabase, root: Path, dataset_type: str) -> None:
 
 
 def write_named(root: Path, stem: str, write: Callable[[Path], object], directory: str = "") -> FileEntry:
-    """Writes a Parquet file to `<directory>/<digest of its content>/<stem>.parquet`.
-
-    Args:
-        root: The table's directory.
-        stem: File name without suffix.
-        write: Writes the content to a path.
-        directory: Directory in `root`; empty for `root` itself.
-    """
+    """Writes a Parquet file to `<root>/<directory>/<digest of its content>/<stem>.parquet`."""
     make_directory(root / directory)
     temporary = temporary_path(root / stem)
     try:

@@ -1,7 +1,7 @@
 """Estimates the time of an extraction, and the size of its table, for a dry run.
 
 Sizes per image are measured on the job database, catalog and rows of the dry run. The commit time is measured with a
-manifest of the same number of shards, at most `MEASURED_SHARDS`.
+manifest of the same number of shards, at most `_MEASURED_SHARDS`.
 """
 
 import math
@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from features.extractors.extraction import ExtractionCore
 from features.extractors.frozen_graph import load_frozen_graph
@@ -21,9 +21,8 @@ from pipelines.jobs.extractor_graph import GraphFile
 from schemas.manifests import DroppedMetadata, FileEntry, Manifest, Shard
 from schemas.table_config import SHORT_FINGERPRINT, FeatureTableConfig
 
-MEASURED_SHARDS = 4096
-OBJECTS_PER_LISTING = 1000  # Maximum of S3 and GCS.
-
+_MEASURED_SHARDS = 4096
+_OBJECTS_PER_LISTING = 1000  # Maximum of S3 and GCS.
 _WARM_UP_IMAGES = 8
 _TIMED_IMAGES = 24
 _INDEX_ENTRY_BYTES = 32 + 8  # Key and position.
@@ -39,12 +38,7 @@ def measure_speed(
 ) -> float:
     """Measures the number of images per second that one process of this machine extracts.
 
-    Args:
-        table_config: The table's config.
-        graph: The extractor.
-        batch_size: Maximum number of images per forward pass.
-        limits: Limits of one image.
-        references: Rows of a work unit, at least one. The first ones are extracted; their features are discarded.
+    `references` are rows of a work unit, at least one. The first ones are extracted; their features are discarded.
     """
     some = list(islice(references, _TIMED_IMAGES))
     model = load_frozen_graph(ensure_local(graph.path, graph.sha256), table_config.precision)
@@ -60,57 +54,43 @@ def measure_speed(
     return len(some) / (time.perf_counter() - started)
 
 
-class BytesPerImage(NamedTuple):
-    """Bytes that one image occupies in its row (without framing), in the job database, and in the dataset catalog."""
-
-    row: int
-    job_database: float
-    catalog: float
-
-
 def estimate_table(
-    images: int, each: BytesPerImage, images_per_second: float | None, temporary: Path, num_shards: int | None = None
+    images: int, row: int, catalog: float, database: float, speed: float | None, num_shards: int | None, temporary: Path
 ) -> dict[str, Any]:
     """Estimates the cost of a table, as it appears in JSON.
 
-    Args:
-        images: Number of images.
-        each: Sizes of one image.
-        images_per_second: Speed of one worker, or None.
-        temporary: Directory for the manifest that is measured.
-        num_shards: Number of shards; None for the default.
+    `row`, `catalog` and `database` are bytes per image, in its row (without framing), the dataset catalog and the job
+    database. `speed` are images per second of one worker.
 
     Returns:
         Numbers of images, shards (each is one work unit) and requests; bytes of the parts of the store; `reader_memory`
         (bytes for random access); and seconds of the commit on this machine and of the extraction by one worker.
     """
-    count = num_shards or choose_shard_count(images, each.row)
-    measured = min(count, MEASURED_SHARDS)
+    count = num_shards or choose_shard_count(images, row)
+    measured = min(count, _MEASURED_SHARDS)
     size, seconds = _measure_commit(measured, temporary)
     return {
         "images": images,
         "shards": count,
-        "shard_bytes": images * each.row // count,
-        "table_bytes": images * each.row,
+        "shard_bytes": images * row // count,
+        "table_bytes": images * row,
         "index_bytes": images * _INDEX_ENTRY_BYTES,
         "manifest_bytes": size * count // measured,
-        "catalog_bytes": round(images * each.catalog),
-        "job_database_bytes": round(images * each.job_database),
+        "catalog_bytes": round(images * catalog),
+        "job_database_bytes": round(images * database),
         "reader_memory": images * _INDEX_ENTRY_BYTES,
-        "listing_requests": math.ceil(images / OBJECTS_PER_LISTING),
+        "listing_requests": math.ceil(images / _OBJECTS_PER_LISTING),
         "put_requests": 2 * count + 2,
         "commit_seconds": round(seconds * count / measured, 3),
-        "extraction_seconds": round(images / images_per_second, 1) if images_per_second else None,
+        "extraction_seconds": round(images / speed, 1) if speed else None,
     }
 
 
 def _measure_commit(shards: int, temporary: Path) -> tuple[int, float]:
     """Returns the bytes of a manifest, and the seconds to build, write and read it."""
     started = time.monotonic()
-    manifest = Manifest(
-        table=_SHA256, shards=tuple(_build_shard(n, shards) for n in range(shards)), facts=DroppedMetadata()
-    )
-    data = manifest.to_json()
+    built = tuple(_build_shard(number, shards) for number in range(shards))
+    data = Manifest(table=_SHA256, shards=built, facts=DroppedMetadata()).to_json()
     path = temporary / "manifest.json"
     put_if_absent(path, data)
     Manifest.model_validate_json(path.read_bytes())

@@ -40,13 +40,7 @@ class FailedRow(Frozen):
 
 
 class ExtractedUnit(Frozen):
-    """The result of a unit.
-
-    Args:
-        shard: The written shard; None if every image failed.
-        failures: The failed images.
-        provenance: Numerics class and toolchain of the worker.
-    """
+    """The result of a unit. `shard` is None if every image failed. `provenance` is that of the worker."""
 
     shard: Shard | None
     failures: tuple[FailedRow, ...]
@@ -54,7 +48,6 @@ class ExtractedUnit(Frozen):
 
     @property
     def images(self) -> int:
-        """Number of images of the unit."""
         return (self.shard.rows if self.shard else 0) + len(self.failures)
 
 
@@ -62,15 +55,10 @@ class ExtractedUnit(Frozen):
 class ExtractShard:
     """Extracts the images of one unit into one shard. The result is an `ExtractedUnit` in JSON.
 
-    Args:
-        root: The feature table's directory.
+    Attributes:
         graph: File of the frozen extractor graph, named by its SHA-256.
-        table_config: The table's config.
         shape: Shape of one row's value.
-        commit: Directory of the shard in the table.
-        count: Number of shards of the commit.
-        batch_size: Maximum number of images per forward pass.
-        limits: Limits of one image.
+        commit: Directory of the shard in the table, which has `count` shards.
     """
 
     root: str
@@ -98,7 +86,8 @@ class ExtractShard:
                 if isinstance(result, ExtractedRow):
                     writer.append({"key": result.key, **result.values})
                 else:
-                    failures.append(_build_failed_row(result.key, result.error))
+                    error = {name: getattr(result.error, name) for name in ("stage", "reason", "detail", "permanent")}
+                    failures.append(FailedRow(key=result.key.hex(), **error))
                 advance(1, isinstance(result, FailedImage))
             shard = writer.close()
         finally:
@@ -110,19 +99,12 @@ class ExtractShard:
 
 def open_images(rows: Iterable[dict[str, Any]], max_bytes: int) -> Iterator[EncodedImage]:
     """Yields the images of a unit. Reading one fails if its content hash is not its key."""
+
+    def read(key: bytes, reference: FileReference) -> bytes:
+        data = reference.read(max_bytes)
+        if hashlib.sha256(data).digest() != key:
+            raise RecordError("read", CHANGED, f"{reference.label} changed during the run", permanent=False)
+        return data
+
     for row in rows:
-        key, reference = row["key"], FileReference(row["location"], row["member"])
-        yield EncodedImage(key, partial(_read_unchanged, key, reference, max_bytes))
-
-
-def _read_unchanged(key: bytes, reference: FileReference, max_bytes: int) -> bytes:
-    data = reference.read(max_bytes)
-    if hashlib.sha256(data).digest() != key:
-        raise RecordError("read", CHANGED, f"{reference.label} changed during the run", permanent=False)
-    return data
-
-
-def _build_failed_row(key: bytes, error: RecordError) -> FailedRow:
-    return FailedRow(
-        key=key.hex(), stage=error.stage, reason=error.reason, detail=error.detail, permanent=error.permanent
-    )
+        yield EncodedImage(row["key"], partial(read, row["key"], FileReference(row["location"], row["member"])))

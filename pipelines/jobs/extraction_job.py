@@ -22,7 +22,7 @@ from pipelines.beam.scratch import hold_job_lock
 from pipelines.beam.work_units import delete_results, read_progress, read_results, run_units, write_unit
 from pipelines.ingest.image_database import ImageDatabase
 from pipelines.jobs.dataset_commit import write_named
-from pipelines.jobs.estimate import BytesPerImage, estimate_table, measure_speed
+from pipelines.jobs.estimate import estimate_table, measure_speed
 from pipelines.jobs.extract_shard import EXTRACT_UNIT_SCHEMA, ExtractedUnit, ExtractShard
 from pipelines.jobs.extractor_graph import GraphFile
 from pipelines.jobs.provenance import Provenance, check_mixture, list_provenances, local_provenance
@@ -36,20 +36,11 @@ from schemas.terminal.progress import show_progress
 class ExtractionJob:
     """Extracts the images that a table lacks. A `pipelines.jobs.sinks.Job`.
 
-    Args:
-        database: The classified records of the run.
-        root: The table's directory.
-        work: Directory for work plans.
-        table_config: The config of the table.
+    Attributes:
         graph: The extractor; None if no image is to be extracted.
         shape: Shape of one image's features, if known.
-        batch_size: Maximum number of images per forward pass.
-        limits: Limits of one image.
-        num_shards: Number of shards, a power of two; None for the default.
         last_commit: Number of the table's last commit when the records were classified.
-        beam_options: Options of the Beam pipeline.
         suspect: Files of the table, by path in it, whose checksums must be verified before they are used.
-        hints: Resource hints of the extraction step.
         allow_mixed: Whether rows of another numerics class or toolchain are allowed in the table.
         assume_images: Number of images for which to estimate the table; None for the images of the run.
     """
@@ -73,15 +64,16 @@ class ExtractionJob:
     def run(self) -> dict[str, Any] | None:
         """Extracts the planned images and commits them. If several runs have the same job, one of them runs it.
 
-        Returns:
-            `shards` and `bytes` of the commit. None if the table has a new commit, which may contain some of the
-            images.
+        Returns `shards` and `bytes` of the commit; None if the table has a new commit, which may contain some images.
         """
         if self.graph is None:
             return {"shards": 0, "bytes": 0}
         planned = self.database.count_planned()
         count = self.num_shards or choose_shard_count(planned, self._measure_row(self.graph.shape))
-        commit = self._compute_commit_name(self.graph, count)
+        keys = hashlib.sha256()
+        for row in self.database.list_planned():
+            keys.update(row["key"])
+        commit = compute_commit_name(self.table_config.fingerprint, self.graph.sha256, count, keys.hexdigest())
         plan = self.work / f"{self.table_config.fingerprint[:SHORT_FINGERPRINT]}-{commit}"
         with hold_job_lock(plan.with_suffix(".lock")):
             if CommitLog(self.root).last() != self.last_commit:
@@ -94,21 +86,27 @@ class ExtractionJob:
             units = self._extract(self.graph, plan, commit, count)
             held = list_provenances(CommitLog(self.root).read_state().live)
             check_mixture(str(self.root), held, [unit.provenance for unit in units], self.allow_mixed)
-            self._insert_results(plan, planned, units)
+            if sum(unit.images for unit in units) != planned:
+                message = f"{planned} images were planned, and the work units contain another number"
+                raise CaptError(message, location=str(plan))
+            self.database.insert_results(
+                (bytes.fromhex(one.key), one.stage, one.reason, one.detail, one.permanent)
+                for unit in units
+                for one in unit.failures
+            )
             self._commit(units)
             remove_tree(plan)
         shards = [unit.shard for unit in units if unit.shard]
         return {"shards": len(shards), "bytes": sum(shard.data.bytes for shard in shards)}
 
     def estimate(self, directory: Path) -> dict[str, Any]:
-        """Returns size, speed, time and cost of the table. Writes to `directory` only."""
-        database = self.database
-        counts = database.count_by_status()
+        counts = self.database.count_by_status()
         planned = counts.get("planned", 0)
         missing = planned + counts.get("pending", 0)
         speed = None
         if self.graph and planned:
-            speed = measure_speed(self.table_config, self.graph, self.batch_size, self.limits, database.list_planned())
+            images = self.database.list_planned()
+            speed = measure_speed(self.table_config, self.graph, self.batch_size, self.limits, images)
         return {
             "shards": 0,
             "bytes": missing * self._measure_row(self.shape) if self.shape else 0,
@@ -125,12 +123,15 @@ class ExtractionJob:
             return None
         catalog = directory / "catalog.parquet"
         self.database.write_catalog(catalog)
-        each = BytesPerImage(
+        return estimate_table(
+            self.assume_images or images,
             row=self._measure_row(shape),
-            job_database=self.database.bytes / images,
             catalog=catalog.stat().st_size / images,
+            database=self.database.bytes / images,
+            speed=speed,
+            num_shards=self.num_shards,
+            temporary=directory,
         )
-        return estimate_table(self.assume_images or images, each, speed, directory, self.num_shards)
 
     def _measure_row(self, shape: tuple[int, ...]) -> int:
         """Returns the bytes of one row, without framing."""
@@ -140,16 +141,8 @@ class ExtractionJob:
         planned = self.database.list_planned()
         for number, rows in groupby(planned, lambda row: find_shard(row["key"], count)):
             write_unit(plan, f"{number:05d}", rows, EXTRACT_UNIT_SCHEMA)
-        worker = ExtractShard(
-            root=str(self.root),
-            graph=str(graph.path),
-            table_config=self.table_config,
-            shape=graph.shape,
-            commit=commit,
-            count=count,
-            batch_size=self.batch_size,
-            limits=self.limits,
-        )
+        root, path = str(self.root), str(graph.path)
+        worker = ExtractShard(root, path, self.table_config, graph.shape, commit, count, self.batch_size, self.limits)
         total = self.database.count_planned()
         with show_progress("extracting", total, "images", lambda: read_progress(plan)):
             run_units(plan, worker, self.beam_options, "Extract", self.hints)
@@ -158,8 +151,7 @@ class ExtractionJob:
     def _delete_results(self, plan: Path) -> None:
         """Deletes the results of units that would now have another result.
 
-        If only this machine computes, these include the units that an interrupted run computed with another numerics
-        class or toolchain, unless mixing is allowed.
+        If only this machine computes and mixing is not allowed, so has a unit of another numerics class or toolchain.
         """
         keeps_all = self.allow_mixed or not any(read_results(plan)) or not runs_locally(self.beam_options)
         here = None if keeps_all else local_provenance(self.table_config.precision).deciding
@@ -167,21 +159,12 @@ class ExtractionJob:
 
     def _is_final(self, unit: ExtractedUnit, here: Mapping[str, str] | None) -> bool:
         """Returns whether a unit's failures are permanent, its files intact, and its provenance `here`, if given."""
-        if here is not None and unit.provenance.deciding != here:
-            return False
-        if any(not one.permanent or self.limits.allows_retry(one.reason, one.detail) for one in unit.failures):
-            return False
+        allows_retry = self.limits.allows_retry
         files = unit.shard.entries() if unit.shard else ()
-        return all(is_intact(self.root, entry, self.suspect) for entry in files)
-
-    def _insert_results(self, plan: Path, planned: int, units: Sequence[ExtractedUnit]) -> None:
-        if sum(unit.images for unit in units) != planned:
-            message = f"{planned} images were planned, and the work units contain another number"
-            raise CaptError(message, location=str(plan))
-        self.database.insert_results(
-            (bytes.fromhex(one.key), one.stage, one.reason, one.detail, one.permanent)
-            for unit in units
-            for one in unit.failures
+        return (
+            (here is None or unit.provenance.deciding == here)
+            and all(one.permanent and not allows_retry(one.reason, one.detail) for one in unit.failures)
+            and all(is_intact(self.root, entry, self.suspect) for entry in files)
         )
 
     def _commit(self, units: Sequence[ExtractedUnit]) -> None:
@@ -206,12 +189,6 @@ class ExtractionJob:
                 manifest = Manifest(table=self.table_config.fingerprint, shards=shards, files=files, facts=facts)
                 CommitLog(self.root).append(manifest)
                 files = {}
-
-    def _compute_commit_name(self, graph: GraphFile, count: int) -> str:
-        keys = hashlib.sha256()
-        for row in self.database.list_planned():
-            keys.update(row["key"])
-        return compute_commit_name(self.table_config.fingerprint, graph.sha256, count, keys.hexdigest())
 
 
 def _read_units(plan: Path) -> list[ExtractedUnit]:

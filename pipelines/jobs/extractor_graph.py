@@ -31,31 +31,32 @@ class GraphFile:
     shape: tuple[int, ...]
 
     def is_intact(self) -> bool:
-        """Returns whether the file exists and has its SHA-256."""
         return self.path.is_file() and hash_file(self.path) == self.sha256
 
 
 def find_or_freeze_graph(root: Path, graphs: Path, table_config: FeatureTableConfig, extractor: Extractor) -> GraphFile:
-    """Returns the extractor graph of a table. Builds it if it is missing or corrupt.
+    """Returns the extractor graph of a table. Builds it with the extractor if it is missing or corrupt.
 
-    Args:
-        root: The feature table's directory, which contains a note with the name of the graph.
-        graphs: Directory of the graphs, which are named by digest.
-        table_config: The table's config.
-        extractor: Builds the graph.
+    `root` is the table's directory, which contains a note with the name of the graph. `graphs` contains the graphs.
 
     Raises:
         StoreError: The graph that is built differs from the graph of the table's rows.
     """
-    known = _look_up(root, graphs)
-    if known is None:
+    known = recorded = _look_up(root, graphs)
+    if known is None or not known.is_intact():
         graph, shape = _build(table_config, extractor)
         sha256 = hashlib.sha256(graph).hexdigest()
-        known = GraphFile(graphs / f"{sha256}.pb", sha256, shape)
+        known = recorded or GraphFile(graphs / f"{sha256}.pb", sha256, shape)
+        if sha256 != known.sha256:
+            raise StoreError(
+                "the extractor graph is corrupt or missing, and a new one differs: "
+                f"expected SHA-256 {known.sha256}, got {sha256}",
+                location=str(known.path),
+                hint="Restore the file, or use the TensorFlow and Keras versions that `capt store stats` shows.",
+            )
         write(known.path, graph)
-    elif not known.is_intact():
-        graph, _ = _build(table_config, extractor)
-        _restore(known, graph)
+        if recorded:
+            _log.warning("%s: the extractor graph was corrupt or missing. It is built again.", known.path)
     note = _encode_note(known)
     if not (root / NETWORK).is_file() or (root / NETWORK).read_bytes() != note:
         write(root / NETWORK, note)
@@ -69,13 +70,7 @@ def find_graph(root: Path, graphs: Path) -> GraphFile | None:
 
 
 def is_graph_intact(root: Path, graphs: Path, suspect: Collection[str] = ()) -> bool:
-    """Returns whether the graph of a table and its note need no repair. A new table has neither.
-
-    Args:
-        root: The feature table's directory.
-        graphs: Directory of the graphs.
-        suspect: Names of graph files whose checksums must be verified.
-    """
+    """Returns whether graph and note of a table need no repair. The checksums of `suspect` files are verified."""
     known = _look_up(root, graphs)
     if known is None:
         return True
@@ -105,19 +100,6 @@ def _read_note(root: Path, graphs: Path) -> GraphFile | None:
 
 def _encode_note(known: GraphFile) -> bytes:
     return canonical_json({"network": known.sha256, "shape": list(known.shape)})
-
-
-def _restore(known: GraphFile, graph: bytes) -> None:
-    sha256 = hashlib.sha256(graph).hexdigest()
-    if sha256 != known.sha256:
-        raise StoreError(
-            "the extractor graph is corrupt or missing, and a new one differs: "
-            f"expected SHA-256 {known.sha256}, got {sha256}",
-            location=str(known.path),
-            hint="Restore the file, or use the TensorFlow and Keras versions that `capt store stats` shows.",
-        )
-    write(known.path, graph)
-    _log.warning("%s: the extractor graph was corrupt or missing. It is built again.", known.path)
 
 
 def _build(table_config: FeatureTableConfig, extractor: Extractor) -> tuple[bytes, tuple[int, ...]]:

@@ -1,7 +1,7 @@
 """Refuses to mix rows into a table that another processor, device or library computed, unless the user allows it."""
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from features.extractors.frozen_graph import detect_numerics_class, list_devices
 from features.runtime.numerics import detect_toolchain, warn_about_emulation
@@ -19,12 +19,7 @@ _log = logging.getLogger("capt.prepare")
 
 
 class Provenance(Frozen):
-    """The origin of rows.
-
-    Args:
-        numerics: Numerics class of the device that computed them.
-        toolchain: Versions of the libraries in the process that computed them.
-    """
+    """The origin of rows: numerics class of the device, and versions of the libraries, that computed them."""
 
     numerics: str
     toolchain: dict[str, str]
@@ -36,7 +31,6 @@ class Provenance(Frozen):
 
 
 def local_provenance(precision: Precision) -> Provenance:
-    """Returns the provenance of rows that this process computes."""
     return Provenance(numerics=detect_numerics_class(precision), toolchain=detect_toolchain())
 
 
@@ -49,18 +43,9 @@ def list_provenances(manifests: Iterable[Manifest]) -> list[Provenance]:
 
 
 def check_launch(table: FeatureTable | None, precision: Precision, options: Iterable[str], allow_mixed: bool) -> None:
-    """Checks before extraction whether this machine may add rows to a table.
+    """Checks before extraction whether this machine may add rows to a table. `table` is None if it is new.
 
-    If workers on other machines compute, their rows are checked before the commit instead.
-
-    Args:
-        table: The table; None if it is new.
-        precision: Precision of the features.
-        options: Options of Beam and the runner.
-        allow_mixed: Whether the table may contain rows of several numerics classes.
-
-    Raises:
-        StoreError: The rows would differ in bits from those in the table, and mixing is not allowed.
+    If workers on other machines compute (`options` of Beam), their rows are checked before the commit instead.
     """
     if not runs_locally(options):
         return
@@ -71,18 +56,10 @@ def check_launch(table: FeatureTable | None, precision: Precision, options: Iter
 
 
 def check_mixture(location: str, held: Iterable[Provenance], added: Iterable[Provenance], allow_mixed: bool) -> None:
-    """Checks whether the rows of a table and added rows are bit-compatible. Logs a warning if mixing is allowed.
-
-    Args:
-        location: The table.
-        held: Provenance of the rows in the table.
-        added: Provenance of the added rows.
-        allow_mixed: Whether the table may contain rows of several numerics classes.
-
-    Raises:
-        StoreError: The rows are not bit-compatible, and mixing is not allowed.
-    """
-    difference = next(_find_differences([*held, *added]), None)
+    """Raises StoreError if rows of a table and added rows are not bit-compatible; logs it if mixing is allowed."""
+    deciding = [one.deciding for one in (*held, *added)]
+    pairs = ((name, deciding[0][name], one[name]) for one in deciding[1:] for name in one)
+    difference = next((pair for pair in pairs if pair[1] != pair[2]), None)
     if difference is None:
         return
     name, theirs, ours = difference
@@ -91,9 +68,3 @@ def check_mixture(location: str, held: Iterable[Provenance], added: Iterable[Pro
         hint = "Use --allow-mixed-numerics to store both, or another --store."
         raise StoreError(message, location=location, hint=hint)
     _log.warning("%s: %s. Such rows are not bit-identical.", location, message)
-
-
-def _find_differences(provenances: Sequence[Provenance]) -> Iterator[tuple[str, str, str]]:
-    for one in provenances[1:]:
-        first, other = provenances[0].deciding, one.deciding
-        yield from ((name, first[name], other[name]) for name in first if first[name] != other[name])

@@ -1,6 +1,6 @@
 """Receives the output of a `prepare` command: a store, or nothing in a dry run.
 
-    list → hash → plan → sink.run_and_commit(job) → sink.commit_dataset(…)
+    list → hash → plan → sink.run_and_commit(job) → sink.commit_dataset(…) → sink.summarize(…)
 
 Both sinks are used by the same code. `StoreSink` runs jobs and commits. A plain `Sink` is that of a dry run: it
 estimates jobs, commits nothing, and keeps its working files in a temporary directory.
@@ -10,11 +10,11 @@ import contextlib
 import logging
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from features.io.atomic_files import working_path
 from features.io.locations import parse_location
@@ -30,60 +30,17 @@ from features.store.repair import (
     repair_log,
 )
 from pipelines.beam.scratch import open_scratch
-from pipelines.ingest.caption_database import CaptionDatabase
 from pipelines.ingest.image_database import ImageDatabase, copy_hash_cache
 from pipelines.ingest.job_database import JobDatabase
 from pipelines.jobs.dataset_commit import commit_dataset, commit_splits, write_named
-from pipelines.jobs.summary import build_summary
+from schemas.errors import CaptError
 from schemas.table_config import SHORT_FINGERPRINT, CaptionTableConfig, FeatureTableConfig
+
+_STATUSES = ("ok", "cached", "duplicate", "failed")
 
 _log = logging.getLogger("capt.prepare")
 
-_DATABASE = "ledger.sqlite"
-
-
-@dataclass(frozen=True)
-class Workspace:
-    """The working directories of a run.
-
-    Args:
-        root: The store, or a temporary directory.
-    """
-
-    root: Path
-
-    @property
-    def work(self) -> Path:
-        """Work plans and job databases."""
-        return self.root / WORK
-
-    @property
-    def hash_cache(self) -> Path:
-        """Content hashes by file time."""
-        return working_path(self.root / CACHE / "stat.sqlite")
-
-    @property
-    def graphs(self) -> Path:
-        """Frozen extractor graphs by digest."""
-        return self.root / NETWORKS
-
-    @contextlib.contextmanager
-    def open_image_database(self) -> Iterator[ImageDatabase]:
-        """Creates a database of images for the block."""
-        with (
-            open_scratch(self.work) as directory,
-            contextlib.closing(ImageDatabase(directory / _DATABASE, self.hash_cache)) as database,
-        ):
-            yield database
-
-    @contextlib.contextmanager
-    def open_caption_database(self) -> Iterator[CaptionDatabase]:
-        """Creates a database of captions for the block."""
-        with (
-            open_scratch(self.work) as directory,
-            contextlib.closing(CaptionDatabase(directory / _DATABASE)) as database,
-        ):
-            yield database
+_Database = TypeVar("_Database", bound=JobDatabase)
 
 
 class Job(Protocol):
@@ -100,28 +57,46 @@ class Job(Protocol):
 class Sink:
     """Receives the output of a run and writes nothing.
 
-    Args:
+    Attributes:
         store: The store, which is only read. If it does not exist, an empty temporary store replaces it.
-        workspace: Working directories.
+        root: Directory of the working files: the store, or a temporary directory.
     """
 
     store: Store
-    workspace: Workspace
+    root: Path
 
     def __post_init__(self) -> None:
         self._started = time.monotonic()
+
+    @property
+    def work(self) -> Path:
+        """Work plans and job databases."""
+        return self.root / WORK
+
+    @property
+    def graphs(self) -> Path:
+        """Frozen extractor graphs by digest."""
+        return self.root / NETWORKS
+
+    @property
+    def hash_cache(self) -> Path:
+        """Content hashes by file time."""
+        return _locate_hash_cache(self.root)
+
+    @contextlib.contextmanager
+    def open_database(self, create: Callable[[Path], _Database]) -> Iterator[_Database]:
+        """Creates a job database for the block."""
+        with open_scratch(self.work) as scratch, contextlib.closing(create(scratch / "ledger.sqlite")) as database:
+            yield database
 
     def hold(self, *roots: Path) -> AbstractContextManager[Any]:
         """Holds leases of tables in the block."""
         return contextlib.nullcontext()
 
-    def feature_table_root(self, table_config: FeatureTableConfig) -> Path:
-        """Returns the directory of the feature table of this config."""
-        return self.store.path / FEATURES / table_config.fingerprint[:SHORT_FINGERPRINT]
-
-    def caption_table_root(self, table_config: CaptionTableConfig) -> Path:
-        """Returns the directory of the caption table of this config."""
-        return self.store.path / TEXT / table_config.fingerprint[:SHORT_FINGERPRINT]
+    def table_root(self, table_config: FeatureTableConfig | CaptionTableConfig) -> Path:
+        """Returns the directory of the table of this config."""
+        parent = FEATURES if isinstance(table_config, FeatureTableConfig) else TEXT
+        return self.store.path / parent / table_config.fingerprint[:SHORT_FINGERPRINT]
 
     def repair(self, table_config: FeatureTableConfig) -> AbstractContextManager[FeatureTableRepair]:
         """Repairs a feature table around the block, which adds its missing rows."""
@@ -139,7 +114,7 @@ class Sink:
 
     def run_and_commit(self, job: Job) -> dict[str, Any] | None:
         """Runs or estimates a job. Returns None if it must be planned again."""
-        estimate = job.estimate(self.workspace.root)
+        estimate = job.estimate(self.root)
         if estimate.get("estimated_seconds") is not None:
             elapsed = time.monotonic() - self._started
             estimate["estimated_seconds"] = round(elapsed + estimate["estimated_seconds"], 1)
@@ -155,13 +130,10 @@ class Sink:
     def remove_corrupt(self, root: Path) -> None:
         """Deletes recorded corrupt files of a table that no commit references."""
 
-    def summarize(self, database: ImageDatabase | CaptionDatabase, root: Path, stem: str) -> dict[str, Any]:
+    def summarize(self, database: JobDatabase, root: Path, stem: str) -> dict[str, Any]:
         """Returns the summary that both sinks have, and logs how splits were assigned.
 
-        Args:
-            database: The records, each with its final status.
-            root: The dataset's directory.
-            stem: File name of the run report.
+        Each record has its final status. `root` is the dataset's directory, `stem` the file name of the run report.
         """
         splits = database.count_split_origins()
         if splits["hashed"]:
@@ -171,8 +143,14 @@ class Sink:
             message = "%d images keep their earlier split, although the input states another."
             hint = "To assign the splits again, drop the dataset and prepare it again."
             _log.warning(f"%s: {message} {hint}", root.name, splits["kept"])
+        counts = database.count_by_status()
+        by_status = {status: counts.pop(status, 0) for status in _STATUSES}
+        if counts:
+            raise CaptError(f"{sum(counts.values())} records have no status. This is a bug in capt")
         return {
-            **build_summary(database.count_by_status(), database.count_by_reason()),
+            "input": sum(by_status.values()),
+            **by_status,
+            "reasons": database.count_by_reason(),
             "splits": splits,
             "shared_ids": database.identities.count_shared_ids(),
             "dataset": root.name,
@@ -180,7 +158,7 @@ class Sink:
             "seconds": round(time.monotonic() - self._started, 3),
         }
 
-    def _report(self, database: ImageDatabase | CaptionDatabase, root: Path, stem: str) -> dict[str, Any]:
+    def _report(self, database: JobDatabase, root: Path, stem: str) -> dict[str, Any]:
         counts = database.count_by_status()
         return {"dry_run": True, "hits": counts.get("cached", 0), "misses": counts.get("ok", 0)}
 
@@ -191,10 +169,9 @@ class StoreSink(Sink):
     def hold(self, *roots: Path) -> AbstractContextManager[Any]:
         return lease(self.store.path, "prepare", {table_name(self.store.path, root): () for root in roots})
 
-    def feature_table_root(self, table_config: FeatureTableConfig) -> Path:
-        return self.store.feature_table_root(table_config)
-
-    def caption_table_root(self, table_config: CaptionTableConfig) -> Path:
+    def table_root(self, table_config: FeatureTableConfig | CaptionTableConfig) -> Path:
+        if isinstance(table_config, FeatureTableConfig):
+            return self.store.feature_table_root(table_config)
         return self.store.caption_table_root(table_config)
 
     def repair(self, table_config: FeatureTableConfig) -> AbstractContextManager[FeatureTableRepair]:
@@ -220,26 +197,25 @@ class StoreSink(Sink):
     def remove_corrupt(self, root: Path) -> None:
         remove_corrupt(root, read_recorded_corruption(self.store.path, root))
 
-    def _report(self, database: ImageDatabase | CaptionDatabase, root: Path, stem: str) -> dict[str, Any]:
+    def _report(self, database: JobDatabase, root: Path, stem: str) -> dict[str, Any]:
         report = write_named(root, stem, database.write_report, REPORTS)
         return {"report": str(root / report.path)}
 
 
 @contextlib.contextmanager
 def open_sink(store: str, is_dry_run: bool) -> Iterator[Sink]:
-    """Opens the sink of a command.
-
-    Args:
-        store: Path or URI of the store. It is created if it does not exist, except in a dry run.
-        is_dry_run: Whether to write nothing.
-    """
+    """Opens the sink of a command. The store, a path or URI, is created if it does not exist, except in a dry run."""
     if not is_dry_run:
         created = create_store(store)
-        yield StoreSink(created, Workspace(created.path))
+        yield StoreSink(created, created.path)
         return
     root = parse_location(store)
     with tempfile.TemporaryDirectory(prefix="capt-dry-run-") as directory:
-        workspace = Workspace(Path(directory))
-        workspace.hash_cache.parent.mkdir(parents=True)
-        copy_hash_cache(Workspace(root).hash_cache, workspace.hash_cache)
-        yield Sink(open_store(root) if root.exists() else create_store(workspace.root / "store"), workspace)
+        here = Path(directory)
+        _locate_hash_cache(here).parent.mkdir(parents=True)
+        copy_hash_cache(_locate_hash_cache(root), _locate_hash_cache(here))
+        yield Sink(open_store(root) if root.exists() else create_store(here / "store"), here)
+
+
+def _locate_hash_cache(root: Path) -> Path:
+    return working_path(root / CACHE / "stat.sqlite")

@@ -1,7 +1,6 @@
 """Tokenizes one work unit of captions into one shard."""
 
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -21,9 +20,6 @@ from schemas.tables import CAPTIONS
 
 _BATCH = 8192
 
-# Role and entry of each file.
-TransformFiles = tuple[tuple[str, FileEntry], ...]
-
 
 class TokenizedUnit(Frozen):
     """The result of a unit: its shard, and counts as in `schemas.manifests.CaptionMetadata`."""
@@ -38,16 +34,12 @@ class TokenizedUnit(Frozen):
 class TokenizeShard:
     """Tokenizes the captions of one unit into one shard. The result is a `TokenizedUnit` in JSON.
 
-    Args:
-        root: The caption table's directory.
-        transform: Files of the saved transform.
-        table_config: The table's config.
-        commit: Directory of the shard in the table.
-        count: Number of shards of the commit.
+    `transform` contains role and entry of each file of the saved transform. `commit` is the shard's directory in the
+    table, which has `count` shards.
     """
 
     root: str
-    transform: TransformFiles
+    transform: tuple[tuple[str, FileEntry], ...]
     table_config: CaptionTableConfig
     commit: str
     count: int
@@ -58,48 +50,34 @@ class TokenizeShard:
         writer = ShardWriter(
             parse_location(self.root), self.commit, CAPTIONS, self.table_config.format, int(unit.stem), self.count
         )
-        counter = _TokenCounter()
+        unknown, lengths, truncated = Counter[str](), defaultdict[str, Counter[int]](Counter), 0
         try:
-            for batch in _read_batches(unit):
-                tokens = tokenizer.tokenize_utf8(batch["caption"].cast(pa.binary()).to_pylist())
-                writer.append_batch(_build_rows(batch, self.table_config.dataset, tokens))
-                counter.add(batch["split"], tokens)
-                advance(batch.num_rows, 0)
+            with open_unit(unit) as file:
+                for batch in file.iter_batches(_BATCH):
+                    tokens = tokenizer.tokenize_utf8(batch["caption"].cast(pa.binary()).to_pylist())
+                    writer.append_batch(_build_rows(batch, self.table_config.dataset, tokens))
+                    splits = batch["split"].dictionary_encode()
+                    rows = splits.indices.to_numpy()
+                    token_rows = np.repeat(rows, tokens.lengths)
+                    for number, split in enumerate(splits.dictionary.to_pylist()):
+                        unknown[split] += int(np.count_nonzero(tokens.ids[token_rows == number] == UNKNOWN))
+                        lengths[split].update(tokens.lengths[rows == number].tolist())
+                    truncated += tokens.truncated
+                    advance(batch.num_rows, 0)
             shard = writer.close()
         finally:
             writer.abandon()
         assert shard is not None
-        return counter.build_result(shard).model_dump_json().encode()
-
-
-class _TokenCounter:
-    def __init__(self) -> None:
-        self._unknown: Counter[str] = Counter()
-        self._lengths: dict[str, Counter[int]] = {}
-        self._truncated = 0
-
-    def add(self, splits: pa.StringArray, tokens: Tokens) -> None:
-        encoded = splits.dictionary_encode()
-        rows = encoded.indices.to_numpy()
-        token_rows = np.repeat(rows, tokens.lengths)
-        for number, split in enumerate(encoded.dictionary.to_pylist()):
-            self._unknown[split] += int(np.count_nonzero(tokens.ids[token_rows == number] == UNKNOWN))
-            lengths, counts = np.unique(tokens.lengths[rows == number], return_counts=True)
-            self._lengths.setdefault(split, Counter()).update(dict(zip(lengths.tolist(), counts.tolist(), strict=True)))
-        self._truncated += tokens.truncated
-
-    def build_result(self, shard: Shard) -> TokenizedUnit:
-        lengths = {split: dict(counts) for split, counts in self._lengths.items()}
-        return TokenizedUnit(shard=shard, unknown=self._unknown, lengths=lengths, truncated=self._truncated)
-
-
-def _read_batches(unit: Path) -> Iterator[pa.RecordBatch]:
-    with open_unit(unit) as file:
-        yield from file.iter_batches(_BATCH)
+        result = TokenizedUnit(
+            shard=shard,
+            unknown=unknown,
+            lengths={split: dict(counts) for split, counts in lengths.items()},
+            truncated=truncated,
+        )
+        return result.model_dump_json().encode()
 
 
 def _build_rows(batch: pa.RecordBatch, dataset: str, tokens: Tokens) -> pa.RecordBatch:
-    """Returns the rows of the table for a batch of captions."""
     schema = CAPTIONS.arrow_schema()
     ends = np.cumsum(tokens.lengths, dtype=np.int32)
     added = {
@@ -110,5 +88,5 @@ def _build_rows(batch: pa.RecordBatch, dataset: str, tokens: Tokens) -> pa.Recor
 
 
 @lru_cache(maxsize=2)
-def _load_tokenizer(root: str, transform: TransformFiles) -> Tokenizer:
+def _load_tokenizer(root: str, transform: tuple[tuple[str, FileEntry], ...]) -> Tokenizer:
     return Tokenizer(transform_directory(parse_location(root), dict(transform)))

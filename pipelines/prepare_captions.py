@@ -21,8 +21,7 @@ from pipelines.datasets.splits import compute_rank, parse_split_ratios
 from pipelines.ingest.caption_database import CaptionDatabase
 from pipelines.ingest.job_database import InputRecord
 from pipelines.jobs.caption_job import CaptionJob
-from pipelines.jobs.sinks import Sink, open_sink
-from pipelines.jobs.summary import check_failures, parse_max_failures
+from pipelines.jobs.sinks import Sink, check_failures, open_sink, parse_max_failures
 from schemas.errors import CaptError, RecordError, UsageError, to_record_error
 from schemas.manifests import CaptionMetadata
 from schemas.options.prepare import PrepareCaptions

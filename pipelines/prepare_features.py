@@ -9,12 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
-from features.extractors.extraction import DEFAULT_BATCH_SIZE
 from features.extractors.factory import open_extractor
 from features.images.decode import MAX_PIXELS, ImageLimits
 from features.images.resize import make_resizer
 from features.inputs import MAX_IMAGE_BYTES
-from features.inputs.downloads import DownloadLimits
 from features.runtime.numerics import detect_native_precision
 from features.store import Store
 from features.store.commit_log import CommitLog
@@ -27,15 +25,14 @@ from pipelines.beam.runners import parse_hints
 from pipelines.datasets import open_reader
 from pipelines.datasets.base import DatasetReader
 from pipelines.datasets.splits import Splitter, parse_split_ratios
-from pipelines.ingest.download_images import download_images, skip_failed_urls
+from pipelines.ingest.download_images import download_images
 from pipelines.ingest.hash_images import hash_images
 from pipelines.ingest.image_database import ImageDatabase
 from pipelines.ingest.list_inputs import list_inputs
 from pipelines.jobs.extraction_job import ExtractionJob
 from pipelines.jobs.extractor_graph import GraphFile, find_graph, find_or_freeze_graph, is_graph_intact
 from pipelines.jobs.provenance import check_launch
-from pipelines.jobs.sinks import Sink, open_sink
-from pipelines.jobs.summary import check_failures, parse_max_failures
+from pipelines.jobs.sinks import Sink, check_failures, open_sink, parse_max_failures
 from schemas.choices import Precision
 from schemas.errors import CaptError, UsageError
 from schemas.options.prepare import PrepareFeatures
@@ -106,7 +103,9 @@ def prepare_images(options: PrepareFeatures, source: SourceDataset) -> dict[str,
             with sink.repair(table_config) as repair:
                 run = _Preparation(options, source, sink, database, repair, dataset, limits)
                 unannotated = _list(run)
-                downloads = _download(run)
+                downloads = None
+                if database.identities.has_urls():
+                    downloads = download_images(database, options, sink.work, limits.bytes)
                 hash_images(database, sink.work, options.rehash, options.beam_options, limits.bytes)
                 job = _plan(run)
                 # None: another run has committed to the table meanwhile.
@@ -190,19 +189,6 @@ def _list(run: _Preparation) -> int:
     return unannotated
 
 
-def _download(run: _Preparation) -> int | None:
-    """Downloads the pending images. Returns their number; None if the dataset has no URLs."""
-    database, options = run.database, run.options
-    if not database.identities.has_urls():
-        return None
-    if not options.retry_failed:
-        skip_failed_urls(database, options.images, run.limits.bytes)
-    if options.dry_run:
-        return database.count_pending()
-    limits = DownloadLimits(max_bytes=run.limits.bytes, allow_private=options.allow_private_addresses)
-    return download_images(database, options.images, run.sink.work, limits, options.beam_options)
-
-
 def _plan(run: _Preparation) -> ExtractionJob:
     """Sets the status of every record, and returns the job that extracts the missing images."""
     options, database, repair = run.options, run.database, run.repair
@@ -223,15 +209,10 @@ def _plan(run: _Preparation) -> ExtractionJob:
         table_config=repair.table_config,
         graph=graph if is_missing else None,
         shape=table.shape if table else graph.shape if graph else None,
-        batch_size=DEFAULT_BATCH_SIZE if options.batch_size == "auto" else options.batch_size,
         limits=run.limits,
-        num_shards=options.num_shards,
         last_commit=last_commit,
-        beam_options=options.beam_options,
         suspect=repair.suspect,
-        hints=parse_hints(options.resource_hint),
-        allow_mixed=options.allow_mixed_numerics,
-        assume_images=options.assume_images,
+        options=options,
     )
 
 

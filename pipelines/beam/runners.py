@@ -85,12 +85,11 @@ def parse_hints(texts: Sequence[str]) -> dict[str, str]:
     hints = {}
     for text in texts:
         name, sign, value = text.partition("=")
-        message = f"{text!r} is not a resource hint" if not sign or not ResourceHint.is_registered(name) else ""
-        if not message:
-            try:
-                parse_resource_hints({name: value})
-            except ValueError:
-                message = f"{value!r} is not a value of {name}"
+        message = "" if sign and ResourceHint.is_registered(name) else f"{text!r} is not a resource hint"
+        try:
+            parse_resource_hints({} if message else {name: value})
+        except ValueError:
+            message = f"{value!r} is not a value of {name}"
         if message:
             raise UsageError(message, location="--resource-hint", hint="Write min_ram=16GB, for example.")
         hints[name] = value

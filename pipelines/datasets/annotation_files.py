@@ -16,7 +16,7 @@ from features.inputs import FileReference, is_collection, list_files
 from features.inputs.archives import find_unpack_command, gunzip_within
 from features.io.uris import is_uri
 from pipelines.datasets.base import CaptionEntry, DatasetReader, FailedRecord, ImageEntry, build_failed_image
-from pipelines.datasets.lines import Line, convert_to_utf8, decode_line, find_line_end, split_lines
+from pipelines.datasets.lines import Line, convert_to_utf8, decode_lines
 from pipelines.datasets.record_fields import DuplicateKey, abbreviate, read_record, reject_duplicate_keys
 from schemas.errors import CaptError, RecordError, UsageError
 
@@ -104,13 +104,8 @@ class AnnotationFile:
             yield found._replace(location=location)
 
     def read_lines(self) -> Iterator[Line | FailedRecord]:
-        """Yields the lines that are not blank, without their ends: LF, CR LF, or CR in a file without LF.
-
-        A line that is not UTF-8, contains a NUL byte, or is longer than `lines.MAX_LINE`, is a failed record.
-        """
-        data = self.read_text()
-        for number, line in enumerate(split_lines(data, find_line_end(data)), 1):
-            yield from decode_line(line, f"{self.location}:{number}")
+        """Yields the lines, as `lines.decode_lines` does."""
+        yield from decode_lines(self.read_text(), self.location)
 
     def read_records(self, read: Callable[[Line], _Read | FailedRecord]) -> Iterator[_Read | FailedRecord]:
         """Yields the result of `read` for each line. An exception of `read` fails its line only."""

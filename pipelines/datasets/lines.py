@@ -3,6 +3,7 @@
 import codecs
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from io import BytesIO
 
 from pipelines.datasets.base import FailedRecord
 
@@ -57,30 +58,18 @@ def convert_to_utf8(data: bytes) -> bytes:
     return body if encoding == "utf-8" else body.decode(encoding, "surrogatepass").encode("utf-8", "surrogatepass")
 
 
-def find_line_end(data: bytes) -> bytes:
-    """Returns the byte that ends the lines of a text: LF, also after CR; CR if the text has no LF."""
-    return b"\n" if b"\n" in data else b"\r"
+def decode_lines(data: bytes, location: str) -> Iterator[Line | FailedRecord]:
+    """Yields the lines of UTF-8 that are not blank, without their ends: LF, CR LF, or CR in a text without LF.
 
-
-def split_lines(data: bytes, end: bytes) -> Iterator[bytes]:
-    """Yields the lines of a text with their ends, one at a time."""
-    start = 0
-    while start < len(data):
-        stop = data.find(end, start) + 1 or len(data)
-        yield data[start:stop]
-        start = stop
-
-
-def decode_line(line: bytes, location: str) -> Iterator[Line | FailedRecord]:
-    """Yields a line of UTF-8 without its end, or a failed record; nothing if the line is blank.
-
-    If CR divides the line, each part may be a record, so each part is a failed record.
+    A line that is not UTF-8, contains a NUL byte, or is longer than `MAX_LINE`, is a failed record. If CR divides a
+    line, each part may be a record, so each part is a failed record.
     """
-    parts = [part for part in line.split(b"\r") if part.strip()]
-    if len(parts) == 1:
-        yield _decode(parts[0].removesuffix(b"\n"), location)
-    else:
-        yield from report_mixed_ends(parts, location)
+    for number, line in enumerate(BytesIO(data if b"\n" in data else data.replace(b"\r", b"\n")), 1):
+        parts = [part for part in line.split(b"\r") if part.strip()]
+        if len(parts) == 1:
+            yield _decode(parts[0].removesuffix(b"\n"), f"{location}:{number}")
+        else:
+            yield from report_mixed_ends(parts, f"{location}:{number}")
 
 
 def report_mixed_ends(parts: Iterable[bytes], location: str) -> Iterator[FailedRecord]:

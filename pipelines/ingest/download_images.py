@@ -31,6 +31,7 @@ from pipelines.beam.work_units import Advance, read_progress, read_results, read
 from pipelines.ingest.image_database import ImageDatabase
 from schemas.errors import RecordError, UsageError
 from schemas.frozen import Frozen
+from schemas.options.prepare import PrepareFeatures
 from schemas.secrets import strip_user
 from schemas.terminal.progress import show_progress
 
@@ -81,25 +82,25 @@ def get_download_directory(images: str) -> Path:
     return path.absolute()
 
 
-def skip_failed_urls(database: ImageDatabase, images: Sequence[str], max_bytes: int) -> None:
-    """Fails the pending URLs that failed permanently in earlier runs."""
-    if database.count_pending():
-        failed = read_failed_urls(get_download_directory(images[0]), max_bytes)
+def download_images(database: ImageDatabase, options: PrepareFeatures, work: Path, max_bytes: int) -> int:
+    """Downloads the pending URLs into the first of `--images`, except those that failed permanently in earlier runs.
+
+    Returns the number of downloaded images. A dry run downloads nothing, and returns the number of pending URLs.
+    """
+
+    def insert(failed: Iterable[FailedUrl]) -> int:
         database.insert_failed_urls((one.url, one.reason, one.detail) for one in failed)
+        return database.count_pending()
 
-
-def download_images(
-    database: ImageDatabase, images: Sequence[str], work: Path, limits: DownloadLimits, beam_options: Sequence[str]
-) -> int:
-    """Downloads the pending URLs into the first directory of `images`. Returns the number of downloaded images."""
-    count = database.count_pending()
-    if not count:
-        return 0
-    worker = DownloadImages(str(get_download_directory(images[0])), limits)
-    failed = download_urls(database.list_pending(compute_host_bucket), count, worker, work, beam_options)
-    database.insert_failed_urls((one.url, one.reason, one.detail) for one in failed)
-    downloaded = database.count_pending()
-    database.find_downloads(images[0], list_files(worker.directory))
+    directory, count = get_download_directory(options.images[0]), database.count_pending()
+    if count and not options.retry_failed:
+        count = insert(read_failed_urls(directory, max_bytes))
+    if options.dry_run or not count:
+        return count
+    limits = DownloadLimits(max_bytes=max_bytes, allow_private=options.allow_private_addresses)
+    urls, worker = database.list_pending(compute_host_bucket), DownloadImages(str(directory), limits)
+    downloaded = insert(download_urls(urls, count, worker, work, options.beam_options))
+    database.find_downloads(options.images[0], list_files(worker.directory))
     return downloaded
 
 

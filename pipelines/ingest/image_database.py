@@ -86,10 +86,8 @@ class ImageDatabase(JobDatabase):
 
     def insert_captions(self, image_ids: Iterable[str]) -> None:
         """Counts one caption per image ID."""
-        self._insert(
-            "UPDATE record SET captions = coalesce(captions, 0) + 1 WHERE image_id = ?",
-            ((image_id,) for image_id in image_ids),
-        )
+        counted = "UPDATE record SET captions = coalesce(captions, 0) + 1 WHERE image_id = ?"
+        self._insert(counted, ((image_id,) for image_id in image_ids))
 
     def find_files(self, limit_images: int | None = None, limit_captions: int | None = None) -> int:
         """Finds the file of each record, and applies the limits. Returns the number of files that no record names.
@@ -269,15 +267,15 @@ class ImageDatabase(JobDatabase):
         )
 
     def _fail_missing(self) -> None:
-        self._db.create_function("describe_missing", 1, self._describe_missing)
+        def describe(file_name: str) -> str:
+            similar = self.files.find_similar(file_name)
+            return f"no such file in --images; similar: {similar}" if similar else "no such file in --images"
+
+        self._db.create_function("describe_missing", 1, describe)
         self._db.execute(
             """UPDATE record SET status = 'failed', stage = 'find', reason = 'missing',
             detail = describe_missing(file_name) WHERE location IS NULL AND status IS NULL"""
         )
-
-    def _describe_missing(self, file_name: str) -> str:
-        similar = self.files.find_similar(file_name)
-        return f"no such file in --images; similar: {similar}" if similar else "no such file in --images"
 
     def _insert_failures(self, failures: Iterable[tuple[bytes, str, str, str, bool]]) -> None:
         self._insert("INSERT OR REPLACE INTO failure VALUES (?, ?, ?, ?, ?)", failures)

@@ -35,7 +35,7 @@ _NAMED = """FROM record WHERE file_name NOT IN ('', image_id)
 class InputRecord(NamedTuple):
     """An image of a dataset, as inserted. A missing text is empty.
 
-    `image_id` is unique, `rank` decides about limits, `stated` is the split that the input states. `hashed` tells whether
+    `image_id` is unique, `rank` decides about limits, `stated` is the split that the input states. `hashed` tells if
     a hash of the ID determines the split, `reason` why the image has failed.
     """
 

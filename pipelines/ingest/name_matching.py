@@ -227,16 +227,9 @@ def _iterate_rows(files: Iterable[ListedFile], tops: set[str]) -> Iterator[tuple
         head, slash, _ = file.name.partition("/")
         if len(tops) < 2:
             tops.add(head if slash else "")
-        yield (
-            file.name,
-            file.name.rsplit("/", 1)[-1],
-            file.reference.location,
-            file.reference.member,
-            file.size,
-            file.stamp,
-            now - file.modified_ns > _DISTRUST_NS,
-            is_image_name(file.name),
-        )
+        base, (location, member) = file.name.rsplit("/", 1)[-1], (file.reference.location, file.reference.member)
+        trusted = now - file.modified_ns > _DISTRUST_NS
+        yield file.name, base, location, member, file.size, file.stamp, trusted, is_image_name(file.name)
 
 
 def _make_absolute(root: str) -> str:

@@ -6,28 +6,31 @@ finished, and two stores of the same images have the same names.
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from features.extractors.extraction import DEFAULT_BATCH_SIZE
 from features.images.decode import ImageLimits
 from features.io.file_trees import remove_tree
 from features.store.commit_log import CommitLog
 from features.store.corruption import is_intact
 from features.store.shards import check_disk_space, choose_shard_count, compute_commit_name, find_shard
-from pipelines.beam.runners import runs_locally
+from pipelines.beam.runners import parse_hints, runs_locally
 from pipelines.beam.scratch import hold_job_lock
 from pipelines.beam.work_units import delete_results, read_progress, read_results, run_units, write_unit
 from pipelines.ingest.image_database import ImageDatabase
-from pipelines.jobs.dataset_commit import write_named
 from pipelines.jobs.estimate import estimate_table, measure_speed
 from pipelines.jobs.extract_shard import EXTRACT_UNIT_SCHEMA, ExtractedUnit, ExtractShard
 from pipelines.jobs.extractor_graph import GraphFile
-from pipelines.jobs.provenance import Provenance, check_mixture, list_provenances, local_provenance
+from pipelines.jobs.provenance import check_mixture, list_provenances, local_provenance
+from pipelines.jobs.sinks import write_named
 from schemas.errors import CaptError
 from schemas.manifests import FeatureMetadata, Manifest
+from schemas.options.prepare import PrepareFeatures
 from schemas.table_config import SHORT_FINGERPRINT, FeatureTableConfig
 from schemas.terminal.progress import show_progress
 
@@ -41,8 +44,6 @@ class ExtractionJob:
         shape: Shape of one image's features, if known.
         last_commit: Number of the table's last commit when the records were classified.
         suspect: Files of the table, by path in it, whose checksums must be verified before they are used.
-        allow_mixed: Whether rows of another numerics class or toolchain are allowed in the table.
-        assume_images: Number of images for which to estimate the table; None for the images of the run.
     """
 
     database: ImageDatabase
@@ -51,15 +52,14 @@ class ExtractionJob:
     table_config: FeatureTableConfig
     graph: GraphFile | None
     shape: tuple[int, ...] | None
-    batch_size: int
     limits: ImageLimits
-    num_shards: int | None
     last_commit: int
-    beam_options: Sequence[str] = ()
-    suspect: Collection[str] = ()
-    hints: Mapping[str, str] | None = None
-    allow_mixed: bool = False
-    assume_images: int | None = None
+    suspect: Collection[str]
+    options: PrepareFeatures
+
+    @property
+    def batch_size(self) -> int:
+        return DEFAULT_BATCH_SIZE if self.options.batch_size == "auto" else self.options.batch_size
 
     def run(self) -> dict[str, Any] | None:
         """Extracts the planned images and commits them. If several runs have the same job, one of them runs it.
@@ -69,7 +69,7 @@ class ExtractionJob:
         if self.graph is None:
             return {"shards": 0, "bytes": 0}
         planned = self.database.count_planned()
-        count = self.num_shards or choose_shard_count(planned, self._measure_row(self.graph.shape))
+        count = self.options.num_shards or choose_shard_count(planned, self._measure_row(self.graph.shape))
         keys = hashlib.sha256()
         for row in self.database.list_planned():
             keys.update(row["key"])
@@ -85,7 +85,7 @@ class ExtractionJob:
             check_disk_space(self.root, row_bytes, "the extraction", hint)
             units = self._extract(self.graph, plan, commit, count)
             held = list_provenances(CommitLog(self.root).read_state().live)
-            check_mixture(str(self.root), held, [unit.provenance for unit in units], self.allow_mixed)
+            check_mixture(str(self.root), held, [unit.provenance for unit in units], self.options.allow_mixed_numerics)
             if sum(unit.images for unit in units) != planned:
                 message = f"{planned} images were planned, and the work units contain another number"
                 raise CaptError(message, location=str(plan))
@@ -124,12 +124,12 @@ class ExtractionJob:
         catalog = directory / "catalog.parquet"
         self.database.write_catalog(catalog)
         return estimate_table(
-            self.assume_images or images,
+            self.options.assume_images or images,
             row=self._measure_row(shape),
             catalog=catalog.stat().st_size / images,
             database=self.database.bytes / images,
             speed=speed,
-            num_shards=self.num_shards,
+            num_shards=self.options.num_shards,
             temporary=directory,
         )
 
@@ -143,9 +143,9 @@ class ExtractionJob:
             write_unit(plan, f"{number:05d}", rows, EXTRACT_UNIT_SCHEMA)
         root, path = str(self.root), str(graph.path)
         worker = ExtractShard(root, path, self.table_config, graph.shape, commit, count, self.batch_size, self.limits)
-        total = self.database.count_planned()
+        total, hints = self.database.count_planned(), parse_hints(self.options.resource_hint)
         with show_progress("extracting", total, "images", lambda: read_progress(plan)):
-            run_units(plan, worker, self.beam_options, "Extract", self.hints)
+            run_units(plan, worker, self.options.beam_options, "Extract", hints)
         return _read_units(plan)
 
     def _delete_results(self, plan: Path) -> None:
@@ -153,19 +153,20 @@ class ExtractionJob:
 
         If only this machine computes and mixing is not allowed, so has a unit of another numerics class or toolchain.
         """
-        keeps_all = self.allow_mixed or not any(read_results(plan)) or not runs_locally(self.beam_options)
-        here = None if keeps_all else local_provenance(self.table_config.precision).deciding
-        delete_results(plan, lambda data: self._is_final(ExtractedUnit.model_validate_json(data), here))
+        checks_provenance = not self.options.allow_mixed_numerics and runs_locally(self.options.beam_options)
+        here = local_provenance(self.table_config.precision) if checks_provenance and any(read_results(plan)) else None
 
-    def _is_final(self, unit: ExtractedUnit, here: Mapping[str, str] | None) -> bool:
-        """Returns whether a unit's failures are permanent, its files intact, and its provenance `here`, if given."""
+        def is_final(data: bytes) -> bool:
+            unit = ExtractedUnit.model_validate_json(data)
+            files = unit.shard.entries() if unit.shard else ()
+            return (
+                (here is None or unit.provenance.deciding == here.deciding)
+                and not any(not one.permanent or allows_retry(one.reason, one.detail) for one in unit.failures)
+                and all(is_intact(self.root, entry, self.suspect) for entry in files)
+            )
+
         allows_retry = self.limits.allows_retry
-        files = unit.shard.entries() if unit.shard else ()
-        return (
-            (here is None or unit.provenance.deciding == here)
-            and all(one.permanent and not allows_retry(one.reason, one.detail) for one in unit.failures)
-            and all(is_intact(self.root, entry, self.suspect) for entry in files)
-        )
+        delete_results(plan, is_final)
 
     def _commit(self, units: Sequence[ExtractedUnit]) -> None:
         """Appends one commit per provenance."""
@@ -173,17 +174,12 @@ class ExtractionJob:
         files = {}
         if self.database.count_by_status().get("failed"):
             files["failures"] = write_named(self.root, "failures", self.database.write_failures)
-        by_provenance: dict[str, tuple[Provenance, list[ExtractedUnit]]] = {}
+        by_provenance: defaultdict[str, list[ExtractedUnit]] = defaultdict(list)
         for unit in units:
-            key = json.dumps(unit.provenance.model_dump(), sort_keys=True)
-            by_provenance.setdefault(key, (unit.provenance, []))[1].append(unit)
-        for provenance, some in by_provenance.values():
-            facts = FeatureMetadata(
-                shape=self.graph.shape,
-                network=self.graph.sha256,
-                numerics=provenance.numerics,
-                toolchain=provenance.toolchain,
-            )
+            by_provenance[json.dumps(unit.provenance.model_dump(), sort_keys=True)].append(unit)
+        for some in by_provenance.values():
+            provenance = some[0].provenance.model_dump()
+            facts = FeatureMetadata(shape=self.graph.shape, network=self.graph.sha256, **provenance)
             shards = tuple(unit.shard for unit in some if unit.shard)
             if shards or files:
                 manifest = Manifest(table=self.table_config.fingerprint, shards=shards, files=files, facts=facts)

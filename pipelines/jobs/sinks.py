@@ -16,9 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from features.io.atomic_files import working_path
+from features.io.atomic_files import (
+    describe_file,
+    hash_file,
+    make_directory,
+    replace_atomically,
+    temporary_path,
+    working_path,
+)
 from features.io.locations import parse_location
 from features.store import CaptionTable, Dataset, Store, create_store, open_store
+from features.store.commit_log import CommitLog, LogState, build_superseding_manifest
 from features.store.corruption import read_recorded_corruption
 from features.store.layout import CACHE, FEATURES, NETWORKS, REPORTS, TEXT, WORK
 from features.store.leases import lease, table_name
@@ -32,8 +40,8 @@ from features.store.repair import (
 from pipelines.beam.scratch import open_scratch
 from pipelines.ingest.image_database import ImageDatabase, copy_hash_cache
 from pipelines.ingest.job_database import JobDatabase
-from pipelines.jobs.dataset_commit import commit_dataset, commit_splits, write_named
-from schemas.errors import CaptError
+from schemas.errors import CaptError, TooManyFailuresError, UsageError
+from schemas.manifests import DatasetMetadata, FileEntry, Manifest
 from schemas.table_config import SHORT_FINGERPRINT, CaptionTableConfig, FeatureTableConfig
 
 _STATUSES = ("ok", "cached", "duplicate", "failed")
@@ -121,11 +129,17 @@ class Sink:
         return estimate
 
     def commit_dataset(self, database: ImageDatabase, root: Path, dataset_type: str) -> None:
-        """Commits the dataset. Without a store, all planned images are assumed to succeed."""
+        """Commits the images of a run as the dataset in `root`, unless it contains exactly these.
+
+        A split that a concurrent run has assigned is kept. Without a store, planned images are assumed to succeed.
+        """
         database.assume_results()
 
     def commit_splits(self, database: JobDatabase, root: Path, dataset_type: str) -> None:
-        """Commits the splits of new images of the dataset."""
+        """Commits the splits of images that the dataset in `root` does not have yet. Its catalog does not change.
+
+        Nothing is committed while the dataset's earlier splits cannot be read. `prepare features` repairs them.
+        """
 
     def remove_corrupt(self, root: Path) -> None:
         """Deletes recorded corrupt files of a table that no commit references."""
@@ -189,10 +203,31 @@ class StoreSink(Sink):
         return job.run()
 
     def commit_dataset(self, database: ImageDatabase, root: Path, dataset_type: str) -> None:
-        commit_dataset(database, root, dataset_type)
+        def decide(log_state: LogState) -> Manifest:
+            database.keep_assigned(Dataset(root, log_state.live))
+            files = {"catalog": write_named(root, "catalog", database.write_catalog)}
+            if database.count_labels():
+                files["labels"] = write_named(root, "labels", database.write_labels)
+            if database.count_file_names():
+                files["names"] = write_named(root, "names", database.write_file_names)
+            if database.count_absent():
+                files["splits"] = write_named(root, "splits", database.write_splits)
+            facts = DatasetMetadata(source=dataset_type, images=database.count_by_split())
+            return build_superseding_manifest(Manifest(table=root.name, files=files, facts=facts), log_state)
+
+        CommitLog(root).update(decide)
 
     def commit_splits(self, database: JobDatabase, root: Path, dataset_type: str) -> None:
-        commit_splits(database, root, dataset_type)
+        def decide(log_state: LogState) -> Manifest | None:
+            dataset = Dataset(root, log_state.live)
+            if log_state.blocking or not database.keep_assigned(dataset) or not database.count_unassigned():
+                return None
+            known = dataset.manifest if dataset.manifests else None
+            files = {**(known.files if known else {}), "splits": write_named(root, "splits", database.write_splits)}
+            facts = known.facts if known else DatasetMetadata(source=dataset_type, images={})
+            return build_superseding_manifest(Manifest(table=root.name, files=files, facts=facts), log_state)
+
+        CommitLog(root).update(decide)
 
     def remove_corrupt(self, root: Path) -> None:
         remove_corrupt(root, read_recorded_corruption(self.store.path, root))
@@ -219,3 +254,41 @@ def open_sink(store: str, is_dry_run: bool) -> Iterator[Sink]:
 
 def _locate_hash_cache(root: Path) -> Path:
     return working_path(root / CACHE / "stat.sqlite")
+
+
+def write_named(root: Path, stem: str, write: Callable[[Path], object], directory: str = "") -> FileEntry:
+    """Writes a Parquet file to `<root>/<directory>/<digest of its content>/<stem>.parquet`."""
+    make_directory(root / directory)
+    temporary = temporary_path(root / stem)
+    try:
+        write(temporary)
+        path = root / directory / hash_file(temporary)[:SHORT_FINGERPRINT] / f"{stem}.parquet"
+        make_directory(path.parent)
+        replace_atomically(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return describe_file(path, root)
+
+
+# === Failures ===
+
+
+def parse_max_failures(text: str) -> Callable[[int], float]:
+    """Parses `--max-failures` (`5%` or a count) to a function from the number of records to the allowed failures."""
+    hint = "Write 5% or 100, for example."
+    try:
+        value = float(text.removesuffix("%"))
+    except ValueError:
+        raise UsageError(f"cannot parse {text!r}", location="--max-failures", hint=hint) from None
+    if not value >= 0:
+        raise UsageError(f"{text} is not a percentage or count", location="--max-failures", hint=hint)
+    return (lambda records: records * value / 100) if text.endswith("%") else (lambda _: value)
+
+
+def check_failures(summary: dict[str, Any], max_failures: Callable[[int], float]) -> None:
+    """Raises TooManyFailuresError, which carries the summary, if more records failed than allowed."""
+    failed, records = summary["failed"], summary["input"]
+    if failed > max_failures(records):
+        reasons = ", ".join(f"{count} {reason}" for reason, count in list(summary["reasons"].items())[:3])
+        message = f"{failed} of {records} records failed ({reasons}). The others are committed"
+        raise TooManyFailuresError(message, summary, location=summary["report"])

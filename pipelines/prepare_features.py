@@ -6,7 +6,6 @@ images → list → download → hash → plan → extract shards (Beam) → com
 import logging
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, get_args
 
 from features.extractors.factory import open_extractor
@@ -14,7 +13,7 @@ from features.images.decode import MAX_PIXELS, ImageLimits
 from features.images.resize import make_resizer
 from features.inputs import MAX_IMAGE_BYTES
 from features.runtime.numerics import detect_native_precision
-from features.store import Store
+from features.store import Dataset, Store
 from features.store.commit_log import CommitLog
 from features.store.corruption import read_recorded_corruption
 from features.store.layout import NETWORKS
@@ -32,7 +31,7 @@ from pipelines.ingest.list_inputs import list_inputs
 from pipelines.jobs.extraction_job import ExtractionJob
 from pipelines.jobs.extractor_graph import GraphFile, find_graph, find_or_freeze_graph, is_graph_intact
 from pipelines.jobs.provenance import check_launch
-from pipelines.jobs.sinks import Sink, check_failures, open_sink, parse_max_failures
+from pipelines.jobs.sinks import Sink, check_failures, locate_hash_cache, open_sink, parse_max_failures
 from schemas.choices import Precision
 from schemas.errors import CaptError, UsageError
 from schemas.options.prepare import PrepareFeatures
@@ -75,20 +74,6 @@ class SourceDataset:
     stated: Splitter | None
 
 
-@dataclass(frozen=True)
-class _Preparation:
-    """The inputs that the steps of a run share."""
-
-    options: PrepareFeatures
-    source: SourceDataset
-    sink: Sink
-    database: ImageDatabase
-    repair: FeatureTableRepair
-    dataset: Path
-
-    limits: ImageLimits
-
-
 def prepare_images(options: PrepareFeatures, source: SourceDataset) -> dict[str, Any]:
     """Does what `prepare_features` does for an open dataset. Ignores the options of dataset type and splits."""
     _check(options)
@@ -98,19 +83,17 @@ def prepare_images(options: PrepareFeatures, source: SourceDataset) -> dict[str,
         table_config = build_table_config(options, sink.store)
         table = sink.table_root(table_config)
         dataset = sink.store.dataset_root(options.dataset_name or source.dataset_type)
-        create = partial(ImageDatabase, hash_cache=sink.hash_cache)
+        create = partial(ImageDatabase, hash_cache=locate_hash_cache(sink.root))
         with sink.hold(table, dataset), sink.open_database(create) as database:
             with sink.repair(table_config) as repair:
-                run = _Preparation(options, source, sink, database, repair, dataset, limits)
-                unannotated = _list(run)
+                unannotated = _list(options, source, database, sink.open_dataset(dataset))
                 downloads = None
                 if database.identities.has_urls():
                     downloads = download_images(database, options, sink.work, limits.bytes)
                 hash_images(database, sink.work, options.rehash, options.beam_options, limits.bytes)
-                job = _plan(run)
-                # None: another run has committed to the table meanwhile.
-                while (extracted := sink.run_and_commit(job)) is None:
-                    job = _plan(run)
+                extracted = None
+                while extracted is None:  # None: another run has committed to the table meanwhile.
+                    extracted = sink.run_and_commit(_plan(options, sink, database, repair, limits))
             sink.commit_dataset(database, dataset, source.dataset_type)
             sink.remove_corrupt(dataset)
             summary = {
@@ -118,7 +101,7 @@ def prepare_images(options: PrepareFeatures, source: SourceDataset) -> dict[str,
                 **extracted,
                 **({} if downloads is None else {"downloads": downloads}),
                 "unannotated": unannotated,
-                "replaced": _count_replaced(run),
+                "replaced": _count_replaced(database, dataset.name),
                 "fingerprint": table_config.fingerprint,
                 "precision": table_config.precision,
                 **({} if options.dry_run else repair.unrepaired),
@@ -145,9 +128,8 @@ def _check(options: PrepareFeatures) -> None:
 def build_table_config(options: PrepareFeatures, store: Store) -> FeatureTableConfig:
     """Returns the config of the table that the options describe. `--precision auto` depends on the store's tables."""
     choice = open_extractor(options).resolve_config()
-    resizer = make_resizer(
-        choice.height, choice.width, options.resize_method, options.resize_mode, options.shortest_edge
-    )
+    how = (options.resize_method, options.resize_mode, options.shortest_edge)
+    resizer = make_resizer(choice.height, choice.width, *how)
     table_config = FeatureTableConfig(
         extractor=choice.extractor,
         weights=choice.weights,
@@ -176,65 +158,63 @@ def build_table_config(options: PrepareFeatures, store: Store) -> FeatureTableCo
 # === Steps ===
 
 
-def _list(run: _Preparation) -> int:
+def _list(options: PrepareFeatures, source: SourceDataset, database: ImageDatabase, dataset: Dataset) -> int:
     """Inserts every selected image with its file and split. Returns the number of unannotated image files."""
-    options, dataset = run.options, run.sink.open_dataset(run.dataset)
-    splitter = run.source.later if dataset.manifests else run.source.splitter
-    unannotated = list_inputs(run.database, run.source.reader, options, splitter, run.source.stated)
-    if not run.database.count_by_status():
+    splitter = source.later if dataset.manifests else source.splitter
+    unannotated = list_inputs(database, source.reader, options, splitter, source.stated)
+    if not database.count_by_status():
         location = ", ".join(options.annotations or options.images)
         hint = "Check --annotations, --images and the limits."
         raise CaptError("there are no images", location=location, hint=hint)
-    run.database.keep_assigned(dataset)
+    database.keep_assigned(dataset)
     return unannotated
 
 
-def _plan(run: _Preparation) -> ExtractionJob:
+def _plan(
+    options: PrepareFeatures, sink: Sink, database: ImageDatabase, repair: FeatureTableRepair, limits: ImageLimits
+) -> ExtractionJob:
     """Sets the status of every record, and returns the job that extracts the missing images."""
-    options, database, repair = run.options, run.database, run.repair
     last_commit = CommitLog(repair.root).last()
     table = repair.open_intact()
     failures = table.failures() if table and not options.retry_failed else {}
-    permanent = {key: failure for key, failure in failures.items() if not run.limits.allows_retry(*failure[1:])}
+    permanent = {key: failure for key, failure in failures.items() if not limits.allows_retry(*failure[1:])}
     blocks = table.key_blocks() if table else ()
     database.classify((key.tobytes() for keys in blocks for key in keys), permanent)
     is_missing = bool(database.count_planned() + database.count_pending())
     if is_missing:
         check_launch(table, repair.table_config.precision, options.beam_options, options.allow_mixed_numerics)
-    graph = _open_graph(run, is_missing)
+    graph = _open_graph(options, sink, repair, is_missing)
     return ExtractionJob(
         database=database,
         root=repair.root,
-        work=run.sink.work,
+        work=sink.work,
         table_config=repair.table_config,
         graph=graph if is_missing else None,
         shape=table.shape if table else graph.shape if graph else None,
-        limits=run.limits,
+        limits=limits,
         last_commit=last_commit,
         suspect=repair.suspect,
         options=options,
     )
 
 
-def _open_graph(run: _Preparation, is_needed: bool) -> GraphFile | None:
+def _open_graph(options: PrepareFeatures, sink: Sink, repair: FeatureTableRepair, is_needed: bool) -> GraphFile | None:
     """Returns the extractor graph if it is needed, and repairs it. A dry run builds a missing one in its workspace."""
-    sink, root = run.sink, run.repair.root
-    stored = sink.store.path / NETWORKS
-    if run.options.dry_run:
+    root, stored = repair.root, sink.store.path / NETWORKS
+    if options.dry_run:
         known = find_graph(root, stored) if is_needed else None
         if known or not is_needed:
             return known
     elif not is_needed and is_graph_intact(root, stored, read_recorded_corruption(sink.store.path, stored)):
         return None
-    table_config = run.repair.table_config
-    root = Store(sink.root).feature_table_root(table_config)
-    return find_or_freeze_graph(root, sink.graphs, table_config, open_extractor(run.options))
+    root = Store(sink.root).feature_table_root(repair.table_config)
+    return find_or_freeze_graph(root, sink.root / NETWORKS, repair.table_config, open_extractor(options))
 
 
-def _count_replaced(run: _Preparation) -> int:
-    replaced = run.database.count_replaced()
+def _count_replaced(database: ImageDatabase, dataset: str) -> int:
+    replaced = database.count_replaced()
     if replaced:
         message = "the content of %d images differs from the dataset's last commit."
         hint = "If the captions have changed, too, prepare them again."
-        _log.warning(f"%s: {message} {hint}", run.dataset.name, replaced)
+        _log.warning(f"%s: {message} {hint}", dataset, replaced)
     return replaced

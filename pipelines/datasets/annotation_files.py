@@ -3,13 +3,14 @@
 import json
 import math
 import re
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path, PurePosixPath
+from reprlib import repr as abbreviate
 from typing import Any, ClassVar, TypeVar
 
 from features.inputs import FileReference, is_collection, list_files
@@ -17,7 +18,7 @@ from features.inputs.archives import find_unpack_command, gunzip_within
 from features.io.uris import is_uri
 from pipelines.datasets.base import CaptionEntry, DatasetReader, FailedRecord, ImageEntry, build_failed_image
 from pipelines.datasets.lines import Line, convert_to_utf8, decode_lines
-from pipelines.datasets.record_fields import DuplicateKey, abbreviate, read_record, reject_duplicate_keys
+from pipelines.datasets.record_fields import DuplicateKey, read_record, reject_duplicate_keys
 from schemas.errors import CaptError, RecordError, UsageError
 
 MAX_BYTES = 2 << 30
@@ -128,7 +129,7 @@ class AnnotationFile:
             yield other
 
 
-class AnnotationReader(DatasetReader):
+class AnnotationReader(DatasetReader, ABC):
     """Reads a format that consists of annotation files. A subclass reads the images and the captions of one file.
 
     Attributes:

@@ -58,32 +58,26 @@ class ListedImage(NamedTuple):
     root: str = ""
 
 
-class DatasetReader(ABC):
+class DatasetReader:
     """Reads one published format. `max_failures` is the default of `--max-failures` for it."""
 
     max_failures: ClassVar[str] = "5%"
 
-    @abstractmethod
     def read_images(self) -> Iterator[ImageEntry]:
         """Yields the images that the annotations name."""
+        return iter(())
 
-    @abstractmethod
     def read_captions(self) -> Iterator[CaptionEntry | FailedRecord]:
         """Yields the captions in file order, and a `FailedRecord` for each that cannot be read."""
+        return iter(())
 
 
-class ListingReader(DatasetReader):
+class ListingReader(DatasetReader, ABC):
     """Reads a format in which the image files define the dataset."""
 
     @abstractmethod
     def read_listed_images(self, files: Iterable[ListedImage]) -> Iterator[ImageEntry]:
         """Yields the dataset's images, given all image files in `--images` in alphabetical order."""
-
-    def read_images(self) -> Iterator[ImageEntry]:
-        return iter(())
-
-    def read_captions(self) -> Iterator[CaptionEntry | FailedRecord]:
-        return iter(())
 
 
 def build_failed_image(record: FailedRecord) -> ImageEntry:

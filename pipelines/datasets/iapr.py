@@ -9,6 +9,7 @@ of XML are decoded. An image's ID is its path in `<IMAGE>`. The dataset has no s
 import re
 from collections.abc import Iterator
 from functools import partial
+from xml.sax.saxutils import unescape
 
 from pipelines.datasets.annotation_files import AnnotationFile, AnnotationReader
 from pipelines.datasets.base import CaptionEntry, FailedRecord, ImageEntry
@@ -17,8 +18,7 @@ from pipelines.datasets.record_fields import read_record
 
 _MAX_BYTES = 16 << 20
 _COMPLETE = re.compile(r"(^|/)annotations_complete_eng/")
-_ENTITIES = {"&lt;": "<", "&gt;": ">", "&quot;": '"', "&apos;": "'", "&amp;": "&"}
-_ENTITY = re.compile("|".join(_ENTITIES))
+_QUOTES = {"&quot;": '"', "&apos;": "'"}
 
 
 class IaprReader(AnnotationReader):
@@ -73,4 +73,4 @@ def _find_field(text: str, tag: str) -> str | None:
 
 
 def _decode_entities(content: str | None) -> str:
-    return _ENTITY.sub(lambda match: _ENTITIES[match[0]], content or "").strip()
+    return unescape(content or "", _QUOTES).strip()

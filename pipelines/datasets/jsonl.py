@@ -8,13 +8,13 @@ import json
 import re
 from collections.abc import Iterator
 from functools import partial
+from reprlib import repr as abbreviate
 from typing import Any, NamedTuple
 
 from pipelines.datasets.annotation_files import AnnotationFile, AnnotationReader
 from pipelines.datasets.base import CaptionEntry, FailedRecord, ImageEntry
 from pipelines.datasets.lines import Line
 from pipelines.datasets.record_fields import (
-    abbreviate,
     read_caption,
     read_identifier,
     read_name,

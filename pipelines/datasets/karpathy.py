@@ -57,11 +57,8 @@ def _read_image(image: Any) -> ImageEntry:
     file_name = read_name(image, "filename")
     folder = read_name(image, "filepath") if image.get("filepath") else ""
     split = read_value(image, "split")
-    return ImageEntry(
-        _read_image_id(image),
-        f"{folder}/{file_name}" if folder else file_name,
-        "train" if split == "restval" else read_split_field(split),
-    )
+    path = f"{folder}/{file_name}" if folder else file_name
+    return ImageEntry(_read_image_id(image), path, "train" if split == "restval" else read_split_field(split))
 
 
 def _read_image_id(image: Any) -> str:
@@ -76,13 +73,10 @@ def _read_sentences(image: Any) -> list[Any]:
 
 
 def _read_caption(image: Any, sentence: Any) -> CaptionEntry:
-    return CaptionEntry(_read_image_id(image), read_identifier(sentence, "sentid"), _read_text(sentence))
-
-
-def _read_text(sentence: dict[str, Any]) -> str:
+    image_id, caption_id = _read_image_id(image), read_identifier(sentence, "sentid")
     if "raw" in sentence:
-        return read_caption(sentence["raw"])
+        return CaptionEntry(image_id, caption_id, read_caption(sentence["raw"]))
     tokens = read_value(sentence, "tokens")
     if not isinstance(tokens, list):
         raise RecordError("parse", "caption is not text", "'tokens' is not a list")
-    return " ".join(map(read_caption, tokens))
+    return CaptionEntry(image_id, caption_id, " ".join(map(read_caption, tokens)))

@@ -5,10 +5,10 @@ Every `read_*` function raises `RecordError` on a wrong field, and `read_record`
 
 import math
 import re
-import reprlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from reprlib import repr as abbreviate
 from typing import Any, TypeVar
 
 from pipelines.datasets.base import FailedRecord
@@ -100,11 +100,6 @@ def _check_text(text: str, key: str) -> str:
     if len(text) > MAX_TEXT:
         raise RecordError("parse", "too long", f"{key}: {len(text):,} characters, the limit is {MAX_TEXT:,}")
     return text
-
-
-def abbreviate(found: Any) -> str:
-    """Describes a value of any size in a few characters, for a message."""
-    return reprlib.repr(found)
 
 
 def escape_surrogates(value: Any) -> str:

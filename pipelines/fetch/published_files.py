@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
-_COCO = "http://images.cocodataset.org"
 _FLICKR8K = "https://github.com/jbrownlee/Datasets/releases/download/Flickr8k"
 _CONCEPTUAL = "https://storage.googleapis.com/gcc-data"
 
@@ -24,7 +23,6 @@ class PublishedFile:
     """
 
     url: str
-    contents: str
     checksum: str
     bytes: int | None = None
     extra: bool = False
@@ -43,81 +41,48 @@ class Publication:
     commands: tuple[str, ...]
 
 
+# Karpathy's splits of COCO 2014, Flickr8k and Flickr30k.
 _KARPATHY = PublishedFile(
     "https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip",
-    "Karpathy's splits of COCO 2014, Flickr8k and Flickr30k",
     "sha256:4cfd70132527b80933105e5829dc9034eaab9573482e2e680abbab6130244817",
     36_745_453,
     extra=True,
 )
 
 
-def _coco(year: int, files: tuple[PublishedFile, ...]) -> Publication:
+def _coco(year: int, *checksums: tuple[str, int], extra: tuple[PublishedFile, ...] = ()) -> Publication:
+    """Describes COCO with the SHA-256 and length of its annotations, val and train images, in this order."""
+    names = (f"annotations/annotations_trainval{year}.zip", f"zips/val{year}.zip", f"zips/train{year}.zip")
+    files = (
+        PublishedFile(f"http://images.cocodataset.org/{name}", f"sha256:{digest}", size)
+        for name, (digest, size) in zip(names, checksums, strict=True)
+    )
     annotations = f"--annotations {{dir}}/annotations_trainval{year}.zip"
     images = f"--images {{dir}}/train{year}.zip --images {{dir}}/val{year}.zip"
     kind = f"--store STORE --dataset-type coco --dataset-name coco{year}"
-    return Publication(
-        files, (f"capt prepare features {kind} {images} {annotations}", f"capt prepare captions {kind} {annotations}")
-    )
+    features = f"capt prepare features {kind} {images} {annotations}"
+    return Publication((*files, *extra), (features, f"capt prepare captions {kind} {annotations}"))
 
 
 PUBLISHED: Mapping[str, Publication] = {
     "coco2014": _coco(
         2014,
-        (
-            PublishedFile(
-                f"{_COCO}/annotations/annotations_trainval2014.zip",
-                "captions (and boxes, keypoints) of train2014 and val2014",
-                "sha256:031296bbc80c45a1d1f76bf9a90ead27e94e99ec629208449507a4917a3bf009",
-                252_872_794,
-            ),
-            PublishedFile(
-                f"{_COCO}/zips/val2014.zip",
-                "40,504 images",
-                "sha256:fe9be816052049c34717e077d9e34aa60814a55679f804cd043e3cbee3b9fde0",
-                6_645_013_297,
-            ),
-            PublishedFile(
-                f"{_COCO}/zips/train2014.zip",
-                "82,783 images",
-                "sha256:ede4087e640bddba550e090eae701092534b554b42b05ac33f0300b984b31775",
-                13_510_573_713,
-            ),
-            _KARPATHY,
-        ),
+        ("031296bbc80c45a1d1f76bf9a90ead27e94e99ec629208449507a4917a3bf009", 252_872_794),
+        ("fe9be816052049c34717e077d9e34aa60814a55679f804cd043e3cbee3b9fde0", 6_645_013_297),
+        ("ede4087e640bddba550e090eae701092534b554b42b05ac33f0300b984b31775", 13_510_573_713),
+        extra=(_KARPATHY,),
     ),
     "coco2017": _coco(
         2017,
-        (
-            PublishedFile(
-                f"{_COCO}/annotations/annotations_trainval2017.zip",
-                "captions (and boxes, keypoints) of train2017 and val2017",
-                "sha256:113a836d90195ee1f884e704da6304dfaaecff1f023f49b6ca93c4aaae470268",
-                252_907_541,
-            ),
-            PublishedFile(
-                f"{_COCO}/zips/val2017.zip",
-                "5,000 images",
-                "sha256:4f7e2ccb2866ec5041993c9cf2a952bbed69647b115d0f74da7ce8f4bef82f05",
-                815_585_330,
-            ),
-            PublishedFile(
-                f"{_COCO}/zips/train2017.zip",
-                "118,287 images",
-                "sha256:69a8bb58ea5f8f99d24875f21416de2e9ded3178e903f1f7603e283b9e06d929",
-                19_336_861_798,
-            ),
-        ),
+        ("113a836d90195ee1f884e704da6304dfaaecff1f023f49b6ca93c4aaae470268", 252_907_541),
+        ("4f7e2ccb2866ec5041993c9cf2a952bbed69647b115d0f74da7ce8f4bef82f05", 815_585_330),
+        ("69a8bb58ea5f8f99d24875f21416de2e9ded3178e903f1f7603e283b9e06d929", 19_336_861_798),
     ),
     # The authors' site no longer exists. Most tutorials and libraries use this copy of the two archives.
     "flickr8k": Publication(
         (
-            PublishedFile(
-                f"{_FLICKR8K}/Flickr8k_text.zip", "captions and split lists", "md5:bf6c1abcb8e4a833b7f922104de18627"
-            ),
-            PublishedFile(
-                f"{_FLICKR8K}/Flickr8k_Dataset.zip", "8,091 images, 1.1 GB", "md5:f18a1e2920de5bd84dae7cf08ec78978"
-            ),
+            PublishedFile(f"{_FLICKR8K}/Flickr8k_text.zip", "md5:bf6c1abcb8e4a833b7f922104de18627"),
+            PublishedFile(f"{_FLICKR8K}/Flickr8k_Dataset.zip", "md5:f18a1e2920de5bd84dae7cf08ec78978"),
             _KARPATHY,
         ),
         (
@@ -132,13 +97,11 @@ PUBLISHED: Mapping[str, Publication] = {
         (
             PublishedFile(
                 f"{_CONCEPTUAL}/Validation/GCC-1.1.0-Validation.tsv",
-                "15,840 captions with the URLs of their images",
                 "sha256:528a0c939ec2ad8d1740bd3f459a51e9fe67643050e29f68fabb6da3f8ac985d",
                 2_603_670,
             ),
             PublishedFile(
                 f"{_CONCEPTUAL}/Train/GCC-training.tsv",
-                "3,318,333 captions with the URLs of their images",
                 "sha256:eab84e5ebc713a41a6b1f6ae6fa3d6617821a13b03fe24e16004cc4aac189635",
                 564_607_502,
             ),

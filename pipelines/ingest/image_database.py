@@ -63,10 +63,7 @@ class ImageDatabase(JobDatabase):
 
     def insert_records(self, records: Iterable[InputRecord]) -> None:
         """Inserts images, each with an ID of its own. An image for which two splits are stated has failed."""
-        rows = (
-            (*record[:-2], *(("failed", "parse", *record[-2:]) if record.reason else (None, None, None, None)))
-            for record in records
-        )
+        failures = ((one, ("failed", "parse", *one[-2:]) if one.reason else (None,) * 4) for one in records)
         self._insert(
             f"""INSERT INTO record (image_id, file_name, split, rank, root, url, label, stated, hashed, status, stage,
                 reason, detail) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
@@ -80,7 +77,7 @@ class ImageDatabase(JobDatabase):
                 hashed = 0,
                 stated = iif(record.stated = '', excluded.stated, record.stated)
             WHERE excluded.stated != '' AND excluded.stated != record.stated""",
-            rows,
+            ((*one[:-2], *failure) for one, failure in failures),
         )
         self._insert("INSERT INTO repeated_record VALUES (?, ?)", self.identities.list_repeated())
 
@@ -148,11 +145,8 @@ class ImageDatabase(JobDatabase):
         """Inserts [image ID, content hash or None, stage, reason, detail] per image, and updates the hash cache."""
         rows = [(bytes.fromhex(key) if key else None, *failure, i) for i, key, *failure in hashed if i]
         with self.transaction():
-            self._insert(
-                "UPDATE record SET key = ?1, stage = ?2, reason = ?3, detail = ?4,"
-                " status = iif(?2 IS NULL, NULL, 'failed') WHERE image_id = ?5",
-                rows,
-            )
+            status = "status = iif(?2 IS NULL, NULL, 'failed')"
+            self._insert(f"UPDATE record SET key=?1, stage=?2, reason=?3, detail=?4, {status} WHERE image_id=?5", rows)
             self._insert(
                 """INSERT OR REPLACE INTO cache.seen SELECT location, member, size, stamp, key FROM record
                 WHERE image_id = ? AND trusted AND key IS NOT NULL""",
@@ -173,8 +167,7 @@ class ImageDatabase(JobDatabase):
         )
         self._insert("INSERT OR IGNORE INTO stored VALUES (?)", ((key,) for key in stored))
         self._db.execute("UPDATE record SET status = 'cached' WHERE status IS NULL AND key IN (SELECT key FROM stored)")
-        self._insert_failures((key, *failure, True) for key, failure in failures.items())
-        self._fail_known("status IS NULL")
+        self._insert_failures(((key, *failure, True) for key, failure in failures.items()), "status IS NULL")
         self._db.executescript(
             """CREATE TEMP TABLE first AS
                 SELECT min(image_id) AS image_id FROM record WHERE status IS NULL GROUP BY key ORDER BY 1;
@@ -197,8 +190,7 @@ class ImageDatabase(JobDatabase):
 
         Removes changed files from the hash cache.
         """
-        self._insert_failures(failures)
-        self._fail_known("status IN ('planned', 'duplicate')")
+        self._insert_failures(failures, "status IN ('planned', 'duplicate')")
         self._db.execute("UPDATE record SET status = 'ok' WHERE status = 'planned'")
         self._db.execute(
             """DELETE FROM cache.seen WHERE (location, member) IN
@@ -220,23 +212,20 @@ class ImageDatabase(JobDatabase):
         return self._count("SELECT count(*) FROM record JOIN assigned a USING (image_id) WHERE a.key != record.key")
 
     def count_labels(self) -> int:
-        """Returns the number of usable images with a label."""
         return self._count(f"SELECT count(*) FROM record WHERE {_LABELLED}")
 
     def write_catalog(self, path: Path) -> None:
-        """Writes the dataset catalog as Parquet, by image ID."""
         query = "SELECT image_id, key, split, location, member, size FROM record WHERE status != 'failed' ORDER BY 1"
         self._write(path, CATALOG, query)
 
     def write_labels(self, path: Path) -> None:
-        """Writes the labels of the images as Parquet, by image ID."""
         self._write(path, LABELS, f"SELECT image_id, label FROM record WHERE {_LABELLED} ORDER BY image_id")
 
-    def write_failures(self, path: Path) -> int:
-        """Writes the permanent failures of this run as Parquet. Returns their number."""
+    def write_failures(self, path: Path) -> None:
+        """Writes the permanent failures of this run as Parquet, by content hash."""
         query = """SELECT key, stage, reason, detail FROM failure WHERE permanent AND key IN
             (SELECT key FROM record WHERE status = 'failed') ORDER BY key"""
-        return self._write(path, FAILURES, query)
+        self._write(path, FAILURES, query)
 
     def _attach(self, hash_cache: Path) -> bool:
         """Opens the hash cache. Returns False if it is corrupt."""
@@ -277,10 +266,9 @@ class ImageDatabase(JobDatabase):
             detail = describe_missing(file_name) WHERE location IS NULL AND status IS NULL"""
         )
 
-    def _insert_failures(self, failures: Iterable[tuple[bytes, str, str, str, bool]]) -> None:
+    def _insert_failures(self, failures: Iterable[tuple[bytes, str, str, str, bool]], condition: str) -> None:
+        """Inserts failures, and fails the records that meet an SQL condition and have a known failure."""
         self._insert("INSERT OR REPLACE INTO failure VALUES (?, ?, ?, ?, ?)", failures)
-
-    def _fail_known(self, condition: str) -> None:
         self._db.execute(
             f"""UPDATE record SET status = 'failed', stage = f.stage, reason = f.reason, detail = f.detail
             FROM failure f WHERE f.key = record.key AND {condition}"""

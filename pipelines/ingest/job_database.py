@@ -4,7 +4,6 @@ import contextlib
 import logging
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -92,18 +91,12 @@ class JobDatabase:
     def limit(self, images: int | None, captions: int | None) -> None:
         """Keeps the images of smallest rank: at most `images` images, with at most `captions` captions in total."""
         if images is not None:
-            self._db.execute(
-                """DELETE FROM record WHERE image_id NOT IN
-                (SELECT image_id FROM record ORDER BY rank, image_id LIMIT ?)""",
-                (images,),
-            )
+            kept = "SELECT image_id FROM record ORDER BY rank, image_id LIMIT ?"
+            self._db.execute(f"DELETE FROM record WHERE image_id NOT IN ({kept})", (images,))
         if captions is not None:
-            self._db.execute(
-                """DELETE FROM record WHERE image_id IN (SELECT image_id FROM
-                (SELECT image_id, sum(coalesce(captions, 0)) OVER (ORDER BY rank, image_id) AS total FROM record)
-                WHERE total > ?)""",
-                (captions,),
-            )
+            sums = "SELECT image_id, sum(coalesce(captions, 0)) OVER (ORDER BY rank, image_id) AS total FROM record"
+            beyond = f"SELECT image_id FROM ({sums}) WHERE total > ?"
+            self._db.execute(f"DELETE FROM record WHERE image_id IN ({beyond})", (captions,))
 
     # === Splits ===
 
@@ -138,12 +131,9 @@ class JobDatabase:
 
     def count_split_origins(self) -> dict[str, int]:
         """Returns the numbers of images with a new `hashed` split, and with a `kept` one that the input contradicts."""
-        kept = """SELECT count(*) FROM record JOIN assigned a USING (image_id)
-            WHERE stated != '' AND stated != a.split"""
-        return {
-            "hashed": self._count(f"SELECT count(*) FROM record WHERE hashed AND {_NEW}"),
-            "kept": self._count(kept),
-        }
+        hashed = self._count(f"SELECT count(*) FROM record WHERE hashed AND {_NEW}")
+        kept = "record JOIN assigned a USING (image_id) WHERE stated != '' AND stated != a.split"
+        return {"hashed": hashed, "kept": self._count(f"SELECT count(*) FROM {kept}")}
 
     def count_absent(self) -> int:
         """Returns the number of images that have a split and are not in the catalog of the next commit."""
@@ -190,9 +180,9 @@ class JobDatabase:
         """Returns the number of images whose ID does not contain their file name."""
         return self._count(f"SELECT count(*) {_NAMED}")
 
-    def write_file_names(self, path: Path) -> int:
-        """Writes the file names of these images as Parquet, by image ID. Returns their number."""
-        return self._write(path, FILE_NAMES, f"SELECT image_id, file_name {_NAMED} ORDER BY image_id")
+    def write_file_names(self, path: Path) -> None:
+        """Writes the file names of these images as Parquet, by image ID."""
+        self._write(path, FILE_NAMES, f"SELECT image_id, file_name {_NAMED} ORDER BY image_id")
 
     # === For subclasses ===
 
@@ -204,14 +194,11 @@ class JobDatabase:
         (value,) = self._db.execute(query).fetchone()
         return int(value)
 
-    def _write(self, path: Path, table: Table, query: str) -> int:
-        schema, total = table.arrow_schema(), 0
-        rows = self._db.execute(query)
+    def _write(self, path: Path, table: Table, query: str) -> None:
+        schema, rows = table.arrow_schema(), self._db.execute(query)
         with pq.ParquetWriter(path, schema) as writer:
-            while some := list(islice(rows, _BATCH)):
+            while some := rows.fetchmany(_BATCH):
                 writer.write_batch(build_batch(some, schema))
-                total += len(some)
-        return total
 
     def _measure(self) -> int:
         return self._count("PRAGMA page_count") * self._count("PRAGMA page_size")

@@ -6,6 +6,7 @@ manifest of the same number of shards, at most `_MEASURED_SHARDS`.
 
 import math
 import time
+from collections import deque
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
@@ -43,14 +44,9 @@ def measure_speed(
     some = list(islice(references, _TIMED_IMAGES))
     model = load_frozen_graph(ensure_local(graph.path, graph.sha256), table_config.precision)
     core = ExtractionCore(table_config, model, batch_size=batch_size, max_pixels=limits.pixels)
-
-    def extract(rows: list[dict[str, Any]]) -> None:
-        for _ in core.run(open_images(rows, limits.bytes)):
-            pass
-
-    extract(some[:_WARM_UP_IMAGES])
+    deque(core.run(open_images(some[:_WARM_UP_IMAGES], limits.bytes)), maxlen=0)
     started = time.perf_counter()
-    extract(some)
+    deque(core.run(open_images(some, limits.bytes)), maxlen=0)
     return len(some) / (time.perf_counter() - started)
 
 

@@ -28,7 +28,7 @@ from features.io.locations import parse_location
 from features.store import CaptionTable, Dataset, Store, create_store, open_store
 from features.store.commit_log import CommitLog, LogState, build_superseding_manifest
 from features.store.corruption import read_recorded_corruption
-from features.store.layout import CACHE, FEATURES, NETWORKS, REPORTS, TEXT, WORK
+from features.store.layout import CACHE, FEATURES, REPORTS, TEXT, WORK
 from features.store.leases import lease, table_name
 from features.store.repair import (
     FeatureTableRepair,
@@ -80,16 +80,6 @@ class Sink:
     def work(self) -> Path:
         """Work plans and job databases."""
         return self.root / WORK
-
-    @property
-    def graphs(self) -> Path:
-        """Frozen extractor graphs by digest."""
-        return self.root / NETWORKS
-
-    @property
-    def hash_cache(self) -> Path:
-        """Content hashes by file time."""
-        return _locate_hash_cache(self.root)
 
     @contextlib.contextmanager
     def open_database(self, create: Callable[[Path], _Database]) -> Iterator[_Database]:
@@ -247,12 +237,13 @@ def open_sink(store: str, is_dry_run: bool) -> Iterator[Sink]:
     root = parse_location(store)
     with tempfile.TemporaryDirectory(prefix="capt-dry-run-") as directory:
         here = Path(directory)
-        _locate_hash_cache(here).parent.mkdir(parents=True)
-        copy_hash_cache(_locate_hash_cache(root), _locate_hash_cache(here))
+        locate_hash_cache(here).parent.mkdir(parents=True)
+        copy_hash_cache(locate_hash_cache(root), locate_hash_cache(here))
         yield Sink(open_store(root) if root.exists() else create_store(here / "store"), here)
 
 
-def _locate_hash_cache(root: Path) -> Path:
+def locate_hash_cache(root: Path) -> Path:
+    """Returns the file of content hashes by file time below the root of a sink."""
     return working_path(root / CACHE / "stat.sqlite")
 
 

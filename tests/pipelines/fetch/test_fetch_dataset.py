@@ -149,9 +149,9 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """A small publication, short waits, and no proxy."""
     publish(
         monkeypatch,
-        PublishedFile("http://published.invalid/a/small.tsv", "captions", sha256(SMALL), len(SMALL)),
-        PublishedFile("http://published.invalid/b/big.zip", "images", f"md5:{hashlib.md5(BIG).hexdigest()}"),
-        PublishedFile("http://published.invalid/b/extra.zip", "more", sha256(b"more"), 4, extra=True),
+        PublishedFile("http://published.invalid/a/small.tsv", sha256(SMALL), len(SMALL)),
+        PublishedFile("http://published.invalid/b/big.zip", f"md5:{hashlib.md5(BIG).hexdigest()}"),
+        PublishedFile("http://published.invalid/b/extra.zip", sha256(b"more"), 4, extra=True),
     )
     monkeypatch.setattr(file_download, "WAITS", (0.01, 0.01, 0.01))
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
@@ -275,7 +275,7 @@ def test_the_download_of_a_killed_process_resumes(site: Site, tmp_path: Path) ->
     site.midway = lambda: (stopped.set(), ended.wait(20))
     program = (
         "import sys, capt; from pipelines.fetch.published_files import *; "
-        f"file = PublishedFile('http://published.invalid/big.zip', '', {sha256(BIG)!r}); "
+        f"file = PublishedFile('http://published.invalid/big.zip', {sha256(BIG)!r}); "
         "PUBLISHED['tiny'] = Publication((file,), ()); "
         "capt.fetch('tiny', sys.argv[1], mirror_url=sys.argv[2])"
     )

@@ -84,7 +84,6 @@ def _prepare(options: PrepareCaptions, reader: DatasetReader, sink: Sink) -> dic
 
 
 def _list(database: CaptionDatabase, options: PrepareCaptions, reader: DatasetReader, dataset: Dataset) -> None:
-    """Inserts the selected captions, with the splits of their images."""
     with database.transaction():
         database.identities.insert(reader.read_images())
     with database.transaction():

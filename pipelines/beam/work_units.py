@@ -41,7 +41,6 @@ def write_unit(plan: Path, name: str, rows: Iterable[Mapping[str, Any]], schema:
 
 
 def write_batches(plan: Path, name: str, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> None:
-    """Writes the references of one unit, given as record batches, as Parquet."""
     with atomic_write(plan / "units" / f"{name}.parquet") as temporary, pq.ParquetWriter(temporary, schema) as writer:
         for batch in batches:
             writer.write_batch(batch)

@@ -164,7 +164,6 @@ class AnnotationReader(DatasetReader, ABC):
         return found
 
     def list_documents(self) -> Iterator[AnnotationFile]:
-        """Yields the annotation files."""
         for path in self.annotations:
             found = list_annotation_files([path], self.pattern, self.pattern_text)
             yield from self.choose_documents(path, list(found))

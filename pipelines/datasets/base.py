@@ -26,15 +26,12 @@ class FailedRecord:
 
 
 class ImageEntry(NamedTuple):
-    """An image of a dataset.
+    """An image of a dataset. A URL's `file_name` is `features.inputs.downloads.build_download_name` of the URL.
 
-    Args:
-        image_id: ID. It identifies one image per annotation file.
-        file_name: Name of its file; with a URL, `features.inputs.downloads.build_download_name` of the URL.
+    Attributes:
+        image_id: ID. It identifies one image per annotation file, `document`.
         split: Published split; None if the dataset has no splits.
         label: Text in the image, if known (CAPTCHA).
-        failure: The failure of an unusable image; None if the image is usable.
-        document: Annotation file that lists the image.
         location: Position of the entry, in formats that list each image once: a repeated entry is a duplicate. Empty in
             formats that name an image with each of its captions.
         root: Label of its `--images` root, as in `ListedImage`; empty if an annotation names the file.

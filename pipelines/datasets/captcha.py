@@ -45,11 +45,6 @@ class _Labels:
             self.failures[number] = line.fail(*_explain(line.text))
         return None
 
-    @property
-    def numbers(self) -> set[int]:
-        """Numbers of the images that have a line."""
-        return self.texts.keys() | self.failures.keys()
-
 
 class CaptchaReader(ListingReader):
     """Reads a set of CAPTCHAs.
@@ -75,9 +70,10 @@ class CaptchaReader(ListingReader):
             known = parse_image_number(one.name)
             (others if known is None else numbered.setdefault(known, [])).append(one)
         labels = _read_labels(self._document)
-        numbers = sorted(numbered.keys() | labels.numbers)
+        labelled = labels.texts.keys() | labels.failures.keys()
+        numbers = sorted(numbered.keys() | labelled)
         counts = self._count_splits(len(numbers))
-        last = max(numbered.keys() & labels.numbers, default=-1)
+        last = max(numbered.keys() & labelled, default=-1)
         for position, number in enumerate(numbers):
             found = numbered.get(number, [ListedImage(f"a{number}.png")])
             failure = labels.failures.get(number) or _check_single(found)
@@ -104,7 +100,7 @@ def _read_labels(document: AnnotationFile) -> _Labels:
         failure = line if isinstance(line, FailedRecord) else read_record(line.location, partial(labels.add, line))
         if failure:
             labels.unassigned.append(failure)
-    if not (labels.numbers or labels.unassigned):
+    if not (labels.texts or labels.failures or labels.unassigned):
         raise UsageError("the file contains no label", location=document.location, hint="Check --labels.")
     return labels
 

@@ -57,7 +57,6 @@ def reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any] | Dupl
 
 
 def read_value(record: Any, key: str) -> Any:
-    """Returns the value of a key of a JSON object."""
     if isinstance(record, DuplicateKey):
         raise RecordError("parse", "duplicate key", abbreviate(record.key))
     if not isinstance(record, dict):
@@ -78,7 +77,6 @@ def read_identifier(record: Any, key: str) -> str:
 
 
 def read_name(record: Any, key: str) -> str:
-    """Returns a name, such as a file name."""
     found = read_value(record, key)
     if not isinstance(found, str):
         raise RecordError("parse", f"no {key}", f"not text: {abbreviate(found)}")

@@ -76,7 +76,6 @@ def fetch_dataset(options: Fetch) -> dict[str, Any]:
 
 
 def print_fetched(result: dict[str, Any]) -> None:
-    """Prints the summary of `fetch_dataset` as a table."""
     printer = Printer()
     rows = [(name, file["state"], file["bytes"]) for name, file in result["files"].items()]
     printer.table(f"{result['dataset']} in {result['directory']}", ("file", "state"), ("bytes",), rows)

@@ -46,11 +46,6 @@ class _FileInfo(Frozen):
     etag: str
     modified: str
 
-    @property
-    def validator(self) -> str:
-        """The value for `If-Range` (RFC 9110, 13.1.5); empty if the server sent none."""
-        return self.etag or self.modified
-
 
 class FileDownload:
     """The download of one file from its own URL or a mirror's. `received` is the number of bytes from the network."""
@@ -112,12 +107,13 @@ class FileDownload:
             failures += 1
 
     def _receive(self) -> None:
-        """Receives the missing bytes with one request."""
         info, size = self._read_info(), self._part_size()
         if info and size == info.bytes:
             return
-        resumable = info if info and info.validator and size else None
-        headers = {"Range": f"bytes={size}-", "If-Range": resumable.validator} if resumable else {}
+        # RFC 9110, 13.1.5
+        validator = (info.etag or info.modified) if info and size else ""
+        resumable = info if validator else None
+        headers = {"Range": f"bytes={size}-", "If-Range": validator} if validator else {}
         with request(self._url, headers) as response:
             if response.status == 200:
                 size, resumable = 0, _read_file_info(self._url, response, self._file.bytes)

@@ -29,7 +29,6 @@ class PublishedFile:
 
     @property
     def name(self) -> str:
-        """The file's name."""
         return PurePosixPath(urlsplit(self.url).path).name
 
 

@@ -148,11 +148,9 @@ class CaptionDatabase(JobDatabase):
         return SelectedCaptions(path, names, rows, inputs.hexdigest(), train)
 
     def count(self) -> int:
-        """Returns the number of usable captions."""
         return self._count(f"SELECT count(*) {_SELECTED}")
 
     def count_repaired(self) -> dict[str, int]:
-        """Returns the number of repaired usable captions by repair."""
         query = f"SELECT repaired, count(*) {_SELECTED} WHERE repaired != '' GROUP BY repaired ORDER BY 2 DESC, 1"
         return dict(self._db.execute(query))
 

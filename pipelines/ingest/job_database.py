@@ -165,7 +165,6 @@ class JobDatabase:
     # === Results ===
 
     def count_by_status(self) -> dict[str, int]:
-        """Returns the number of records by status."""
         return dict(self._db.execute("SELECT status, count(*) FROM outcome GROUP BY status"))
 
     def count_by_reason(self) -> dict[str, int]:
@@ -205,6 +204,5 @@ class JobDatabase:
 
 
 def build_batch(rows: Sequence[Sequence[Any]], schema: pa.Schema) -> pa.RecordBatch:
-    """Returns rows as a record batch."""
     columns = zip(zip(*rows, strict=True), schema, strict=True)
     return pa.record_batch([pa.array(column, field.type) for column, field in columns], schema=schema)

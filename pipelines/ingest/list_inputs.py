@@ -72,7 +72,6 @@ def _build_records(
 
 
 def _list_captioned_images(identities: ImageIdentities, reader: DatasetReader) -> Iterator[str]:
-    """Yields the image ID of each caption."""
     for entry in reader.read_captions():
         if isinstance(entry, CaptionEntry):
             with contextlib.suppress(RecordError):

@@ -92,7 +92,6 @@ class NameMatcher:
         self._roots: list[str] = []
 
     def insert_files(self, listings: Mapping[str, Iterable[ListedFile]]) -> None:
-        """Inserts the files of each `--images` root."""
         self._roots = list(listings)
         for number, label in enumerate(_label_roots(self._roots)):
             own = label.rsplit("/", 1)[-1]
@@ -102,7 +101,6 @@ class NameMatcher:
             self.replace_files(root, files)
 
     def replace_files(self, root: str, files: Iterable[ListedFile]) -> None:
-        """Replaces the files of a root."""
         number = self._roots.index(root)
         tops: set[str] = set()
         self._db.execute("DELETE FROM found WHERE root = ?", (number,))
@@ -206,7 +204,6 @@ def _normalize_name(name: str) -> str:
 
 
 def remove_duplicate_roots(roots: Sequence[str]) -> list[str]:
-    """Returns each root once."""
     return list({_make_absolute(root): root for root in reversed(roots)}.values())[::-1]
 
 

@@ -139,7 +139,6 @@ class CaptionJob:
         return Manifest(table=self.table_config.fingerprint, shards=shards, files=files, facts=facts)
 
     def _is_final(self, data: bytes) -> bool:
-        """Returns whether the files of a unit's result are intact."""
         shard = TokenizedUnit.model_validate_json(data).shard
         return all(has_valid_checksum(self.root, entry) for entry in shard.entries())
 

@@ -28,6 +28,7 @@ _WARM_UP_IMAGES = 8
 _TIMED_IMAGES = 24
 _INDEX_ENTRY_BYTES = 32 + 8  # Key and position.
 _SHA256 = "0" * 64
+_SUFFIXES = ("tfrecord", "index")
 
 
 def measure_speed(
@@ -84,18 +85,14 @@ def estimate_table(
 
 def _measure_commit(shards: int, temporary: Path) -> tuple[int, float]:
     """Returns the bytes of a manifest, and the seconds to build, write and read it."""
-    started = time.monotonic()
-    built = tuple(_build_shard(number, shards) for number in range(shards))
-    data = Manifest(table=_SHA256, shards=built, facts=DroppedMetadata()).to_json()
+    started, built = time.monotonic(), []
+    for number in range(shards):
+        name = f"{_SHA256[:SHORT_FINGERPRINT]}/features-{number:05d}-of-{shards:05d}.{_SHA256[:8]}"
+        data, index = (FileEntry(path=f"{name}.{suffix}", bytes=1 << 27, sha256=_SHA256) for suffix in _SUFFIXES)
+        keys = {"first_key": _SHA256, "last_key": _SHA256}
+        built.append(Shard(number=number, count=shards, rows=512, data=data, index=index, **keys))
+    encoded = Manifest(table=_SHA256, shards=tuple(built), facts=DroppedMetadata()).to_json()
     path = temporary / "manifest.json"
-    put_if_absent(path, data)
+    put_if_absent(path, encoded)
     Manifest.model_validate_json(path.read_bytes())
-    return len(data), time.monotonic() - started
-
-
-def _build_shard(number: int, count: int) -> Shard:
-    name = f"{_SHA256[:SHORT_FINGERPRINT]}/features-{number:05d}-of-{count:05d}.{_SHA256[:8]}"
-    data, index = (
-        FileEntry(path=f"{name}.{suffix}", bytes=1 << 27, sha256=_SHA256) for suffix in ("tfrecord", "index")
-    )
-    return Shard(number=number, count=count, rows=512, first_key=_SHA256, last_key=_SHA256, data=data, index=index)
+    return len(encoded), time.monotonic() - started

@@ -35,7 +35,6 @@ def local_provenance(precision: Precision) -> Provenance:
 
 
 def list_provenances(manifests: Iterable[Manifest]) -> list[Provenance]:
-    """Returns the provenance of each commit that has rows."""
     facts = (manifest.facts for manifest in manifests if manifest.shards)
     return [
         Provenance(numerics=one.numerics, toolchain=one.toolchain) for one in facts if isinstance(one, FeatureMetadata)

@@ -30,10 +30,7 @@ _BEAM_OPTIONS = "Options after --"
 def run_pipeline(beam_options: Sequence[str]) -> Iterator[beam.Pipeline]:
     """Yields a pipeline, and runs it at the end of the block. Without `--runner`, FnApiRunner runs it in this process.
 
-    Raises:
-        UsageError: Neither Beam nor a runner has the option.
-        CaptError: The job failed.
-        OSError: The disk is full.
+    Raises CaptError if the job fails, OSError if the disk is full, and UsageError as `check_beam_options`.
     """
     check_beam_options(beam_options)
     logging.getLogger("apache_beam").setLevel(logging.ERROR)

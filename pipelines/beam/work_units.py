@@ -48,8 +48,7 @@ def write_batches(plan: Path, name: str, batches: Iterable[pa.RecordBatch], sche
 
 def read_unit(unit: Path) -> list[dict[str, Any]]:
     with open_unit(unit) as file:
-        rows: list[dict[str, Any]] = file.read().to_pylist()
-    return rows
+        return list(file.read().to_pylist())
 
 
 @contextlib.contextmanager

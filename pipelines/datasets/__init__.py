@@ -31,11 +31,7 @@ DATASET_READERS: dict[str, Callable[[Sequence[str]], DatasetReader]] = {
 
 
 def open_reader(dataset_type: str, annotations: Sequence[str]) -> DatasetReader:
-    """Returns the reader of a dataset type for these annotation files.
-
-    Raises:
-        UsageError: The dataset type is unknown, or the annotations do not fit it.
-    """
+    """Returns the reader of a dataset type for annotation files. UsageError if either is unknown or they do not fit."""
     if dataset_type not in DATASET_READERS:
         known = ", ".join(DATASET_READERS)
         raise UsageError(f"unknown type {dataset_type!r}", location="--dataset-type", hint=f"Use one of {known}.")

@@ -45,9 +45,7 @@ class AnnotationFile:
     def read_bytes(self, max_bytes: int) -> bytes:
         """Reads the file, and decompresses it if it is gzip, to at most `max_bytes` bytes.
 
-        Raises:
-            RecordError: The file is missing, unreadable or too large.
-            UsageError: The file has another compression.
+        RecordError if the file is missing, unreadable or too large; UsageError if it has another compression.
         """
         data = self.reference.read(max_bytes)
         command = find_unpack_command(data[:_MAGIC_BYTES])
@@ -191,9 +189,7 @@ def list_annotation_files(
     """Yields the annotation files that `option` names. The patterns are those of an `AnnotationReader`.
 
     A name is a plain file of any name, or a directory, zip or tar, whose files that match are used in order of name.
-
-    Raises:
-        UsageError: A name does not exist, or contains no matching file.
+    UsageError if a name does not exist, or contains no matching file.
     """
     for name in names:
         if name.encode(errors="replace").decode() != name:

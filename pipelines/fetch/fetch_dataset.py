@@ -125,11 +125,9 @@ def _check_disk(downloads: Sequence[FileDownload], directory: Path) -> None:
     details = ", ".join(f"{name} {_format_size(size)}" for name, size in sizes.items())
     _log.info("Downloading %s (%s). Free in %s: %s.", _format_size(total), details, directory, _format_size(free))
     if total > free:
-        raise CaptError(
-            f"the downloads need {_format_size(total)}, but {_format_size(free)} are free",
-            location=str(directory),
-            hint="Free some space, or select fewer files with --only.",
-        )
+        message = f"the downloads need {_format_size(total)}, but {_format_size(free)} are free"
+        hint = "Free some space, or select fewer files with --only."
+        raise CaptError(message, location=str(directory), hint=hint)
 
 
 def _format_size(size: int) -> str:

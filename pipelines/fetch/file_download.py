@@ -76,11 +76,9 @@ class FileDownload:
             mismatch = find_mismatch(self._file, self._part)
             if mismatch:
                 self._discard()
-                raise CaptError(
-                    f"the received file is not the published file: {mismatch}",
-                    location=self._url,
-                    hint="The received file was deleted. Run the same command again.",
-                )
+                hint = "The received file was deleted. Run the same command again."
+                message = f"the received file is not the published file: {mismatch}"
+                raise CaptError(message, location=self._url, hint=hint)
             replace_atomically(self._part, self._path)
             self._discard()
 
@@ -159,11 +157,9 @@ def _read_file_info(url: str, response: BaseHTTPResponse, published_bytes: int |
     if size is None:
         raise CaptError("the server does not report the length of the file", location=url)
     if size != (published_bytes or size):
-        raise CaptError(
-            f"the published file has {published_bytes:,} bytes, but the server's file has {size:,}",
-            location=url,
-            hint="Check whether the URL leads to another file or to a login page.",
-        )
+        message = f"the published file has {published_bytes:,} bytes, but the server's file has {size:,}"
+        hint = "Check whether the URL leads to another file or to a login page."
+        raise CaptError(message, location=url, hint=hint)
     # `If-Range` may repeat printable values and strong tags only.
     etag, modified = (response.headers.get(name, "") for name in ("ETag", "Last-Modified"))
     return _FileInfo(

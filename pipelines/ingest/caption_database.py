@@ -45,12 +45,10 @@ SELECTED_CAPTIONS = pa.schema(
 
 @dataclass(frozen=True)
 class SelectedCaptions:
-    """The captions of a run, sorted by key, and their digests.
+    """The captions of a run, sorted by key, in Arrow's streaming format with the schema `SELECTED_CAPTIONS`.
 
-    Attributes:
-        path: File in Arrow's streaming format, with the schema `SELECTED_CAPTIONS`.
-        names: File of `schemas.tables.FILE_NAMES`; None if every image ID contains the file name.
-        inputs: SHA-256 of all captions in order, with their splits, and of `names`.
+    `names` is a file of `schemas.tables.FILE_NAMES`; None if every image ID contains the file name. `inputs` is the
+    SHA-256 of all captions in order, with their splits, and of `names`; `train` is the digest of the train split.
     """
 
     path: Path

@@ -113,10 +113,8 @@ class ImageDatabase(JobDatabase):
     def insert_failed_urls(self, failed: Iterable[tuple[str, str, str]]) -> None:
         """Inserts failed URLs: URL, reason, detail."""
         self._insert("INSERT OR REPLACE INTO failed_url VALUES (?, ?, ?)", failed)
-        self._db.execute(
-            """UPDATE record SET status = 'failed', stage = 'download', reason = u.reason, detail = u.detail
-            FROM failed_url u WHERE u.url = record.url AND record.status = 'pending'"""
-        )
+        pending = "FROM failed_url u WHERE u.url = record.url AND record.status = 'pending'"
+        self._fail("'download', u.reason, u.detail", pending)
 
     def find_downloads(self, root: str, files: Iterable[ListedFile]) -> None:
         """Finds the files of the pending records in a new listing of the download root."""
@@ -192,11 +190,8 @@ class ImageDatabase(JobDatabase):
         """
         self._insert_failures(failures, "status IN ('planned', 'duplicate')")
         self._db.execute("UPDATE record SET status = 'ok' WHERE status = 'planned'")
-        self._db.execute(
-            """DELETE FROM cache.seen WHERE (location, member) IN
-            (SELECT location, member FROM record WHERE status = 'failed' AND reason = ?)""",
-            (CHANGED,),
-        )
+        changed = "SELECT location, member FROM record WHERE status = 'failed' AND reason = ?"
+        self._db.execute(f"DELETE FROM cache.seen WHERE (location, member) IN ({changed})", (CHANGED,))
 
     def assume_results(self) -> None:
         """Turns `planned` and `pending` into `ok`, as in a run without failures."""
@@ -244,11 +239,8 @@ class ImageDatabase(JobDatabase):
 
     def _assign_files(self) -> None:
         for number, one, other in self.files.list_ambiguous():
-            self._db.execute(
-                """UPDATE record SET status = 'failed', stage = 'find', reason = 'ambiguous', detail = ? WHERE
-                (file_name, root) = (SELECT file_name, root FROM name WHERE number = ?) AND status IS NULL""",
-                (f"{one} and {other}", number),
-            )
+            named = "(file_name, root) = (SELECT file_name, root FROM name WHERE number = ?)"
+            self._fail("'find', 'ambiguous', ?", f"WHERE {named} AND status IS NULL", f"{one} and {other}", number)
         self._db.execute(
             """UPDATE record SET (location, member, size, stamp, trusted) = (c.location, c.member, c.size, c.stamp,
             c.trusted) FROM name n JOIN candidate c ON c.name = n.number WHERE n.file_name = record.file_name
@@ -261,18 +253,17 @@ class ImageDatabase(JobDatabase):
             return f"no such file in --images; similar: {similar}" if similar else "no such file in --images"
 
         self._db.create_function("describe_missing", 1, describe)
-        self._db.execute(
-            """UPDATE record SET status = 'failed', stage = 'find', reason = 'missing',
-            detail = describe_missing(file_name) WHERE location IS NULL AND status IS NULL"""
-        )
+        self._fail("'find', 'missing', describe_missing(file_name)", "WHERE location IS NULL AND status IS NULL")
 
     def _insert_failures(self, failures: Iterable[tuple[bytes, str, str, str, bool]], condition: str) -> None:
         """Inserts failures, and fails the records that meet an SQL condition and have a known failure."""
         self._insert("INSERT OR REPLACE INTO failure VALUES (?, ?, ?, ?, ?)", failures)
-        self._db.execute(
-            f"""UPDATE record SET status = 'failed', stage = f.stage, reason = f.reason, detail = f.detail
-            FROM failure f WHERE f.key = record.key AND {condition}"""
-        )
+        self._fail("f.stage, f.reason, f.detail", f"FROM failure f WHERE f.key = record.key AND {condition}")
+
+    def _fail(self, values: str, which: str, *parameters: str | int) -> None:
+        """Fails records. `values` are stage, reason and detail in SQL, `which` the end of the statement."""
+        update = f"UPDATE record SET status = 'failed', (stage, reason, detail) = ({values}) {which}"
+        self._db.execute(update, parameters)
 
 
 def copy_hash_cache(source: Path, copy: Path) -> None:

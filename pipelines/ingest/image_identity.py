@@ -93,8 +93,7 @@ class ImageIdentities:
     def look_up(self, document: str, image_id: str) -> str:
         """Returns the unique ID of the image that a caption in `document` names by `image_id`.
 
-        Raises:
-            RecordError: The annotation file has no such image, or the ID belongs to two of its images.
+        RecordError if the annotation file has no such image, or the ID belongs to two of its images.
         """
         self._resolve()
         rows = self._db.execute(

@@ -161,10 +161,8 @@ class NameMatcher:
         for number, same_size in several:
             first, second, *_ = candidates = self._list_candidates(number)
             if same_size and _are_identical(candidates):
-                self._db.execute(
-                    "DELETE FROM candidate WHERE name = ? AND (location, member) != (?, ?)",
-                    (number, first.location, first.member),
-                )
+                others = "DELETE FROM candidate WHERE name = ? AND (location, member) != (?, ?)"
+                self._db.execute(others, (number, first.location, first.member))
             else:
                 yield number, first.label, second.label
 

@@ -41,9 +41,8 @@ _VOCABULARY_BATCH = 65_536
 class CaptionJob:
     """Tokenizes captions into one table. A `pipelines.jobs.sinks.Job`.
 
-    Attributes:
-        words: A reused vocabulary by token ID; None to build one from the train captions.
-        known: The current table; None if it is missing or corrupt.
+    `words` is a reused vocabulary by token ID; None to build one from the train captions. `known` is the current table;
+    None if it is missing or corrupt.
     """
 
     root: Path
@@ -61,15 +60,6 @@ class CaptionJob:
         """
         if self.known and self.known.facts.inputs == self.captions.inputs:
             return {"shards": 0, "bytes": 0, "metadata": self.known.facts}
-        manifest = self._tokenize()
-        size = sum(shard.data.bytes for shard in manifest.shards)
-        return {"shards": len(manifest.shards), "bytes": size, "metadata": manifest.facts}
-
-    def estimate(self, directory: Path) -> dict[str, Any]:
-        # Tokenization is fast.
-        return {"metadata": None}
-
-    def _tokenize(self) -> Manifest:
         count = choose_shard_count(self.captions.rows, _ROW_BYTES)
         commit = compute_digest([self.table_config.fingerprint, self.captions.inputs, count])[:SHORT_FINGERPRINT]
         plan = self.work / f"{self.table_config.fingerprint[:SHORT_FINGERPRINT]}-{commit}"
@@ -86,7 +76,12 @@ class CaptionJob:
         manifest = self._build_manifest([TokenizedUnit.model_validate_json(data) for data in read_results(plan)], files)
         CommitLog(self.root).supersede(manifest)
         remove_tree(plan)
-        return manifest
+        size = sum(shard.data.bytes for shard in manifest.shards)
+        return {"shards": len(manifest.shards), "bytes": size, "metadata": manifest.facts}
+
+    def estimate(self, directory: Path) -> dict[str, Any]:
+        # Tokenization is fast.
+        return {"metadata": None}
 
     def _find_or_make_transform(self, plan: Path, commit: str) -> dict[str, FileEntry]:
         if self.known:

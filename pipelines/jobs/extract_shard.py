@@ -55,10 +55,8 @@ class ExtractedUnit(Frozen):
 class ExtractShard:
     """Extracts the images of one unit into one shard. The result is an `ExtractedUnit` in JSON.
 
-    Attributes:
-        graph: File of the frozen extractor graph, named by its SHA-256.
-        shape: Shape of one row's value.
-        commit: Directory of the shard in the table, which has `count` shards.
+    `graph` is the file of the frozen extractor graph, named by its SHA-256; `shape` that of one row's value; `commit`
+    the directory of the shard in the table, which has `count` shards.
     """
 
     root: str

@@ -38,9 +38,7 @@ def find_or_freeze_graph(root: Path, graphs: Path, table_config: FeatureTableCon
     """Returns the extractor graph of a table. Builds it with the extractor if it is missing or corrupt.
 
     `root` is the table's directory, which contains a note with the name of the graph. `graphs` contains the graphs.
-
-    Raises:
-        StoreError: The graph that is built differs from the graph of the table's rows.
+    StoreError if the graph that is built differs from the graph of the table's rows.
     """
     known = recorded = _look_up(root, graphs)
     if known is None or not known.is_intact():

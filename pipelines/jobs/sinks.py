@@ -65,9 +65,8 @@ class Job(Protocol):
 class Sink:
     """Receives the output of a run and writes nothing.
 
-    Attributes:
-        store: The store, which is only read. If it does not exist, an empty temporary store replaces it.
-        root: Directory of the working files: the store, or a temporary directory.
+    The store is only read. If it does not exist, an empty temporary store replaces it. `root` is the directory of the
+    working files: the store, or a temporary directory.
     """
 
     store: Store

@@ -24,8 +24,7 @@ def build_vocabulary(
     If no word occurs `min_count` times, the vocabulary contains the special tokens only.
 
     Args:
-        batches: PCollection of pyarrow.RecordBatch or Table with the train captions in the column `caption`, strings
-            without nulls.
+        batches: PCollection of pyarrow.RecordBatch or Table, with strings without nulls in the column `caption`.
         table_config: Its `standardizer`, `vocab_size`, `min_count` and `max_length` are used.
         output_dir: Directory for the transform. Every worker must see it.
         temp_dir: Directory for temporary files, which are not deleted. Every worker must see it, and TensorFlow must

@@ -49,8 +49,8 @@ class _Labels:
 class CaptchaReader(ListingReader):
     """Reads a set of CAPTCHAs.
 
-    `labels` is a label file, or a directory or archive with one `spec_train_val.txt`. `counts` are the images per split,
-    in order; the remaining ones are `unused`. The default is 5/7, 1/7 and 1/7.
+    `labels` is a label file, or a directory or archive with one `spec_train_val.txt`. `counts` are images per split, in
+    order; the remaining ones are `unused`. The default is 5/7, 1/7 and 1/7.
     """
 
     def __init__(self, labels: str, counts: SplitCounts | None = None) -> None:

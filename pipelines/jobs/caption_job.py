@@ -70,10 +70,10 @@ class CaptionJob:
         worker = TokenizeShard(str(self.root), tuple(transform.items()), self.table_config, commit, count)
         with show_progress("tokenizing", self.captions.rows, "captions", lambda: read_progress(plan)):
             run_units(plan, worker, self.beam_options, "Tokenize")
-        files, names = dict(transform), self.captions.names
-        if names:
-            files[FILE_NAMES.name] = _copy(names, self.root, f"{commit}/{names.name}")
-        manifest = self._build_manifest([TokenizedUnit.model_validate_json(data) for data in read_results(plan)], files)
+        names = self.captions.names
+        named = {FILE_NAMES.name: _copy(names, self.root, f"{commit}/{names.name}")} if names else {}
+        units = [TokenizedUnit.model_validate_json(data) for data in read_results(plan)]
+        manifest = self._build_manifest(units, {**transform, **named})
         CommitLog(self.root).supersede(manifest)
         remove_tree(plan)
         size = sum(shard.data.bytes for shard in manifest.shards)

@@ -188,5 +188,4 @@ def _summarize_text(metadata: CaptionMetadata) -> dict[str, int]:
     if metadata.empty_captions:
         message = "%d captions have no word after standardization. A model learns to generate empty captions from them."
         _log.warning(message, metadata.empty_captions)
-    counts = {"truncated": metadata.truncated, "empty_captions": metadata.empty_captions}
-    return {"vocab_size": metadata.words, **counts}
+    return {"vocab_size": metadata.words, "truncated": metadata.truncated, "empty_captions": metadata.empty_captions}

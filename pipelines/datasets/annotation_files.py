@@ -103,7 +103,6 @@ class AnnotationFile:
             yield found._replace(location=location)
 
     def read_lines(self) -> Iterator[Line | FailedRecord]:
-        """Yields the lines, as `lines.decode_lines` does."""
         yield from decode_lines(self.read_text(), self.location)
 
     def read_records(self, read: Callable[[Line], _Read | FailedRecord]) -> Iterator[_Read | FailedRecord]:

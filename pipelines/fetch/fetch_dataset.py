@@ -18,8 +18,6 @@ from schemas.errors import CaptError, UsageError
 from schemas.options.data import Fetch
 from schemas.terminal.console import Printer
 
-_LOCK = ".fetching.lock"
-
 _log = logging.getLogger("capt.fetch")
 
 
@@ -47,7 +45,7 @@ def fetch_dataset(options: Fetch) -> dict[str, Any]:
     except OSError as error:
         message = f"the directory cannot be created: {error.strerror}"
         raise UsageError(message, location=options.directory) from error
-    with hold_job_lock(directory / _LOCK):
+    with hold_job_lock(directory / ".fetching.lock"):
         corrupt = _find_corrupt(files, directory)
         downloads = [
             FileDownload(file, f"{mirror_url}/{file.name}" if mirror_url else file.url, directory / file.name)

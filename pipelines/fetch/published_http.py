@@ -48,16 +48,11 @@ def request(url: str, headers: Mapping[str, str]) -> Iterator[BaseHTTPResponse]:
 
 
 def _follow(url: str, headers: Mapping[str, str], stack: contextlib.ExitStack) -> BaseHTTPResponse:
-    target = url
+    target, sent = url, {**_HEADERS, **headers}
     for _ in range(_MAX_REDIRECTS + 1):
-        response = stack.enter_context(_open_connections(target)).request(
-            "GET",
-            target,
-            headers={**_HEADERS, **headers},
-            timeout=_TIMEOUT,
-            retries=False,
-            redirect=False,
-            preload_content=False,
+        pool = stack.enter_context(_open_connections(target))
+        response = pool.request(
+            "GET", target, headers=sent, timeout=_TIMEOUT, retries=False, redirect=False, preload_content=False
         )
         stack.callback(response.close)
         if response.status in _BUSY:

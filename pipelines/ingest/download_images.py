@@ -40,7 +40,6 @@ DOWNLOAD_UNIT_SCHEMA = pa.schema([("url", pa.string())])
 _BUCKETS = 256
 # A unit takes as long as its largest host, and smaller units do not speed up a host.
 _UNIT_URLS = 1 << 18
-_LOCK = ".downloading.lock"
 _UNREACHABLE = frozenset(("refused", "no connection", "timed out"))
 
 
@@ -113,7 +112,8 @@ def download_urls(
     """
     directory = Path(worker.directory)
     units = min(_BUCKETS, -(-count // _UNIT_URLS))
-    with report_full_disk(str(directory)), hold_job_lock(directory / _LOCK), open_scratch_plan(work) as plan:
+    lock = directory / ".downloading.lock"
+    with report_full_disk(str(directory)), hold_job_lock(lock), open_scratch_plan(work) as plan:
         for temporary in directory.glob(f"??/{TEMP_PREFIX}*"):
             temporary.unlink(missing_ok=True)
         for number, some in groupby(urls, lambda row: row[0] * units // _BUCKETS):

@@ -133,11 +133,9 @@ class ImageDatabase(JobDatabase):
             s.member = record.member AND s.size = record.size AND s.stamp = record.stamp) WHERE status IS NULL"""
         )
 
-    def list_unhashed(self) -> Iterator[dict[str, str]]:
+    def list_unhashed(self) -> Iterator[dict[str, Any]]:
         """Yields image ID, location and member of the records without a content hash."""
-        query = """SELECT image_id, location, member FROM record WHERE key IS NULL AND status IS NULL
-            ORDER BY location, member"""
-        return (dict(zip(("image_id", "location", "member"), row, strict=True)) for row in self._db.execute(query))
+        return self._select("image_id, location, member", "key IS NULL AND status IS NULL ORDER BY location, member")
 
     def insert_hashes(self, hashed: Iterable[list[str | None]]) -> None:
         """Inserts [image ID, content hash or None, stage, reason, detail] per image, and updates the hash cache."""
@@ -178,8 +176,7 @@ class ImageDatabase(JobDatabase):
 
     def list_planned(self) -> Iterator[dict[str, Any]]:
         """Yields content hash, location and member of the images to extract, by content hash."""
-        query = "SELECT key, location, member FROM record WHERE status = 'planned' ORDER BY key"
-        return (dict(zip(("key", "location", "member"), row, strict=True)) for row in self._db.execute(query))
+        return self._select("key, location, member", "status = 'planned' ORDER BY key")
 
     # === Results ===
 
@@ -259,6 +256,10 @@ class ImageDatabase(JobDatabase):
         """Inserts failures, and fails the records that meet an SQL condition and have a known failure."""
         self._insert("INSERT OR REPLACE INTO failure VALUES (?, ?, ?, ?, ?)", failures)
         self._fail("f.stage, f.reason, f.detail", f"FROM failure f WHERE f.key = record.key AND {condition}")
+
+    def _select(self, columns: str, condition: str) -> Iterator[dict[str, Any]]:
+        names, rows = columns.split(", "), self._db.execute(f"SELECT {columns} FROM record WHERE {condition}")
+        return (dict(zip(names, row, strict=True)) for row in rows)
 
     def _fail(self, values: str, which: str, *parameters: str | int) -> None:
         """Fails records. `values` are stage, reason and detail in SQL, `which` the end of the statement."""

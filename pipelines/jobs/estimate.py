@@ -1,7 +1,6 @@
 """Estimates the time of an extraction, and the size of its table, for a dry run.
 
-Sizes per image are measured on the job database, catalog and rows of the dry run. The commit time is measured with a
-manifest of the same number of shards, at most `_MEASURED_SHARDS`.
+Sizes per image are those of the dry run's job database, catalog and rows. The commit time is measured with a manifest.
 """
 
 import math

@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -71,9 +71,7 @@ class Sink:
 
     store: Store
     root: Path
-
-    def __post_init__(self) -> None:
-        self._started = time.monotonic()
+    _started: float = field(default_factory=time.monotonic, init=False)
 
     @property
     def work(self) -> Path:

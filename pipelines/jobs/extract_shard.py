@@ -97,12 +97,13 @@ class ExtractShard:
 
 def open_images(rows: Iterable[dict[str, Any]], max_bytes: int) -> Iterator[EncodedImage]:
     """Yields the images of a unit. Reading one fails if its content hash is not its key."""
-
-    def read(key: bytes, reference: FileReference) -> bytes:
-        data = reference.read(max_bytes)
-        if hashlib.sha256(data).digest() != key:
-            raise RecordError("read", CHANGED, f"{reference.label} changed during the run", permanent=False)
-        return data
-
     for row in rows:
-        yield EncodedImage(row["key"], partial(read, row["key"], FileReference(row["location"], row["member"])))
+        key, reference = row["key"], FileReference(row["location"], row["member"])
+        yield EncodedImage(key, partial(_read_unchanged, key, reference, max_bytes))
+
+
+def _read_unchanged(key: bytes, reference: FileReference, max_bytes: int) -> bytes:
+    data = reference.read(max_bytes)
+    if hashlib.sha256(data).digest() != key:
+        raise RecordError("read", CHANGED, f"{reference.label} changed during the run", permanent=False)
+    return data

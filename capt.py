@@ -151,7 +151,9 @@ def _entry(command: Command) -> Callable[..., None]:
     def run(json: bool, quiet: bool, debug: bool, log_file: str | None, config: str | None, **options: Any) -> None:
         given = {name: value for name, value in options.items() if not (value is None or value is False or value == [])}
         with _one_line_errors(debug, json):
-            from_file = command.options.named(_load("schemas.settings:read_settings")(config), config) if config else {}
+            from_file = (
+                command.options.named(_load("schemas.yaml_file:read_settings")(config), config) if config else {}
+            )
             parsed = command.options.parse({**from_file, **given}, config or "")
             start_logging(quiet, debug, log_file)
             result = _run(command, parsed)

@@ -37,7 +37,7 @@ from tokenizing import make_captions
 import capt
 from features.store import Store, create_store
 from schemas.table_config import PAD, START
-from trainer.config import TrainingConfig
+from trainer.config import CaptionerTraining
 from trainer.data.caption_batches import shuffle_captions
 from trainer.data.caption_data import Captions, join_captions
 from trainer.data.table_selection import select_tables
@@ -134,7 +134,7 @@ class Ours:
     Args:
         store: Store with captions and features.
         root: Run directory.
-        per_image: `captions_per_image` of `TrainingConfig`.
+        per_image: `captions_per_image` of `CaptionerTraining`.
     """
 
     def __init__(self, store: Store, root: Path, per_image: str) -> None:
@@ -205,7 +205,7 @@ def padded_to_longest(captions: Captions) -> NDArray[np.int32]:
     return padded
 
 
-def _positions(captions: Captions, training: TrainingConfig) -> float:
+def _positions(captions: Captions, training: CaptionerTraining) -> float:
     """Returns the mean number of computed positions per caption, with padding."""
     order = shuffle_captions(captions, BATCH, training.seed, 0, training.captions_per_image)
     return float(np.mean([captions.lengths[numbers].max() - 1 for numbers in order]))

@@ -19,7 +19,7 @@ from features.store import CaptionTable, Dataset, FeatureTable, Store
 from schemas.errors import ExitCode
 from schemas.options.commands import COMMANDS, GROUPS
 from schemas.tables import ASSIGNED_SPLITS, CAPTIONS, CATALOG, FAILURES, FILE_NAMES, LABELS, REPORT
-from trainer.config import LoopConfig, RecognizerTraining, TrainingConfig
+from trainer.config import CaptionerTraining, LoopConfig, RecognizerTraining
 from trainer.metrics import score
 from trainer.models.configs import RecognizerConfig
 from trainer.models.model_specs import MODELS
@@ -225,7 +225,7 @@ def _hyperparameters() -> str:
     lines = ["# Hyperparameters", "", "`capt train --config FILE` reads these keys from YAML."]
     lines += ["`capt config MODEL` prints them with the defaults of a model. An unknown key is an error.", ""]
     lines += ["## Every model", "", *_fields(LoopConfig)]
-    lines += ["## Every captioner", "", *_fields(TrainingConfig, LoopConfig)]
+    lines += ["## Every captioner", "", *_fields(CaptionerTraining, LoopConfig)]
     for name, spec in MODELS.items():
         lines += [f"## {name}", "", *_model_fields(spec.config)]
     lines += ["## recognizer", "", *_fields(RecognizerTraining, LoopConfig), *_model_fields(RecognizerConfig)]

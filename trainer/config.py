@@ -72,7 +72,7 @@ class LoopConfig(Settings):
         return self.model_copy(update={"precision": _POLICIES[detect_native_precision()]})
 
 
-class TrainingConfig(LoopConfig, BackboneConfig):
+class CaptionerTraining(LoopConfig, BackboneConfig):
     """Training hyperparameters of captioners, in addition to `LoopConfig`.
 
     Args:
@@ -135,15 +135,15 @@ class Hyperparameters(Generic[AnyConfig]):
         return {**self.choice, **self.architecture.model_dump(mode="json"), **training.model_dump(mode="json")}
 
 
-def parse_options(model_config: type[ModelConfig], options: Mapping[str, Any]) -> tuple[TrainingConfig, ModelConfig]:
+def parse_options(model_config: type[ModelConfig], options: Mapping[str, Any]) -> tuple[CaptionerTraining, ModelConfig]:
     """Parses the hyperparameters of a captioner; the defaults are the values of the model's paper.
 
     Raises:
         UsageError: An option is unknown or invalid, or requires an extractor.
     """
-    training, model = parse_parts(TrainingConfig, model_config, {**model_config.training_defaults, **options})
+    training, model = parse_parts(CaptionerTraining, model_config, {**model_config.training_defaults, **options})
     if training.extractor is None:
-        for name, field in TrainingConfig.model_fields.items():
+        for name, field in CaptionerTraining.model_fields.items():
             if name.startswith(_PIXEL_PREFIXES) and getattr(training, name) != field.default:
                 hint = "Set extractor, or omit the option."
                 raise UsageError(f"{name} requires a model that learns from pixels", hint=hint)

@@ -28,7 +28,7 @@ from trainer.runs.directory import EVALUATION, LOCK
 
 KEPT = 5
 # Decisions about a run that was trained and evaluated.
-FINISHED: tuple[Decision, ...] = ("promoted", "rejected", "stale")
+EVALUATED: tuple[Decision, ...] = ("promoted", "rejected", "stale")
 
 
 class ChampionChangedError(StoreError):
@@ -175,7 +175,7 @@ def promote_model(options: ModelsPromote) -> dict[str, Any]:
         CorruptFileError: The files of the run are corrupt.
     """
     model = _find_model(open_store(options.store), options.model_name)
-    finished = [one for one in model.history() if one.facts.decision in FINISHED]
+    finished = [one for one in model.history() if one.facts.decision in EVALUATED]
     runs = list(dict.fromkeys(one.facts.run for one in finished if one.facts.run))
     found = [run for run in runs if run.startswith(options.run)]
     if len(found) != 1:

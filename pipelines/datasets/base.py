@@ -26,7 +26,7 @@ class FailedRecord:
 
 
 class ImageEntry(NamedTuple):
-    """An image of a dataset. A URL's `file_name` is `features.inputs.downloads.build_download_name` of the URL.
+    """An image of a dataset. A URL's `file_name` is `features.inputs.image_urls.build_download_name` of the URL.
 
     Attributes:
         image_id: ID. It identifies one image per annotation file, `document`.

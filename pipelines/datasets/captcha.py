@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
-from features.synthetic.captchas.image_names import parse_image_number, parse_label_line, parse_line_number
+from features.text.captcha_names import parse_image_number, parse_label_line, parse_line_number
 from pipelines.datasets.annotation_files import AnnotationFile, list_annotation_files
 from pipelines.datasets.base import FailedRecord, ImageEntry, ListedImage, ListingReader, build_failed_image
 from pipelines.datasets.lines import Line

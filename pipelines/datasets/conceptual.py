@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
-from features.inputs.downloads import build_download_name
+from features.inputs.image_urls import build_download_name
 from pipelines.datasets.annotation_files import AnnotationFile, AnnotationReader
 from pipelines.datasets.base import CaptionEntry, FailedRecord, ImageEntry
 from pipelines.datasets.lines import Line

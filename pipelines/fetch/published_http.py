@@ -1,6 +1,6 @@
 """Requests files from web servers that the user or a publisher chose, through the proxies of the environment.
 
-URLs from datasets are requested by `features.inputs.downloads`, which refuses private addresses.
+URLs from datasets are requested by `features.inputs.image_urls`, which refuses private addresses.
 """
 
 import contextlib

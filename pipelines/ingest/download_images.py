@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 
 from features.inputs import list_files
-from features.inputs.downloads import DownloadError, DownloadLimits, build_download_name, download_into
+from features.inputs.image_urls import DownloadError, DownloadLimits, build_download_name, download_into
 from features.io.atomic_files import atomic_write
 from features.io.cache_paths import TEMP_PREFIX
 from pipelines.beam.disk_errors import report_full_disk

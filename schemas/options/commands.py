@@ -35,7 +35,7 @@ GROUPS = {
     "models": "Manage the model registry of a store.",
 }
 
-_PRINT_RESULTS = "trainer.data.image_inputs:print_results"
+_PRINT_RESULTS = "trainer.inference.image_inputs:print_results"
 
 # In the order of the workflow. The help has the same order.
 COMMANDS = (

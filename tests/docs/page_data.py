@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from zipfile import ZipFile
 
-from features.inputs.downloads import build_download_name
+from features.inputs.image_urls import build_download_name
 from tests.conftest import noise_image, zip_of
 from tests.docs.pages import ROOT
 

@@ -11,9 +11,9 @@ import capt
 from schemas.errors import UsageError
 from schemas.frozen import Settings
 from schemas.options.prepare import PrepareFeatures
-from schemas.settings import MAX_BYTES, read_settings
+from schemas.yaml_file import MAX_BYTES, read_settings
 from tests.conftest import noise_image
-from trainer.config import TrainingConfig
+from trainer.config import CaptionerTraining
 from trainer.models.configs import NicConfig
 from workflows.experiments.config import read_experiment_config
 from workflows.experiments.planning import build_grid, identify_trial
@@ -181,8 +181,8 @@ def test_a_trial_is_another_when_a_file_changes_that_its_options_name(
 @pytest.mark.parametrize(
     ("config", "name"),
     [
-        (TrainingConfig, "batch_size"),
-        (TrainingConfig, "global_clipnorm"),
+        (CaptionerTraining, "batch_size"),
+        (CaptionerTraining, "global_clipnorm"),
         (NicConfig, "units"),
         (NicConfig, "dropout"),
         (PrepareFeatures, "limit_images"),

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from features.inputs.downloads import DownloadLimits, build_download_name, download, download_into
-from features.io import http_connections
+from features.inputs.image_urls import DownloadLimits, build_download_name, download, download_into
+from features.io import public_http
 from pipelines.beam.work_units import write_unit
 from pipelines.ingest.download_images import DOWNLOAD_UNIT_SCHEMA, DownloadImages, HostLimits
 from schemas.errors import RecordError
@@ -37,9 +37,9 @@ GOOD = Script(OK + b"Content-Length: %d\r\n\r\n" % len(jpeg(1)) + jpeg(1))
 @pytest.fixture(scope="module")
 def server() -> Iterator[HostileServer]:
     """A hostile server, the one private address that downloads may go to."""
-    public = http_connections.is_public
+    public = public_http.is_public
     with pytest.MonkeyPatch.context() as patch, hostile_server() as server:
-        patch.setattr(http_connections, "is_public", lambda address: address == "127.0.0.1" or public(address))
+        patch.setattr(public_http, "is_public", lambda address: address == "127.0.0.1" or public(address))
         yield server
 
 
@@ -160,7 +160,7 @@ def test_an_unforeseen_exception_fails_one_url(
     def fail(_: str) -> float:
         raise kind("unforeseen")
 
-    monkeypatch.setattr("features.inputs.downloads._parse_retry_after", fail)
+    monkeypatch.setattr("features.inputs.image_urls._parse_retry_after", fail)
     assert one_of(server, Script(head(status=b"503 Busy"))) == f"unexpected: {kind.__name__}"
 
 

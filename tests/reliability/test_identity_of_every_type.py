@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from features.inputs.downloads import build_download_name
+from features.inputs.image_urls import build_download_name
 from tests.reliability.test_identity import captioned, captions, catalog, draw, failures, features
 
 

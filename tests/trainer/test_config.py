@@ -2,7 +2,7 @@ import pytest
 
 from features.runtime import numerics
 from schemas.errors import UsageError
-from trainer.config import TrainingConfig, parse_options, parse_recognizer
+from trainer.config import CaptionerTraining, parse_options, parse_recognizer
 from trainer.models.configs import SoftAttentionConfig
 from trainer.models.model_specs import MODELS, model_spec
 
@@ -30,7 +30,7 @@ def test_an_invalid_value_is_rejected(name, value):
 
 @pytest.mark.parametrize("spec", MODELS.values(), ids=list(MODELS))
 def test_no_name_is_both_a_training_and_a_model_option(spec):
-    assert not set(spec.config.model_fields) & set(TrainingConfig.model_fields)
+    assert not set(spec.config.model_fields) & set(CaptionerTraining.model_fields)
 
 
 def test_an_unknown_model_is_rejected():

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from features.io.locations import parse_location
 from features.store import Dataset, FeatureTable
 from features.store.merge import as_keys
-from features.synthetic.captchas.image_names import parse_label_line
+from features.text.captcha_names import parse_label_line
 from schemas.errors import UsageError
 from schemas.records import stack_keys
 from trainer.data.held_out_images import HeldOutImages, ImageName, join_references, no_held_out_images

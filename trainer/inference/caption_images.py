@@ -8,11 +8,11 @@ from matplotlib.figure import Figure
 from features.extractors.extraction import EncodedImage
 from features.images.decode import open_image
 from features.images.resize import Resizer
-from features.inputs.downloads import DownloadLimits
+from features.inputs.image_urls import DownloadLimits
 from features.io.locations import local_path
 from schemas.errors import RecordError, UsageError, to_record_error
 from schemas.options import inference as inference_options
-from trainer.data.image_inputs import check_images, find_images
+from trainer.inference.image_inputs import check_images, find_images
 from trainer.reports.plots import attention_figure, save_figure
 from trainer.runs.captioner_run import Caption, CaptionerRun
 from trainer.runs.run import open_run

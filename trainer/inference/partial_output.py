@@ -18,7 +18,7 @@ import numpy as np
 
 from features.io.atomic_files import atomic_write, write
 from schemas.table_config import compute_digest
-from trainer.data.image_inputs import ImageInput
+from trainer.inference.image_inputs import ImageInput
 
 
 class PartialOutput:

@@ -9,14 +9,14 @@ from typing import Any
 
 from features.extractors.extraction import EncodedImage
 from features.io.locations import local_path
-from features.synthetic.captchas.image_names import parse_image_number
+from features.text.captcha_names import parse_image_number
 from schemas.choices import DecodingStrategy
 from schemas.errors import CaptError, RecordError, UsageError
 from schemas.options.inference import PredictCaptcha
 from schemas.table_config import compute_digest
 from schemas.terminal.progress import progress_bar
-from trainer.data.image_inputs import ImageInput, find_images
 from trainer.decoding.label_decoder import Prediction
+from trainer.inference.image_inputs import ImageInput, find_images
 from trainer.inference.partial_output import PartialOutput
 from trainer.models.charset import CHARACTERS
 from trainer.runs.recognizer_run import RecognizerRun

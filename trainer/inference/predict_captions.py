@@ -10,8 +10,8 @@ from schemas.errors import NoUsableImageError
 from schemas.options.inference import PredictCaptions
 from schemas.table_config import compute_digest
 from schemas.terminal.progress import progress_bar
-from trainer.data.image_inputs import find_images
 from trainer.inference.caption_images import to_json
+from trainer.inference.image_inputs import find_images
 from trainer.inference.partial_output import PartialOutput
 from trainer.runs.captioner_run import CaptionerRun
 from trainer.runs.run import DECODE_BATCH, open_run

@@ -3,11 +3,11 @@
 from typing import Any
 
 from features.extractors.extraction import EncodedImage
-from features.inputs.downloads import DownloadLimits
+from features.inputs.image_urls import DownloadLimits
 from schemas.choices import DecodingStrategy
 from schemas.errors import RecordError
 from schemas.options.inference import Recognize
-from trainer.data.image_inputs import check_images, find_images
+from trainer.inference.image_inputs import check_images, find_images
 from trainer.runs.recognizer_run import STRATEGIES, RecognizedImage, RecognizerRun
 from trainer.runs.run import open_run
 

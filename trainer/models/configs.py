@@ -19,7 +19,7 @@ KerasCell = Literal["rnn", "lstm", "gru"]
 class ModelConfig(Settings):
     """Hyperparameters of a model."""
 
-    # Fields of `trainer.config.TrainingConfig` that the model's paper sets differently.
+    # Fields of `trainer.config.CaptionerTraining` that the model's paper sets differently.
     training_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
     @property

@@ -13,7 +13,7 @@ from schemas.frozen import Frozen
 from schemas.manifests import Sha256
 from schemas.strict_json import parse_json
 from schemas.table_config import CaptionTableConfig, FeatureTableConfig
-from trainer.config import LoopConfig, RecognizerTraining, TrainingConfig
+from trainer.config import CaptionerTraining, LoopConfig, RecognizerTraining
 from trainer.data.table_selection import TrainingTables
 from trainer.models.configs import ModelConfig, RecognizerConfig
 from trainer.models.model_specs import model_spec
@@ -97,7 +97,7 @@ class CaptionerMetadata(RunMetadata):
     """The metadata of a captioner; it has an `extractor` inside the model if `features` are pixels."""
 
     task: Literal["captioner"] = "captioner"
-    training: TrainingConfig
+    training: CaptionerTraining
     vocab_size: int = Field(ge=4)
     max_new_tokens: int = Field(ge=1)  # per caption; the end token counts
     extractor: ExtractorOrigin | None = None

@@ -9,14 +9,14 @@ from schemas.errors import UsageError
 from schemas.options.inference import Evaluate, Export
 from schemas.options.training import TrainCaptioner, TrainingOptions
 from schemas.table_config import UNKNOWN
-from trainer.config import Hyperparameters, TrainingConfig, parse_options
+from trainer.config import CaptionerTraining, Hyperparameters, parse_options
 from trainer.data.caption_data import Captions, join_captions
 from trainer.data.table_selection import TrainingTables, select_tables
 from trainer.data.training_data import TrainingData
 from trainer.decoding.generation import parse_generation
 from trainer.evaluation.bootstrap import MetricSamples, sample_captions
 from trainer.evaluation.caption_evaluation import CaptionEvaluation
-from trainer.evaluation.prediction_pages import mark_wrong_words
+from trainer.evaluation.caption_page import mark_wrong_words
 from trainer.metrics.caption_metrics import METRICS, RESAMPLED_METRICS, TITLES, Scorer
 from trainer.models.model_specs import ModelSpec, PixelInput, model_spec
 from trainer.runs.captioner_run import CaptionerRun
@@ -35,7 +35,7 @@ _DEFAULT_MODEL = "soft_attention"
 _TOKENIZED_AT_ONCE = 4096
 _SENTENCE_TOKENS = 2  # start and end token
 
-_Hyperparameters = Hyperparameters[TrainingConfig]
+_Hyperparameters = Hyperparameters[CaptionerTraining]
 
 
 class CaptioningTask(Task):

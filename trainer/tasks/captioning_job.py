@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from features.io.atomic_files import write
 from features.runtime.keras_settings import keras
 from features.text.vocabulary import write_vocabulary
-from trainer.config import TrainingConfig
+from trainer.config import CaptionerTraining
 from trainer.data.caption_batches import BatchReader, shuffle_captions, sort_captions, steps_per_epoch
 from trainer.data.caption_data import Captions
 from trainer.models.backbone import Backbone, open_backbone
@@ -30,7 +30,7 @@ from trainer.training.warm_start import copy_weights
 _NORMALIZATION_IMAGES = 256
 
 
-class CaptioningJob(TrainingJob[TrainingConfig, Captions]):
+class CaptioningJob(TrainingJob[CaptionerTraining, Captions]):
     """Trains a captioner; arguments as in `TrainingJob`."""
 
     unit = "captions"

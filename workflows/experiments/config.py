@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, NonNegativeInt, ValidationError
 from schemas.errors import UsageError
 from schemas.frozen import Settings
 from schemas.options.base import Options
-from schemas.settings import read_settings
+from schemas.yaml_file import read_settings
 from workflows.prepared_tasks import PreparedTask, TaskName, dataset_name, errors_in, find_prepared_task
 
 MODEL, SEED = "model", "seed"

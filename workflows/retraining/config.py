@@ -13,7 +13,7 @@ from schemas.errors import UsageError
 from schemas.frozen import Settings
 from schemas.options.base import Options
 from schemas.secrets import strip_path
-from schemas.settings import read_settings
+from schemas.yaml_file import read_settings
 from workflows.prepared_tasks import PreparedTask, TaskName, errors_in, find_prepared_task
 
 Values = dict[str, Any]

@@ -19,7 +19,7 @@ from urllib.parse import unquote
 
 from urllib3.util import make_headers, parse_url
 
-from features.io.http_connections import Deadline, connect
+from features.io.public_http import Deadline, connect
 from schemas.secrets import strip_path
 from workflows.retraining.config import NotificationsConfig
 

@@ -32,7 +32,7 @@ from workflows.retraining.data_checks import (
     compare_data,
 )
 from workflows.retraining.data_snapshot import DataSnapshot
-from workflows.retraining.decisions import DecisionLog, find_finished
+from workflows.retraining.decision_log import DecisionLog, find_finished
 from workflows.retraining.drift import Moments, compute_moments
 from workflows.retraining.notifications import notify
 from workflows.retraining.preparation import (

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from features.inputs.downloads import build_download_name
+from features.inputs.image_urls import build_download_name
 from pipelines.datasets import open_reader
 from pipelines.datasets.base import CaptionEntry, FailedRecord
 from schemas.errors import UsageError

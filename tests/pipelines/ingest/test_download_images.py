@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import capt
-from features.inputs.downloads import DownloadLimits, build_download_name
+from features.inputs.image_urls import DownloadLimits, build_download_name
 from pipelines.ingest.download_images import (
     DownloadImages,
     FailedUrl,

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer.config import TrainingConfig
+from trainer.config import CaptionerTraining
 from trainer.data.augmentation import Augmentation
 
 HEIGHT, WIDTH = 12, 20
@@ -39,8 +39,8 @@ def test_each_image_of_a_batch_has_its_own_random_values(pixels):
 
 
 def test_without_amounts_there_is_no_augmentation(pixels):
-    assert Augmentation.from_config(TrainingConfig()) is None
-    asked = TrainingConfig(extractor="vgg16", augment_zoom=0.2)
+    assert Augmentation.from_config(CaptionerTraining()) is None
+    asked = CaptionerTraining(extractor="vgg16", augment_zoom=0.2)
     assert Augmentation.from_config(asked) == Augmentation(0, zoom=0.2)
 
 

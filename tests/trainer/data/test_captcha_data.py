@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.synthetic.captchas.image_names import parse_image_number, parse_label_line, parse_line_number
+from features.text.captcha_names import parse_image_number, parse_label_line, parse_line_number
 from schemas.errors import UsageError
 from trainer.data.captcha_data import read_label_file
 

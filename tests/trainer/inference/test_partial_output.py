@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.data.image_inputs import ImageInput
+from trainer.inference.image_inputs import ImageInput
 from trainer.inference.partial_output import PartialOutput
 
 

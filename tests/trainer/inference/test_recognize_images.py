@@ -5,7 +5,7 @@ import pytest
 import capt
 from schemas.errors import CorruptFileError, NoUsableImageError, RecordError, UsageError
 from tests.trainer.words import WORDS, put_images
-from trainer.data.image_inputs import print_results
+from trainer.inference.image_inputs import print_results
 from trainer.runs.recognizer_run import STRATEGIES
 from trainer.runs.run import load_run, open_run
 

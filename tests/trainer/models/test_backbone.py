@@ -17,7 +17,7 @@ from schemas.errors import CorruptFileError, StoreError, UsageError
 from schemas.options.extractor import ExtractorOptions
 from schemas.table_config import FeatureTableConfig
 from tests.trainer.killing import kill_after, start
-from trainer.config import TrainingConfig, parse_options
+from trainer.config import CaptionerTraining, parse_options
 from trainer.data.table_selection import select_tables
 from trainer.models.backbone import BackboneFeatures, load_backbone, open_backbone
 from trainer.models.model_specs import MODELS, PixelInput, model_spec
@@ -265,7 +265,7 @@ def test_with_mixed_precision_the_extractor_computes_in_it(network, table_config
 
 
 def test_features_in_the_model_equal_those_of_the_table(pixels, table_config):
-    training = TrainingConfig(
+    training = CaptionerTraining(
         extractor="mobilenet",
         extractor_weights="random:1",
         extractor_layer="conv_pw_1_relu",

@@ -4,14 +4,14 @@ import sys
 import pytest
 
 from schemas.errors import UsageError
-from trainer.config import TrainingConfig, parse_options
+from trainer.config import CaptionerTraining, parse_options
 from trainer.models.model_specs import MODELS
 
 
 @pytest.mark.parametrize("spec", MODELS.values(), ids=list(MODELS))
 def test_training_defaults_of_a_model_are_used(spec):
     training, _ = parse_options(spec.config, {})
-    expected = {**TrainingConfig().model_dump(), **spec.config.training_defaults}
+    expected = {**CaptionerTraining().model_dump(), **spec.config.training_defaults}
     assert training.model_dump() == expected
 
 

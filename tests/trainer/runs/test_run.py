@@ -10,7 +10,7 @@ from PIL import Image
 
 import capt
 from schemas.errors import CorruptFileError, RecordError, StoreError, UsageError
-from trainer.data.image_inputs import print_results
+from trainer.inference.image_inputs import print_results
 from trainer.runs.run import load_run
 
 SIZES = {"units": 64, "embedding_dim": 32, "attention_dim": 32, "projection_dim": 32, "output_dim": 64}

@@ -2,13 +2,13 @@ import keras
 import numpy as np
 import pytest
 
-from trainer.config import TrainingConfig
+from trainer.config import CaptionerTraining
 from trainer.models.ema import ema_weights, has_ema
 from trainer.training.compile_model import WarmUp, make_optimizer
 
 
 def rates(steps, **settings):
-    optimizer = make_optimizer(TrainingConfig(**settings), steps)
+    optimizer = make_optimizer(CaptionerTraining(**settings), steps)
     variable = keras.Variable(0.0)
     optimizer.build([variable])
     seen = []
@@ -55,13 +55,13 @@ def test_a_schedule_survives_saving():
 
 @pytest.mark.parametrize("name", ["adam", "rmsprop", "sgd"])
 def test_gradients_are_clipped_to_the_global_norm(name):
-    optimizer = make_optimizer(TrainingConfig(optimizer=name, learning_rate=1.0, global_clipnorm=5.0), 1)
+    optimizer = make_optimizer(CaptionerTraining(optimizer=name, learning_rate=1.0, global_clipnorm=5.0), 1)
     assert type(optimizer).__name__.lower() == name
     assert optimizer.global_clipnorm == 5.0
 
 
 def test_sgd_applies_the_clipped_gradient():
-    optimizer = make_optimizer(TrainingConfig(optimizer="sgd", learning_rate=1.0, global_clipnorm=5.0), 1)
+    optimizer = make_optimizer(CaptionerTraining(optimizer="sgd", learning_rate=1.0, global_clipnorm=5.0), 1)
     weights = [keras.Variable([0.0]), keras.Variable([0.0])]
     optimizer.build(weights)
     optimizer.apply([np.array([30.0], np.float32), np.array([40.0], np.float32)])
@@ -72,7 +72,7 @@ def test_sgd_applies_the_clipped_gradient():
 @pytest.mark.parametrize("name", ["adam", "rmsprop", "sgd"])
 def test_an_extractor_has_its_own_learning_rate(name, precision):
     weights = [keras.Variable([0.0, 0.0]), keras.Variable([0.0, 0.0])]
-    config = TrainingConfig(optimizer=name, learning_rate=0.1, extractor="vgg16", extractor_lr_multiplier=0.2)
+    config = CaptionerTraining(optimizer=name, learning_rate=0.1, extractor="vgg16", extractor_lr_multiplier=0.2)
     optimizer = make_optimizer(config, 1, weights[1:], config.extractor_lr_multiplier)
     if precision == "mixed_float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=1.0)
@@ -87,7 +87,7 @@ def test_an_extractor_has_its_own_learning_rate(name, precision):
 @pytest.mark.parametrize("name", ["adam", "rmsprop", "sgd"])
 def test_weight_decay_excludes_biases_and_scales(name):
     weights = [keras.Variable([1.0], name=kind) for kind in ("kernel", "bias", "gamma", "beta")]
-    optimizer = make_optimizer(TrainingConfig(optimizer=name, learning_rate=0.1, weight_decay=0.5), 1)
+    optimizer = make_optimizer(CaptionerTraining(optimizer=name, learning_rate=0.1, weight_decay=0.5), 1)
     optimizer.build(weights)
     optimizer.apply([np.zeros(1, np.float32)] * 4)
     np.testing.assert_allclose([float(weight.numpy()[0]) for weight in weights], [0.95, 1, 1, 1], rtol=1e-6)
@@ -97,7 +97,7 @@ def test_weight_decay_excludes_biases_and_scales(name):
 def test_the_ema_replaces_the_weights_only_inside_the_context(precision):
     layer = keras.layers.Dense(1, use_bias=False, kernel_initializer="ones")
     model = keras.Sequential([keras.layers.Input((1,)), layer])
-    optimizer = make_optimizer(TrainingConfig(optimizer="sgd", learning_rate=1.0, ema_momentum=0.5), 1)
+    optimizer = make_optimizer(CaptionerTraining(optimizer="sgd", learning_rate=1.0, ema_momentum=0.5), 1)
     if precision == "mixed_float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=1.0)
     model.compile(optimizer)

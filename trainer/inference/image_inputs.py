@@ -6,8 +6,8 @@ from functools import cache, partial
 from typing import Any
 
 from features.inputs import FileReference, is_collection, list_files
-from features.inputs.downloads import DownloadLimits, download
 from features.inputs.image_files import is_image
+from features.inputs.image_urls import DownloadLimits, download
 from features.io.open_files import stat_file
 from schemas.errors import CaptError, NoUsableImageError, RecordError, to_record_error
 from schemas.terminal.printable import printable

@@ -4,7 +4,7 @@
 
 Any response of a server raises only RecordError. Messages contain URLs without users, and targets of redirects
 without queries, which often are signatures. Only http and https URLs without a user name, and by default only public
-addresses, are requested (`features.io.http_connections`). Proxies of the environment are not used, because they would
+addresses, are requested (`features.io.public_http`). Proxies of the environment are not used, because they would
 resolve host names unchecked.
 """
 
@@ -27,7 +27,7 @@ from urllib3.response import BaseHTTPResponse
 
 from features.images.decode import has_image_signature
 from features.inputs import MAX_IMAGE_BYTES
-from features.io.http_connections import Deadline, connect, parse_http_url
+from features.io.public_http import Deadline, connect, parse_http_url
 from schemas.errors import RecordError, to_record_error
 from schemas.secrets import strip_query, strip_user
 

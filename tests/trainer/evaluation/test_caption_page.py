@@ -7,12 +7,7 @@ from PIL import Image
 from features.images.resize import Resizer
 from schemas.table_config import FeatureTableConfig
 from tests.workflows.test_example_pages import NASTY, Page, assert_inert
-from trainer.evaluation.prediction_pages import (
-    CaptionPrediction,
-    draw_attention_maps,
-    mark_wrong_words,
-    predictions_page,
-)
+from trainer.evaluation.caption_page import CaptionPrediction, draw_attention_maps, mark_wrong_words, predictions_page
 from trainer.runs.captioner_run import Caption
 
 FITTING = Resizer.from_table_config(

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from features.inputs.downloads import DownloadLimits, download, download_into
-from features.io.http_connections import is_public
+from features.inputs.image_urls import DownloadLimits, download, download_into
+from features.io.public_http import is_public
 from schemas.errors import RecordError
 from schemas.secrets import strip_user
 from tests.image_server import ImageServer, answer, image_server, jpeg, redirect, trickle
@@ -95,7 +95,7 @@ def test_every_redirect_is_checked_like_the_url(
 ) -> None:
     # The server has the only private address that is allowed.
     monkeypatch.setattr(
-        "features.io.http_connections.is_public", lambda address: address == "127.0.0.1" or is_public(address)
+        "features.io.public_http.is_public", lambda address: address == "127.0.0.1" or is_public(address)
     )
     error = failure(server.on("/away", redirect(location)), replace(ONCE, allow_private=False))
     assert error.reason == reason
@@ -137,7 +137,7 @@ def test_public_addresses_are_distinguished_from_others() -> None:
 def test_a_host_name_is_resolved_once(server: ImageServer, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = ["127.0.0.1", "10.0.0.1"]
     monkeypatch.setattr(
-        "features.io.http_connections.socket.getaddrinfo",
+        "features.io.public_http.socket.getaddrinfo",
         lambda host, port, type: [(socket.AF_INET, type, 6, "", (answers.pop(0), port))],  # noqa: A006
     )
     assert download(server.url("/4.jpg", "rebinding.example"), QUICK) == jpeg(4)
@@ -335,7 +335,7 @@ class _Unseekable:
 HTTPS = """
 import ssl, sys, threading
 from dataclasses import replace
-from features.inputs.downloads import DownloadLimits, download
+from features.inputs.image_urls import DownloadLimits, download
 from schemas.errors import RecordError
 from tests.image_server import ImageServer, jpeg
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from schemas.errors import RecordError
-from trainer.data.image_inputs import find_images
+from trainer.inference.image_inputs import find_images
 
 
 def test_directories_and_archives_are_expanded_to_their_images(tmp_path: Path) -> None:

@@ -30,9 +30,7 @@ from workflows.retraining.config import RetrainConfig
 
 ROOT = Path(__file__).parents[1]
 COMMON = ("json", "quiet", "debug", "log_file", "config")
-_TYPE = re.compile(
-    r"^(?:(?:dict|tuple|sequence|iterable|mapping|str|int|float|bool|path-like|type)[\w\[\], ]*|Rules?|Gate|Hooks)\. "
-)
+_TYPE = re.compile(r"^(?:(?:dict|tuple|sequence|iterable|mapping|str|int|float|bool|path-like|type)[\w\[\], ]*)\. ")
 _ENTRY = re.compile(r"^(\*{0,2}\w+(?:, \w+)*)(?: \([^)]*\))?: +(.*)$")
 
 

@@ -103,7 +103,7 @@ class Checkpoints:
         """Loads the weights of the best checkpoint, or their EMA, into a built model; CorruptFileError without one."""
         state = self.state()
         if state is None:
-            hint = "Run `capt train` to its end."
+            hint = "Repeat the training command until it ends."
             raise CorruptFileError("the run has no checkpoint yet", location=str(self._root), hint=hint)
         directory = self._root / state.best
         try:

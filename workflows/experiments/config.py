@@ -64,7 +64,7 @@ class ExperimentConfig(Settings):
 
     @property
     def tables(self) -> dict[str, dict[str, dict[str, Any]]]:
-        """The named options of tables, by key of `Task.preparations`."""
+        """The named options of tables, by key of `PreparedTask.preparations`."""
         preparations = self.training_task.preparations.items()
         return {kind: getattr(self, preparation.command) for kind, preparation in preparations}
 
@@ -81,7 +81,7 @@ class ExperimentConfig(Settings):
         return dataset_name(Options.named(self.data), self.task)
 
     def preparation_options(self, kind: str, name: str) -> dict[str, Any]:
-        """Returns the options that prepare a table, by the key of `Task.preparations` and the name in the file."""
+        """Returns the options that prepare a table, by the key of `PreparedTask.preparations` and the name in the file."""
         known = self.training_task.preparations[kind].dataset_options
         shared = {option: value for option, value in Options.named(self.data).items() if option in known}
         return {**shared, **Options.named(self.tables[kind][name])}

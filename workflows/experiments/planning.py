@@ -124,7 +124,7 @@ def open_store_if_exists(path: str) -> Store | None:
 def identify_trial(config: ExperimentConfig, trial: Trial, fingerprints: Mapping[str, str], store: Store) -> str:
     """Returns a digest of all inputs that determine the scores of a trial.
 
-    `fingerprints` are those of its prepared tables by key of `Task.preparations`.
+    `fingerprints` are those of its prepared tables by key of `PreparedTask.preparations`.
     """
     data = [store.dataset(config.dataset).digest]
     if "captions" in fingerprints:

@@ -50,7 +50,7 @@ class Trial(Frozen):
     Args:
         name: Name of the trial and its directory, such as `soft_attention-inception-words5000-seed0`.
         position: Position in the grid: a value per axis, in the order of the axes.
-        tables: Table names by key of `Task.preparations`.
+        tables: Table names by key of `PreparedTask.preparations`.
         options: Options and hyperparameters of the training.
     """
 
@@ -89,7 +89,7 @@ class TrialResult(Frozen):
     Args:
         identity: Digest of all inputs that determine the scores.
         reason: Reason of the failure, in one line.
-        tables: Fingerprints of the tables by key of `Task.preparations`.
+        tables: Fingerprints of the tables by key of `PreparedTask.preparations`.
         trained: Result of the training command.
         evaluated: Result of `capt evaluate`.
         seconds: Durations: `training` (all epochs) and `evaluation`.

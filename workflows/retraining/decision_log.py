@@ -9,7 +9,8 @@ from features.store.model_history import ModelDecision
 from schemas.manifests import Decision, ModelMetadata
 from workflows.model_registry import RegisteredModel, current_time
 
-_COMPLETED = ("promoted", "rejected")
+# A retraining with the inputs of one of these is not repeated.
+_FINAL = ("promoted", "rejected")
 
 
 class DecisionLog:
@@ -80,6 +81,6 @@ def find_finished(history: Sequence[ModelDecision], inputs: str) -> str:
     """Returns why a run with this digest of data and settings is not trained again; empty if it must be trained."""
     for decision in reversed(history):
         metadata = decision.facts
-        if metadata.decision in _COMPLETED and metadata.lineage.get("inputs") == inputs:
+        if metadata.decision in _FINAL and metadata.lineage.get("inputs") == inputs:
             return f"a run with the same data and settings was {metadata.decision} on {metadata.decided_at[:10]}"
     return ""

@@ -21,7 +21,7 @@ class PreparedData:
 
     Args:
         datasets: Names of the datasets.
-        tables: Fingerprints by key of `Task.preparations`. The caption table is that of the first dataset.
+        tables: Fingerprints by key of `PreparedTask.preparations`. The caption table is that of the first dataset.
         caption_tables: Fingerprint of each dataset's caption table; empty for CAPTCHAs.
         summaries: Result of each preparation.
     """

@@ -6,6 +6,7 @@ speckled background → half of the strokes → characters → the other strokes
 import colorsys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from io import BytesIO
 
 import numpy as np
@@ -24,6 +25,10 @@ _MAX_SHIFT = 0.12  # em, up or down
 _NUM_STROKES = (8, 20)
 _SPECKLE_GRAY = (110, 235)
 _NUM_SPECKLES = (4, 13)  # of 256 pixels
+
+
+# The fonts were checked before they are drawn; the cache lives in the processes that draw.
+_open_font = lru_cache(maxsize=1024)(open_font)
 
 
 @dataclass(frozen=True)
@@ -69,13 +74,13 @@ def _draw_background(random: np.random.Generator) -> Image.Image:
 def _place_glyphs(label: str, font: str, random: np.random.Generator) -> list[_Glyph]:
     """Places characters of random size and rotation along a line of a third to two thirds of the width."""
     label_width = random.uniform(*_LABEL_WIDTH)
-    natural_width = sum(open_font(font, 100).getlength(character) for character in label) / 100
+    natural_width = sum(_open_font(font, 100).getlength(character) for character in label) / 100
     size = float(np.clip(label_width / natural_width * random.uniform(0.75, 1), *_FONT_SIZE))
     gap = max(0.0, label_width - natural_width * size) / len(label)
     glyphs, x = [], 0.0
     for character in label:
         em = round(size * random.uniform(*_SIZE_FACTOR))
-        mask, center = _draw_mask(open_font(font, em), character, random.uniform(-_MAX_ROTATION, _MAX_ROTATION))
+        mask, center = _draw_mask(_open_font(font, em), character, random.uniform(-_MAX_ROTATION, _MAX_ROTATION))
         x += mask.width / 2
         glyphs.append(_Glyph(mask, x, center + em * random.uniform(-_MAX_SHIFT, _MAX_SHIFT)))
         x += mask.width / 2 + random.uniform(0, min(2 * gap, 0.5 * em))

@@ -8,7 +8,7 @@ three times. `null` is one of the words.
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -86,7 +86,6 @@ def list_fonts(directory: str | Path) -> tuple[str, ...]:
     return tuple(fonts)
 
 
-@lru_cache(maxsize=1024)
 def open_font(file: str, size: int) -> ImageFont.FreeTypeFont:
     """Opens a font at a size in pixels per em, with a layout that is the same on every machine."""
     return ImageFont.truetype(file, size, layout_engine=ImageFont.Layout.BASIC)

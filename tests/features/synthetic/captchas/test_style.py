@@ -43,6 +43,14 @@ def test_a_file_that_is_not_a_font_is_an_error_with_its_path(tmp_path):
         list_fonts(tmp_path)
 
 
+def test_a_font_that_is_replaced_is_checked_again(tmp_path):
+    shutil.copy(find_default_fonts()[0], tmp_path / "a.ttf")
+    list_fonts(tmp_path)
+    (tmp_path / "a.ttf").write_text("not a font")
+    with pytest.raises(UsageError, match=r"a\.ttf: not a font"):
+        list_fonts(tmp_path)
+
+
 def test_a_font_without_the_characters_is_an_error_with_its_path(tmp_path):
     shutil.copy(find_default_fonts(["STIXSizFiveSymReg"])[0], tmp_path / "symbols.ttf")
     with pytest.raises(UsageError, match=r"symbols\.ttf: the font lacks abc"):

@@ -81,7 +81,7 @@ class ExperimentConfig(Settings):
         return dataset_name(Options.named(self.data), self.task)
 
     def preparation_options(self, kind: str, name: str) -> dict[str, Any]:
-        """Returns the options that prepare a table, by the key of `PreparedTask.preparations` and the name in the file."""
+        """Returns the options that prepare a table by key of `PreparedTask.preparations` and name in the file."""
         known = self.training_task.preparations[kind].dataset_options
         shared = {option: value for option, value in Options.named(self.data).items() if option in known}
         return {**shared, **Options.named(self.tables[kind][name])}

@@ -189,7 +189,7 @@ class RetrainConfig(Settings):
         return find_prepared_task(self.task)
 
     def preparation_options(self, table: str, dataset: Mapping[str, Any]) -> Values:
-        """Returns the options that prepare one table (key of `PreparedTask.preparations`) of one dataset (an entry of `data`).
+        """Returns the options that prepare one table (by key of `PreparedTask.preparations`) of one entry of `data`.
 
         Raises UsageError if the entry has an unknown option.
         """

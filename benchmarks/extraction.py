@@ -37,7 +37,6 @@ from photographs import write_photographs
 from prepared_store import PreparedStore, prepare_store
 from timing import Work, measure_in_turn, print_rounds, ratio, run_in_process
 
-from features.extractors.extraction import DEFAULT_BATCH_SIZE
 from features.extractors.factory import open_extractor
 from features.extractors.frozen_graph import load_frozen_graph, load_shared_frozen_graph
 from features.extractors.output_layers import ModelFunction
@@ -46,6 +45,7 @@ from features.images.resize import Resizer
 from pipelines.beam.work_units import write_unit
 from pipelines.jobs.extract_shard import EXTRACT_UNIT_SCHEMA, ExtractShard
 from schemas.choices import Precision
+from schemas.defaults import BATCH_SIZE
 from schemas.options.extractor import ExtractorOptions
 
 OURS, COMMAND = "ours", "ours, the whole command"
@@ -157,7 +157,7 @@ def core(given: Given) -> float:
         load_shared_frozen_graph(table.extractor_path, table.table_config.precision),
         (table.table_config.height, table.table_config.width),
     )
-    network.predict(np.zeros((DEFAULT_BATCH_SIZE, *size, 3), np.uint8))  # the first call optimizes the graph
+    network.predict(np.zeros((BATCH_SIZE, *size, 3), np.uint8))  # the first call optimizes the graph
     extract = ExtractShard(str(plan), str(table.extractor_path), table.table_config, table.shape, "made", 1)
     started = time.perf_counter()
     result = json.loads(extract(plan / "units" / "00000.parquet", lambda done, failed: None))
@@ -200,8 +200,8 @@ def bare_network(given: Given) -> Work:
     pixels = np.stack([decode(path.read_bytes(), fitting) for path in given.paths()])
 
     def call() -> None:
-        for start in range(0, len(pixels), DEFAULT_BATCH_SIZE):
-            network.predict(pixels[start : start + DEFAULT_BATCH_SIZE])
+        for start in range(0, len(pixels), BATCH_SIZE):
+            network.predict(pixels[start : start + BATCH_SIZE])
 
     return lambda: len(pixels) / _seconds(call)
 

@@ -22,6 +22,7 @@ from pipelines.ingest.caption_database import CaptionDatabase
 from pipelines.ingest.job_database import InputRecord
 from pipelines.jobs.caption_job import CaptionJob
 from pipelines.jobs.sinks import Sink, check_failures, open_sink, parse_max_failures
+from schemas.defaults import VOCAB_SIZE
 from schemas.errors import CaptError, RecordError, UsageError, to_record_error
 from schemas.manifests import CaptionMetadata
 from schemas.options.prepare import PrepareCaptions
@@ -29,7 +30,6 @@ from schemas.table_config import CaptionTableConfig
 
 _log = logging.getLogger("capt.prepare")
 
-_DEFAULT_VOCAB_SIZE = 5000
 _RECENT_IMAGES = 1 << 17
 
 
@@ -167,7 +167,7 @@ def _build_table_config(
         vocabulary = identify_given_vocabulary(words)
     elif len(train):
         vocabulary = identify_built_vocabulary(train)
-        vocab_size = _DEFAULT_VOCAB_SIZE if options.vocab_size is None else options.vocab_size
+        vocab_size = VOCAB_SIZE if options.vocab_size is None else options.vocab_size
         min_count = options.min_count or 1
     else:
         hint = "Add the train annotations, or use --split-ratios 0.8,0.1,0.1 or --vocab-from FINGERPRINT."

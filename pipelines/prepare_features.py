@@ -9,9 +9,8 @@ from functools import partial
 from typing import Any, get_args
 
 from features.extractors.factory import open_extractor
-from features.images.decode import MAX_PIXELS, ImageLimits
+from features.images.decode import ImageLimits
 from features.images.resize import make_resizer
-from features.inputs import MAX_IMAGE_BYTES
 from features.runtime.numerics import detect_native_precision
 from features.store import Dataset, Store
 from features.store.commit_log import CommitLog
@@ -78,7 +77,7 @@ def prepare_images(options: PrepareFeatures, source: SourceDataset) -> dict[str,
     """Does what `prepare_features` does for an open dataset. Ignores the options of dataset type and splits."""
     _check(options)
     max_failures = parse_max_failures(options.max_failures or source.reader.max_failures)
-    limits = ImageLimits(options.max_image_pixels or MAX_PIXELS, options.max_image_bytes or MAX_IMAGE_BYTES)
+    limits = ImageLimits(options.max_image_pixels, options.max_image_bytes)
     with report_full_disk(options.store), open_sink(options.store, options.dry_run) as sink:
         table_config = build_table_config(options, sink.store)
         table = sink.table_root(table_config)

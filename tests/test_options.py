@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import re
 import typing
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from typer.testing import CliRunner
 import capt
 from schemas.errors import UsageError
 from schemas.options.commands import COMMANDS, Command
+from schemas.options.training import TrainCaptcha, TrainCaptioner
+from trainer.task_registry import find_task
 
 runner = CliRunner()
 
@@ -63,3 +66,29 @@ def test_a_path_is_converted_to_text_and_a_text_to_a_list_of_one(tmp_path: Path)
 def test_the_version_is_shown() -> None:
     done = runner.invoke(capt.application(), ["--version"])
     assert (done.exit_code, done.output) == (0, f"capt {capt.__version__}\n")
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_the_help_of_an_option_names_each_of_its_choices(command: Command) -> None:
+    for name, field, described in command.options.declared():
+        for choice in _choices(field.annotation):
+            assert re.search(rf"\b{choice}\b", described.help), f"--{name} {choice}"
+
+
+def test_the_help_states_the_epochs_of_the_configs() -> None:
+    helps = {
+        one: described.help
+        for one in (TrainCaptioner, TrainCaptcha)
+        for n, _, described in one.declared()
+        if n == "epochs"
+    }
+    default, quick = (find_task("captcha").parse(profile, {}).training.epochs for profile in (None, "quick"))
+    assert f"[default: {find_task('captioner').parse(None, {}).training.epochs}, " in helps[TrainCaptioner]
+    assert f"[default: {default}; quick: {quick}]" in helps[TrainCaptcha]
+
+
+def _choices(kind: Any) -> list[str]:
+    """Returns the words of the literals in a type."""
+    if typing.get_origin(kind) is typing.Literal:
+        return [str(one) for one in typing.get_args(kind)]
+    return [choice for one in typing.get_args(kind) for choice in _choices(one)]

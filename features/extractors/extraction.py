@@ -18,14 +18,14 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from features.images.decode import MAX_PIXELS, decode
+from features.images.decode import decode
 from features.images.resize import Pixels, Resizer
 from features.store.storage_dtypes import StoredColumns, encode
+from schemas.defaults import BATCH_SIZE, MAX_IMAGE_PIXELS
 from schemas.errors import RecordError, to_record_error
 from schemas.table_config import FeatureTableConfig
 
 PADDING = 8
-DEFAULT_BATCH_SIZE = 16
 DEFAULT_THREADS = 2
 
 _OUT_OF_MEMORY_CLASSES = ("ResourceExhaustedError", "OutOfMemoryError")  # TensorFlow, PyTorch
@@ -89,10 +89,10 @@ class ExtractionCore:
         table_config: FeatureTableConfig,
         model: ExtractorModel,
         *,
-        batch_size: int = DEFAULT_BATCH_SIZE,
+        batch_size: int = BATCH_SIZE,
         threads: int = DEFAULT_THREADS,
         parallel_calls: int = 1,
-        max_pixels: int = MAX_PIXELS,
+        max_pixels: int = MAX_IMAGE_PIXELS,
     ) -> None:
         self._table_config = table_config
         self._resizer = Resizer.from_table_config(table_config)

@@ -33,10 +33,8 @@ from PIL.ExifTags import Base as Tag
 
 from features.images import png_chunks
 from features.images.resize import Pixels, Resizer
-from features.io.open_files import MAX_IMAGE_BYTES
+from schemas.defaults import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
 from schemas.errors import RecordError
-
-MAX_PIXELS = 178_956_970  # Pillow's own limit: 0.5 GiB of RGB
 
 # Pillow warns of invalid metadata that affects no pixel, and of sizes that are checked here. `warnings.catch_warnings`
 # is not thread-safe, so Pillow's modules are silenced once.
@@ -62,7 +60,7 @@ class ImageLimits:
     takes four bytes, and up to three images of that size exist while transparency is replaced by white.
     """
 
-    pixels: int = MAX_PIXELS
+    pixels: int = MAX_IMAGE_PIXELS
     bytes: int = MAX_IMAGE_BYTES
 
     def allows_retry(self, reason: str, detail: str) -> bool:
@@ -157,7 +155,7 @@ _REASONS = (
 )
 
 
-def decode(data: bytes, resizer: Resizer, *, max_pixels: int = MAX_PIXELS) -> Pixels:
+def decode(data: bytes, resizer: Resizer, *, max_pixels: int = MAX_IMAGE_PIXELS) -> Pixels:
     """Decodes and resizes an image to [height, width, 3] of the resizer's dtype, RGB in 0…255, in memory of its own.
 
     Raises:
@@ -172,7 +170,7 @@ def decode(data: bytes, resizer: Resizer, *, max_pixels: int = MAX_PIXELS) -> Pi
 
 
 def open_image(
-    data: bytes, *, max_pixels: int = MAX_PIXELS, draft_size: DraftSize = lambda width, height: None
+    data: bytes, *, max_pixels: int = MAX_IMAGE_PIXELS, draft_size: DraftSize = lambda width, height: None
 ) -> Image.Image:
     """Decodes an image. A JPEG can be decoded at a half, a quarter or an eighth of its size.
 

@@ -10,6 +10,5 @@ have one name, the last is used.
 
 from features.inputs.file_reference import FileReference, ListedFile
 from features.inputs.listing import is_collection, list_files
-from features.io.open_files import MAX_IMAGE_BYTES
 
-__all__ = ["MAX_IMAGE_BYTES", "FileReference", "ListedFile", "is_collection", "list_files"]
+__all__ = ["FileReference", "ListedFile", "is_collection", "list_files"]

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from features.inputs.archives import open_archive
-from features.io.open_files import MAX_IMAGE_BYTES, open_file, read_file
+from features.io.open_files import open_file, read_file
 from features.io.uris import is_uri
+from schemas.defaults import MAX_IMAGE_BYTES
 from schemas.errors import CaptError, RecordError, to_record_error
 
 _CORRUPT_ARCHIVE = (struct.error, zlib.error, zipfile.BadZipFile, tarfile.TarError)

@@ -26,8 +26,8 @@ from urllib3.exceptions import HTTPError, ReadTimeoutError
 from urllib3.response import BaseHTTPResponse
 
 from features.images.decode import has_image_signature
-from features.inputs import MAX_IMAGE_BYTES
 from features.io.public_http import Deadline, connect, parse_http_url
+from schemas.defaults import MAX_IMAGE_BYTES
 from schemas.errors import RecordError, to_record_error
 from schemas.secrets import strip_query, strip_user
 

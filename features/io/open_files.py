@@ -10,7 +10,6 @@ from features.io import objects
 from features.io.uris import is_uri
 from schemas.errors import RecordError
 
-MAX_IMAGE_BYTES = 256 << 20
 _BUFFER_BYTES = 128 << 10
 
 

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
+from schemas.defaults import MAX_FAILURES
+
 
 class CaptionEntry(NamedTuple):
     """A caption. Its IDs are those of its annotation file, `document`. `repaired` names the repair of its record."""
@@ -58,7 +60,7 @@ class ListedImage(NamedTuple):
 class DatasetReader:
     """Reads one published format. `max_failures` is the default of `--max-failures` for it."""
 
-    max_failures: ClassVar[str] = "5%"
+    max_failures: ClassVar[str] = MAX_FAILURES
 
     def read_images(self) -> Iterator[ImageEntry]:
         """Yields the images that the annotations name."""

@@ -14,12 +14,13 @@ from pipelines.datasets.annotation_files import AnnotationFile, AnnotationReader
 from pipelines.datasets.base import CaptionEntry, FailedRecord, ImageEntry
 from pipelines.datasets.lines import Line
 from pipelines.datasets.record_fields import find_split_in_name
+from schemas.defaults import MAX_DOWNLOAD_FAILURES
 
 
 class ConceptualReader(AnnotationReader):
     """Reads captions with the URLs of their images."""
 
-    max_failures = "100%"
+    max_failures = MAX_DOWNLOAD_FAILURES
     dataset_type = "conceptual"
     pattern = re.compile(r"\.tsv$", re.IGNORECASE)
     pattern_text = "*.tsv"

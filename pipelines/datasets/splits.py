@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import NamedTuple
 
+from schemas.defaults import SPLIT_RATIOS
 from schemas.errors import UsageError
 
 NAMES = ("train", "val", "test")
-_DEFAULT_RATIOS = (0.8, 0.1, 0.1)
 _SIZES_HINT = "Write 100000,20000,20000, for example."
 
 
@@ -20,7 +20,7 @@ class Splitter:
     """
 
     own: bool
-    ratios: tuple[float, float, float] = _DEFAULT_RATIOS
+    ratios: tuple[float, float, float] = SPLIT_RATIOS
 
     def assign(self, image_id: str, published: str | None) -> str:
         """Returns the split of an image: `train`, `val`, `test` or, only if published, `unused`."""

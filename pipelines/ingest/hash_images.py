@@ -11,10 +11,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from features.inputs import MAX_IMAGE_BYTES, FileReference
+from features.inputs import FileReference
 from pipelines.beam.scratch import open_scratch_plan
 from pipelines.beam.work_units import Advance, read_progress, read_results, read_unit, run_units, write_unit
 from pipelines.ingest.image_database import ImageDatabase
+from schemas.defaults import MAX_IMAGE_BYTES
 from schemas.errors import to_record_error
 from schemas.terminal.progress import show_progress
 

@@ -18,10 +18,11 @@ from itertools import count
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from features.inputs import MAX_IMAGE_BYTES, FileReference, ListedFile
+from features.inputs import FileReference, ListedFile
 from features.inputs.image_files import is_image_name, starts_as_image
 from features.io.uris import is_uri
 from pipelines.datasets.base import ListedImage
+from schemas.defaults import MAX_IMAGE_BYTES
 from schemas.errors import RecordError
 
 _ARCHIVES = (".zip", ".tar")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from features.extractors.extraction import DEFAULT_BATCH_SIZE, EncodedImage, ExtractedRow, ExtractionCore, FailedImage
+from features.extractors.extraction import EncodedImage, ExtractedRow, ExtractionCore, FailedImage
 from features.extractors.frozen_graph import load_shared_frozen_graph
 from features.images.decode import ImageLimits, raise_pixel_limit
 from features.inputs import FileReference
@@ -20,6 +20,7 @@ from features.store.shards import ShardWriter
 from pipelines.beam.work_units import Advance, read_unit
 from pipelines.ingest.image_database import CHANGED
 from pipelines.jobs.provenance import Provenance
+from schemas.defaults import BATCH_SIZE
 from schemas.errors import RecordError
 from schemas.frozen import Frozen
 from schemas.manifests import Shard
@@ -65,7 +66,7 @@ class ExtractShard:
     shape: tuple[int, ...]
     commit: str
     count: int
-    batch_size: int = DEFAULT_BATCH_SIZE
+    batch_size: int = BATCH_SIZE
     limits: ImageLimits = field(default_factory=ImageLimits)
 
     def __call__(self, unit: Path, advance: Advance) -> bytes:

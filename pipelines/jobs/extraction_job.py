@@ -13,7 +13,6 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from features.extractors.extraction import DEFAULT_BATCH_SIZE
 from features.images.decode import ImageLimits
 from features.io.file_trees import remove_tree
 from features.store.commit_log import CommitLog
@@ -28,6 +27,7 @@ from pipelines.jobs.extract_shard import EXTRACT_UNIT_SCHEMA, ExtractedUnit, Ext
 from pipelines.jobs.extractor_graph import GraphFile
 from pipelines.jobs.provenance import check_mixture, list_provenances, local_provenance
 from pipelines.jobs.sinks import write_named
+from schemas.defaults import BATCH_SIZE
 from schemas.errors import CaptError
 from schemas.manifests import FeatureMetadata, Manifest
 from schemas.options.prepare import PrepareFeatures
@@ -59,7 +59,7 @@ class ExtractionJob:
 
     @property
     def batch_size(self) -> int:
-        return DEFAULT_BATCH_SIZE if self.options.batch_size == "auto" else self.options.batch_size
+        return BATCH_SIZE if self.options.batch_size == "auto" else self.options.batch_size
 
     def run(self) -> dict[str, Any] | None:
         """Extracts the planned images and commits them. If several runs have the same job, one of them runs it.

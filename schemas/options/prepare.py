@@ -2,6 +2,7 @@
 
 from typing import Annotated, Literal
 
+from schemas import defaults
 from schemas.choices import Compression, Format, ResizeMethodOption, ResizeMode, Standardizer
 from schemas.options.base import Argument, Count, Natural, Option, Options, option
 from schemas.options.extractor import ExtractorOptions
@@ -28,7 +29,8 @@ LIMIT_CAPTIONS = option(
 SELECTION_SEED = option(0, "Seed of the selection by --limit-images and --limit-captions. Does not affect splits.")
 SPLIT_RATIOS = option(
     "own",
-    "Split assignment: `own` keeps the published splits and hashes all other image IDs 0.8/0.1/0.1; "
+    "Split assignment: `own` keeps the published splits and hashes all other image IDs "
+    f"{'/'.join(map(str, defaults.SPLIT_RATIOS))}; "
     "TRAIN,VAL,TEST fractions hash every image ID. An image already in the store keeps its split.",
     "RATIOS",
 )
@@ -36,7 +38,9 @@ _MAX_FAILURES = (
     "Maximum number (100) or percentage (5%) of input records that may fail. Above it, the command commits the usable "
     "records and exits with code 3."
 )
-MAX_FAILURES = option(None, f"{_MAX_FAILURES} [default: 5%; conceptual: 100%]", "N|P%")
+MAX_FAILURES = option(
+    None, f"{_MAX_FAILURES} [default: {defaults.MAX_FAILURES}; conceptual: {defaults.MAX_DOWNLOAD_FAILURES}]", "N|P%"
+)
 REHASH = option(False, "Hash every image again instead of using the hash cache.")
 ALLOW_MIXED_NUMERICS = option(
     False,
@@ -96,7 +100,8 @@ class PrepareFeatures(ExtractorOptions):
     )
     batch_size: Literal["auto"] | Count = option(
         "auto",
-        "Maximum number of images per forward pass, or auto (16). Halved automatically when memory runs out.",
+        f"Maximum number of images per forward pass, or auto ({defaults.BATCH_SIZE}). Halved automatically when memory "
+        "runs out.",
         "N|auto",
     )
     num_shards: Count | None = NUM_SHARDS
@@ -111,11 +116,11 @@ class PrepareFeatures(ExtractorOptions):
     )
     retry_failed: bool = option(False, "Process again the images and URLs that failed permanently in earlier runs.")
     rehash: bool = REHASH
-    max_image_pixels: Count | None = option(
-        None, "Maximum number of pixels per image. Larger images fail. [default: 178956970]"
+    max_image_pixels: Count = option(
+        defaults.MAX_IMAGE_PIXELS, "Maximum number of pixels per image. Larger images fail."
     )
-    max_image_bytes: Count | None = option(
-        None, "Maximum size of an image file in bytes. Larger files fail. [default: 268435456, 256 MiB]"
+    max_image_bytes: Count = option(
+        defaults.MAX_IMAGE_BYTES, "Maximum size of an image file in bytes. Larger files fail."
     )
     allow_mixed_numerics: bool = ALLOW_MIXED_NUMERICS
     allow_private_addresses: bool = option(
@@ -144,7 +149,9 @@ class PrepareCaptions(Options):
     annotations: tuple[str, ...] = ANNOTATIONS
     dataset_name: str | None = DATASET_NAME
     vocab_size: int | None = option(
-        None, "Maximum vocabulary size, including the 4 special tokens. At least 5, or 0 for no limit. [default: 5000]"
+        None,
+        "Maximum vocabulary size, including the 4 special tokens. At least 5, or 0 for no limit. "
+        f"[default: {defaults.VOCAB_SIZE}]",
     )
     min_count: int | None = option(
         None, "Minimum number of occurrences in the train split. Rarer words become <unk>. [default: 1]"
@@ -201,7 +208,7 @@ class PrepareCaptcha(Options):
         "none", "Compression of each image's pixels: none or zstd (lossless). zstd saves about 60% of the space."
     )
     num_shards: Count | None = NUM_SHARDS
-    max_failures: str | None = option(None, f"{_MAX_FAILURES} [default: 5%]", "N|P%")
+    max_failures: str | None = option(None, f"{_MAX_FAILURES} [default: {defaults.MAX_FAILURES}]", "N|P%")
     dry_run: bool = DRY_RUN
     retry_failed: bool = option(False, "Process again the images that failed permanently in earlier runs.")
     rehash: bool = REHASH

@@ -11,9 +11,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from features.images.decode import MAX_PIXELS
 from features.images.png_chunks import SIGNATURE
 from features.images.resize import Resizer
+from schemas.defaults import MAX_IMAGE_PIXELS
 from trainer.export.image_headers import has_bytes, read_jpeg_header, read_png_header
 
 _EMPTY, _UNSUPPORTED, _TOO_LARGE, _CORRUPT, _UNSUPPORTED_PNG = range(1, 6)
@@ -85,7 +85,7 @@ def _problem(data: Any) -> Any:
         [(is_png, png_size), (is_jpeg, lambda: tf.image.extract_jpeg_shape(data)[:2])],
         lambda: tf.zeros(2, tf.int32),
     )
-    is_large = tf.reduce_prod(tf.cast(size, tf.int64)) > MAX_PIXELS
+    is_large = tf.reduce_prod(tf.cast(size, tf.int64)) > MAX_IMAGE_PIXELS
     problem = tf.where(is_jpeg | is_png, tf.where(is_large, _TOO_LARGE, 0), _UNSUPPORTED)
     return tf.where(tf.strings.length(data) > 0, problem, _EMPTY)
 

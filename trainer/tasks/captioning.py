@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 # CIDEr-D agrees best with human judgment.
 _PRIMARY_METRIC = "cider_d"
-_DEFAULT_MODEL = "soft_attention"
 _TOKENIZED_AT_ONCE = 4096
 _SENTENCE_TOKENS = 2  # start and end token
 
@@ -52,7 +51,7 @@ class CaptioningTask(Task):
     paired_metrics = tuple(name for name in metrics if name in RESAMPLED_METRICS)
 
     def parse(self, choice: str | None, options: Mapping[str, Any]) -> _Hyperparameters:
-        spec = model_spec(choice or _DEFAULT_MODEL)
+        spec = model_spec(choice or TrainCaptioner.model_fields["model"].default)
         if "rnn_cell" in options and "rnn_cell" not in spec.config.model_fields:
             raise UsageError(f"{spec.name} has no RNN cell", location="--rnn-cell", hint="Omit the option.")
         training, architecture = parse_options(spec.config, options)

@@ -1,0 +1,9 @@
+"""Defines the defaults that both an option's help and the code behind it state."""
+
+MAX_IMAGE_PIXELS = 178_956_970  # Pillow's own limit: 0.5 GiB of RGB
+MAX_IMAGE_BYTES = 256 << 20
+SPLIT_RATIOS = (0.8, 0.1, 0.1)
+BATCH_SIZE = 16  # images per forward pass
+VOCAB_SIZE = 5000
+MAX_FAILURES = "5%"
+MAX_DOWNLOAD_FAILURES = "100%"  # many published URLs are dead

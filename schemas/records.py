@@ -74,10 +74,8 @@ def to_arrow(table: Table, rows: Iterable[Row]) -> pa.Table:
 def from_arrow(table: Table, data: pa.Table) -> list[dict[str, Any]]:
     """Returns the rows of an Arrow table from `to_arrow`."""
     names = [field.name for field in table.fields]
-    return [
-        {field.name: _from_plain(field, row[field.name]) for field in table.fields}
-        for row in data.select(names).to_pylist()
-    ]
+    columns = [[_from_plain(field, value) for value in data.column(field.name).to_pylist()] for field in table.fields]
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def to_plain(field: Field, value: Any) -> Any:

@@ -64,7 +64,7 @@ def _prepare(options: PrepareCaptions, reader: DatasetReader, sink: Sink) -> dic
         words = _read_given_vocabulary(options, sink.store)
         table_config = _build_table_config(options, dataset.name, captions.train, words)
         table = sink.table_root(table_config)
-        # Each run replaces all captions of the table, so the last of several runs counts.
+        # Each job replaces all captions of the table, so the last of several jobs counts.
         with sink.hold(table), hold_job_lock(work / f"{table.name}.lock"):
             known = sink.open_caption_table(table_config)
             if known:

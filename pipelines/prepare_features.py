@@ -91,7 +91,7 @@ def prepare_images(options: PrepareFeatures, source: SourceDataset) -> dict[str,
                     downloads = download_images(database, options, sink.work, limits.bytes)
                 hash_images(database, sink.work, options.rehash, options.beam_options, limits.bytes)
                 extracted = None
-                while extracted is None:  # None: another run has committed to the table meanwhile.
+                while extracted is None:  # None: another job has committed to the table meanwhile.
                     extracted = sink.run_and_commit(_plan(options, sink, database, repair, limits))
             sink.commit_dataset(database, dataset, source.dataset_type)
             sink.remove_corrupt(dataset)

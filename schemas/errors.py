@@ -82,7 +82,7 @@ class NoUsableImageError(CaptError):
 
 
 class StoreError(CaptError):
-    """A store, table or run directory cannot be used as it is."""
+    """A store, table or run is missing, incompatible, or does not fit the command."""
 
 
 class MissingKeyError(StoreError, KeyError):

@@ -45,9 +45,14 @@ def identify_weights(weights: str, application: Application, options: BuildOptio
 
 
 def load_weights(model: Any, weights: str, application: Application, options: BuildOptions) -> Any:
-    """Returns a `keras.Model` that was built with `options` and without weights, with its weights.
+    """Returns `model`, a `keras.Model` built with `options`, after loading its weights; for `imagenet`, a new model.
 
-    For `imagenet`, Keras builds the model again: some models differ then (EfficientNet normalizes its input twice).
+    Keras builds the new model with its weights, because some models differ then (EfficientNet normalizes its input
+    twice).
+
+    Raises:
+        CaptError: The ImageNet weights cannot be downloaded, or the weights of a file do not fit the model.
+        UsageError: `random:` is not followed by a seed.
     """
     if weights == IMAGENET:
         message = "the ImageNet weights cannot be downloaded"

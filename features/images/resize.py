@@ -129,7 +129,10 @@ class Resizer:
         return Span(image.height, rows, self.height), Span(image.width, columns, self.width)
 
     def crop_visible(self, image: Image.Image) -> Image.Image:
-        """Returns the part of an RGB image that the result shows, padding included, at the image's own resolution."""
+        """Returns the part of an RGB image that the resized pixels show, at the image's own resolution.
+
+        With `pad`, the part is larger than the image: it includes the black borders.
+        """
         (top, bottom), (left, right) = (span.visible for span in self.compute_spans(image))
         return image.crop((left, top, right, bottom))
 

@@ -120,10 +120,13 @@ def publish(path: Path) -> None:
 def write_directory(
     path: Path, description: str, is_same: Callable[[Path], bool], write_into: Callable[[Path], None]
 ) -> None:
-    """Writes a local directory that appears under its name once it is complete; keeps one with the same data.
+    """Writes a local directory atomically, unless it already contains the same data.
 
-    `description` names the data in the error. `is_same` returns whether a directory contains the data; OSError,
-    ValueError, KeyError and TypeError mean no. `write_into` writes the data into a new directory.
+    Args:
+        path: The directory.
+        description: Name of the data in the error.
+        is_same: Returns whether a directory contains the data. OSError, ValueError, KeyError and TypeError mean no.
+        write_into: Writes the data into a new directory.
 
     Raises:
         UsageError: The directory exists, is not empty, and contains something else.

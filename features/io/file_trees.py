@@ -40,7 +40,7 @@ def newest_change(path: Path) -> float:
 
 
 def remove_tree(path: Path) -> None:
-    """Deletes a directory with its contents, and the local files that belong to it; it may be missing."""
+    """Deletes a directory with its contents, if it exists; with one in a bucket, also its local working files."""
     if isinstance(path, ObjectPath):
         path.remove_tree()
     shutil.rmtree(working_path(path), ignore_errors=True)

@@ -90,12 +90,12 @@ class Deadline:
         return max(0.0, self._end - time.monotonic())
 
     def check(self) -> None:
-        """Raises TimeoutError after the deadline."""
+        """Raises TimeoutError if the time limit is exceeded."""
         if not self.left:
             raise TimeoutError("the time limit of this URL is exceeded")
 
     def watch(self, connection: socket.socket) -> None:
-        """Watches a connection instead of the former one."""
+        """Shuts down this connection at the deadline, and no longer the one before. Raises TimeoutError after it."""
         self._release()
         with self._lock:
             self._watched = connection.dup()  # TLS detaches the original descriptor from the socket object.

@@ -7,7 +7,7 @@ A commit is visible once its log entry exists. If two writers commit at the same
 and referenced manifests are kept as the table's history; the files of a superseded manifest may be deleted.
 
 The commits that an unreadable manifest replaces are unknown. Such a manifest is harmless if a later one replaces it and
-every older commit is known to be replaced, too. Otherwise the table is corrupt.
+every older commit is known to be superseded, too. Otherwise the table is corrupt.
 """
 
 import re

@@ -82,13 +82,13 @@ class FeatureTable(TableSnapshot[FeatureMetadata]):
             yield read_index(self.file(shard.index), self.table)["key"]
 
     def lookup(self, keys: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """Returns the positions of the rows with these content hashes.
+        """Returns the positions of the rows with these content hashes, for `read` and `read_columns` of this object.
 
         Args:
             keys: uint8 array [N, 32].
 
         Returns:
-            int64 array [N]; −1 if the table does not contain the row.
+            int64 array [N]: row numbers in this snapshot; −1 if the table does not contain the row.
         """
         ordered, positions = self._sorted
         return positions[find_keys(ordered, as_keys(keys))]

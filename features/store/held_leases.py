@@ -37,7 +37,7 @@ class HeldLease:
 
     @property
     def holds(self) -> bool:
-        """Whether the lease is valid with a safety margin."""
+        """Whether the lease is valid, and stays valid for a safety margin."""
         return clock() - self._renewed < self._seconds * _HELD_FRACTION
 
     def renew(self) -> None:

@@ -40,7 +40,7 @@ class CaptionsDigest:
         self._digests += other._digests
 
     def hexdigest(self) -> str:
-        """Returns the digest as 64 hexadecimal digits."""
+        """Returns the SHA-256 of the sorted digests of all captions; their order has no effect."""
         rows = np.frombuffer(bytes(self._digests), dtype=f"S{KEY_BYTES}")
         return hashlib.sha256(np.sort(rows).tobytes()).hexdigest()
 

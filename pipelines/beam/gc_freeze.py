@@ -9,7 +9,7 @@ from collections.abc import Iterator
 def freeze_gc() -> Iterator[None]:
     """Makes the garbage collector ignore the million objects of TensorFlow and Beam in the block.
 
-    Scanning them took a tenth of the time of a run. Does nothing if a caller has already done so.
+    Scanning them took a tenth of the time of a job. Does nothing if a caller has already done so.
     """
     if gc.get_freeze_count():
         yield

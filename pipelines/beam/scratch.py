@@ -1,4 +1,4 @@
-"""Creates temporary directories and locks of a run. Those of a killed run have no effect on later runs."""
+"""Creates temporary directories and locks of a job. Those of a killed job have no effect on later jobs."""
 
 import contextlib
 import fcntl
@@ -19,7 +19,7 @@ _log = logging.getLogger("capt.prepare")
 
 @contextlib.contextmanager
 def open_scratch(work: Path) -> Iterator[Path]:
-    """Creates a local directory in `work` for the block. A lock file beside it shows that its run is running."""
+    """Creates a local directory in `work` for the block. A lock file beside it shows that its job is running."""
     make_directory(working_path(work))
     _remove_abandoned(work)
     directory = working_path(work) / f"run-{uuid.uuid4().hex}"
@@ -66,7 +66,7 @@ def _acquire(lock: Path) -> int:
             try:
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                _log.info("Waiting for another run of the same job (%s).", lock)
+                _log.info("Waiting for another process with the same job (%s).", lock)
                 fcntl.flock(held, fcntl.LOCK_EX)
             # The last holder has deleted the file, and another process may have created a new one in the meantime.
             if lock.stat().st_ino == os.fstat(held).st_ino:
@@ -80,7 +80,7 @@ def _acquire(lock: Path) -> int:
 
 
 def _remove_abandoned(work: Path) -> None:
-    """Removes the directories of killed runs, whose locks are free."""
+    """Removes the directories of killed jobs, whose locks are free."""
     for lock in working_path(work).glob(f"run-*{_LOCK}"):
         with contextlib.suppress(FileNotFoundError):
             held = os.open(lock, os.O_RDWR)

@@ -45,7 +45,8 @@ class _Closing:
 def read_rows(data: bytes, document: str, delimiter: str) -> Iterator[Fields | FailedRecord]:
     """Yields the rows of CSV text in UTF-8 (RFC 4180) that are not blank, and failed records.
 
-    The end of the first line is the end of all lines.
+    A row fails as `bad quoting`, `too long`, `NUL byte`, `not UTF-8` or `mixed line ends`. The end of the first line is
+    the end of all lines.
     """
     text = _Text(data, delimiter)
     closing = _Closing(-1, -1, 0, "bad")

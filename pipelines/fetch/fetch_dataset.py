@@ -26,7 +26,7 @@ def fetch_dataset(options: Fetch) -> dict[str, Any]:
 
     Returns:
         `files` by name, each with `state` (`present`, `fetched`, `resumed`), `bytes` and `checksum`; `skipped` (number
-        of present files), `damaged` (names of present files that were corrupt), `resumed` (number of resumed
+        of present files), `corrupt` (names of present files that were corrupt), `resumed` (number of resumed
         downloads), `bytes` (received), `seconds`, and `next` (commands that use the files).
 
     Raises:
@@ -65,7 +65,7 @@ def fetch_dataset(options: Fetch) -> dict[str, Any]:
         "directory": options.directory,
         "files": described,
         "skipped": len(files) - len(downloads),
-        "damaged": corrupt,
+        "corrupt": corrupt,
         "resumed": sum(download.resumed for download in downloads),
         "bytes": sum(download.received for download in downloads),
         "seconds": round(time.monotonic() - started, 3),

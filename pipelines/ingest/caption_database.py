@@ -1,4 +1,4 @@
-"""Stores one row per input caption of a run, and selects the captions that go into the table, sorted by key."""
+"""Stores one row per input caption of a job, and selects the captions that go into the table, sorted by key."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -45,7 +45,7 @@ SELECTED_CAPTIONS = pa.schema(
 
 @dataclass(frozen=True)
 class SelectedCaptions:
-    """The captions of a run, sorted by key, in Arrow's streaming format with the schema `SELECTED_CAPTIONS`.
+    """The captions of a job, sorted by key, in Arrow's streaming format with the schema `SELECTED_CAPTIONS`.
 
     `names` is a file of `schemas.tables.FILE_NAMES`; None if every image ID contains the file name. `inputs` is the
     SHA-256 of all captions in order, with their splits, and of `names`; `train` is the digest of the train split.
@@ -64,7 +64,7 @@ class SelectedCaptions:
 
 
 class CaptionDatabase(JobDatabase):
-    """The input captions of one run."""
+    """The input captions of one job."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, _SCHEMA)

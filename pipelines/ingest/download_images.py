@@ -3,7 +3,7 @@
     DIR/ab/abcdef…       an image, named by the SHA-256 of its URL, written to a temporary file and renamed
     DIR/dead/07.jsonl    the permanently failed URLs of the hosts in bucket 7, one `FailedUrl` per line
 
-All URLs of a host are in one work unit, so that its limits hold for the whole run. A resumed run finds the files of the
+All URLs of a host are in one work unit, so that its limits hold for the whole job. A resumed job finds the files of the
 interrupted one and downloads only the others.
 """
 
@@ -82,7 +82,7 @@ def get_download_directory(images: str) -> Path:
 
 
 def download_images(database: ImageDatabase, options: PrepareFeatures, work: Path, max_bytes: int) -> int:
-    """Downloads the pending URLs into the first of `--images`, except those that failed permanently in earlier runs.
+    """Downloads the pending URLs into the first of `--images`, except those that failed permanently in earlier jobs.
 
     Returns the number of downloaded images. A dry run downloads nothing, and returns the number of pending URLs.
     """
@@ -106,7 +106,7 @@ def download_images(database: ImageDatabase, options: PrepareFeatures, work: Pat
 def download_urls(
     urls: Iterable[tuple[int, str]], count: int, worker: "DownloadImages", work: Path, beam_options: Sequence[str]
 ) -> Iterator[FailedUrl]:
-    """Downloads URLs, and yields those that failed. Only one run at a time downloads into a directory.
+    """Downloads URLs, and yields those that failed. Only one job at a time downloads into a directory.
 
     `urls` are bucket of the host and URL, by bucket, and `count` is their number. Work plans are written to `work`.
     """
@@ -161,7 +161,7 @@ class _Host:
         self._closed: tuple[str, str] | None = None
 
     def wait_for_turn(self, url: str) -> None:
-        """Waits until a request to the host is allowed. DownloadError if none is allowed any more in this run."""
+        """Waits until a request to the host is allowed. DownloadError if none is allowed any more in this job."""
         with self._lock:
             if self._closed:
                 reason, why = self._closed
@@ -197,7 +197,7 @@ class _Host:
 class _DownloadPool:
     """Threads that download the URLs of a unit. Each thread serves one host at a time, so a slow host delays no other.
 
-    The threads are daemons, so that an interrupted run ends without waiting for them.
+    The threads are daemons, so that an interrupted job ends without waiting for them.
     """
 
     def __init__(self, job: DownloadImages, urls: Iterable[str], advance: Advance) -> None:
@@ -281,7 +281,7 @@ def record_failed_url(directory: Path, bucket: int, failed: FailedUrl) -> None:
     with path.open("ab+") as file:
         size = file.seek(0, 2)
         file.seek(max(0, size - 1))
-        # An interrupted run may have left an incomplete line.
+        # An interrupted job may have left an incomplete line.
         end = b"\n" if file.read(1) not in (b"", b"\n") else b""
         file.write(end + failed.model_dump_json().encode() + b"\n")
 

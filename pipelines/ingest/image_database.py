@@ -1,4 +1,4 @@
-"""Stores one row per input image of a run, and the hash cache of the store.
+"""Stores one row per input image of a job, and the hash cache of the store.
 
     listed files ⨝ record (images of the dataset) → key, from the hash cache or by hashing → status
 
@@ -46,7 +46,7 @@ _HASH_CACHE = """CREATE TABLE IF NOT EXISTS cache.seen (location TEXT, member TE
 
 
 class ImageDatabase(JobDatabase):
-    """The input images of one run. `hash_cache` is the store's cache of content hashes by file time; runs share it."""
+    """The input images of one job. `hash_cache` is the path of the store's hash cache, which jobs share."""
 
     _CATALOGUED = "SELECT image_id FROM record WHERE status != 'failed'"
 
@@ -191,7 +191,7 @@ class ImageDatabase(JobDatabase):
         self._db.execute(f"DELETE FROM cache.seen WHERE (location, member) IN ({changed})", (CHANGED,))
 
     def assume_results(self) -> None:
-        """Turns `planned` and `pending` into `ok`, as in a run without failures."""
+        """Turns `planned` and `pending` into `ok`, as in a job without failures."""
         self._db.execute("UPDATE record SET status = 'ok' WHERE status IN ('planned', 'pending')")
 
     def count_by_split(self) -> dict[str, int]:
@@ -214,7 +214,7 @@ class ImageDatabase(JobDatabase):
         self._write(path, LABELS, f"SELECT image_id, label FROM record WHERE {_LABELLED} ORDER BY image_id")
 
     def write_failures(self, path: Path) -> None:
-        """Writes the permanent failures of this run as Parquet, by content hash."""
+        """Writes the permanent failures of this job as Parquet, by content hash."""
         query = """SELECT key, stage, reason, detail FROM failure WHERE permanent AND key IN
             (SELECT key FROM record WHERE status = 'failed') ORDER BY key"""
         self._write(path, FAILURES, query)

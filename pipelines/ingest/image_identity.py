@@ -55,7 +55,7 @@ class IdentifiedImage(NamedTuple):
 
 
 class ImageIdentities:
-    """The images in annotation files and their IDs, in tables that are created in the database of a run."""
+    """The images in annotation files and their IDs, in tables that are created in the database of a job."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db

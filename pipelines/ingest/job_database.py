@@ -1,4 +1,4 @@
-"""Stores the records of one run in SQLite on disk, so that memory does not grow with their number."""
+"""Stores the records of one job in SQLite on disk, so that memory does not grow with their number."""
 
 import contextlib
 import logging
@@ -26,7 +26,7 @@ _CATALOG_BATCH = 1 << 16
 
 _ASSIGNED = """CREATE TABLE assigned (image_id TEXT PRIMARY KEY, split TEXT, catalogued INT, key BLOB) WITHOUT ROWID;"""
 _NEW = "split != '' AND NOT EXISTS (SELECT 1 FROM assigned a WHERE a.image_id = record.image_id)"
-# Images whose ID does not contain their file name.
+# Images whose ID is neither their file name nor the end of its path.
 _NAMED = """FROM record WHERE file_name NOT IN ('', image_id)
     AND substr(file_name, -1 - length(image_id)) != '/' || image_id"""
 
@@ -34,8 +34,13 @@ _NAMED = """FROM record WHERE file_name NOT IN ('', image_id)
 class InputRecord(NamedTuple):
     """An image of a dataset, as inserted. A missing text is empty.
 
-    `image_id` is unique, `rank` decides about limits, `stated` is the split that the input states. `hashed` tells if
-    a hash of the ID determines the split, `reason` why the image has failed.
+    Args:
+        image_id: Unique ID.
+        split: The assigned split.
+        rank: Order in which limits select images, smallest first.
+        stated: The split that the input states.
+        hashed: Whether a hash of the ID determines the split.
+        reason: Reason of the failure, if the image has failed; `detail` is its problem.
     """
 
     image_id: str
@@ -52,7 +57,7 @@ class InputRecord(NamedTuple):
 
 
 class JobDatabase:
-    """The records of one run, with the split of each image. `path` must not exist.
+    """The records of one job, with the split of each image. `path` must not exist.
 
     The schema of a subclass defines the table `record` with one row per image (an `InputRecord` and its number of
     `captions`), and the views `outcome` (columns of `schemas.tables.REPORT`) and `failed` (column `reason`).

@@ -80,7 +80,7 @@ _UNMATCHED = "number NOT IN (SELECT name FROM reach)"
 
 
 class NameMatcher:
-    """The listed files, and the names to match to them, in tables that are created in the database of a run.
+    """The listed files, and the names to match to them, in tables that are created in the database of a job.
 
     Its table `record` has `file_name`, `root` and `url`.
     """

@@ -1,4 +1,4 @@
-"""Tokenizes the captions of a run into a committed caption table, with its vocabulary and transform."""
+"""Tokenizes the captions of a job into a committed caption table, with its vocabulary and transform."""
 
 import shutil
 from collections import Counter, defaultdict
@@ -91,7 +91,7 @@ class CaptionJob:
             return _copy_transform(self._make_transform(plan, directory, self.beam_options), self.root, commit)
 
     def _make_transform(self, plan: Path, directory: Path, beam_options: Sequence[str]) -> Path:
-        # Importing tensorflow-transform takes seconds, for which a run without new captions does not wait.
+        # Importing tensorflow-transform takes seconds, for which a job without new captions does not wait.
         from features.text.transform import write_transform
         from pipelines.jobs.vocabulary import build_vocabulary
 

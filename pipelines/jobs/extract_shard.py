@@ -106,5 +106,5 @@ def open_images(rows: Iterable[dict[str, Any]], max_bytes: int) -> Iterator[Enco
 def _read_unchanged(key: bytes, reference: FileReference, max_bytes: int) -> bytes:
     data = reference.read(max_bytes)
     if hashlib.sha256(data).digest() != key:
-        raise RecordError("read", CHANGED, f"{reference.label} changed during the run", permanent=False)
+        raise RecordError("read", CHANGED, f"{reference.label} changed during the job", permanent=False)
     return data

@@ -1,6 +1,6 @@
-"""Extracts the planned images of a run into committed shards.
+"""Extracts the planned images of a job into committed shards.
 
-The commit's name is the digest of its content. So the same command finds the work units that an interrupted run
+The commit's name is the digest of its content. So the same command finds the work units that an interrupted job
 finished, and two stores of the same images have the same names.
 """
 

@@ -63,7 +63,7 @@ class Job(Protocol):
 
 @dataclass
 class Sink:
-    """Receives the output of a run and writes nothing.
+    """Receives the output of a job and writes nothing.
 
     The store is only read. If it does not exist, an empty temporary store replaces it. `root` is the directory of the
     working files: the store, or a temporary directory.
@@ -116,9 +116,9 @@ class Sink:
         return estimate
 
     def commit_dataset(self, database: ImageDatabase, root: Path, dataset_type: str) -> None:
-        """Commits the images of a run as the dataset in `root`, unless it contains exactly these.
+        """Commits the images of a job as the dataset in `root`, unless it contains exactly these.
 
-        A split that a concurrent run has assigned is kept. Without a store, planned images are assumed to succeed.
+        A split that a concurrent job has assigned is kept. Without a store, planned images are assumed to succeed.
         """
         database.assume_results()
 
@@ -240,7 +240,7 @@ def open_sink(store: str, is_dry_run: bool) -> Iterator[Sink]:
 
 
 def locate_hash_cache(root: Path) -> Path:
-    """Returns the file of content hashes by file time below the root of a sink."""
+    """Returns the local path of the hash cache, for the root of a sink."""
     return working_path(root / CACHE / "stat.sqlite")
 
 

@@ -15,7 +15,7 @@ class Fetch(Options):
     directory: Annotated[str, Argument("Directory to download to. Created if it does not exist.", "DIR")]
     only: tuple[str, ...] = option(
         (),
-        "Name of a file to download. Repeatable. [default: all files; caption_datasets.zip only if named]",
+        "Name of a file to download. Repeatable. [default: all files except caption_datasets.zip]",
         "FILENAME",
     )
     mirror_url: str | None = option(

@@ -37,7 +37,7 @@ class SearchOptions(Options):
         "captions; 1 ranks by the mean per token. Must be 0 or more. [default: 1.0]",
     )
     no_repeat_ngram_size: Count | None = option(
-        None, "Length of the n-grams that a caption may contain only once, in words. [default: off]"
+        None, "Length in tokens of the n-grams that a caption may contain only once. [default: off]"
     )
     bad_words: tuple[str, ...] = option(
         (), "Word that is never generated. It must be in the vocabulary of the run. Repeatable.", "WORD"
@@ -58,11 +58,11 @@ class GenerationOptions(SearchOptions):
         "more conservative, above 1 more diverse. Cannot be combined with a beam width above 1. [default: off]",
     )
     top_k: Count | None = option(
-        None, "Number of most probable words to sample from. Requires --temperature. [default: off]"
+        None, "Number of most probable tokens to sample from. Requires --temperature. [default: off]"
     )
     top_p: float | None = option(
         None,
-        "Minimum total probability of the smallest set of words to sample from (nucleus sampling), above 0 and at "
+        "Nucleus sampling: sample from the most probable tokens whose total probability reaches X, above 0 and at "
         "most 1. Requires --temperature. [default: off]",
     )
     seed: Natural = option(0, "Seed of sampling. Used only with --temperature.")
@@ -92,7 +92,8 @@ class Evaluate(GenerationOptions):
     )
     num_examples: Natural = option(
         6,
-        "Number of best and of worst captions on the HTML page, or of the worst recognition errors. 0 writes no page.",
+        "Number of examples on the HTML page: the N best and the N worst captions, or the N worst recognition errors. "
+        "0 writes no page.",
     )
     labels: str | None = option(
         None,

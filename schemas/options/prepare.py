@@ -24,14 +24,14 @@ DATASET_NAME = option(None, "Name of the dataset in the store. [default: the dat
 SHARD_FORMAT = option("tfrecord", "File format of the shards: tfrecord or parquet.")
 LIMIT_IMAGES = option(None, "Maximum number of images. The image ID and --seed determine the selection. [default: all]")
 LIMIT_CAPTIONS = option(
-    None, "Maximum number of captions of the selected images in total. Whole images are selected. [default: all]"
+    None, "Maximum total number of captions of the selected images. All their captions are used. [default: all]"
 )
 SELECTION_SEED = option(0, "Seed of the selection by --limit-images and --limit-captions. Does not affect splits.")
 SPLIT_RATIOS = option(
     "own",
-    "Split assignment: `own` keeps the published splits and hashes all other image IDs "
-    f"{'/'.join(map(str, defaults.SPLIT_RATIOS))}; "
-    "TRAIN,VAL,TEST fractions hash every image ID. An image already in the store keeps its split.",
+    "Split assignment. `own`: published splits; other images are assigned by a hash of the image ID "
+    f"({'/'.join(map(str, defaults.SPLIT_RATIOS))}). TRAIN,VAL,TEST, such as 0.8,0.1,0.1: all images are assigned by "
+    "the hash. An image already in the store keeps its split.",
     "RATIOS",
 )
 _MAX_FAILURES = (
@@ -80,7 +80,7 @@ class PrepareFeatures(ExtractorOptions):
     resize_method: ResizeMethodOption = option(
         "pillow",
         "Resize method: pillow (bilinear, antialiased), draft (as pillow, with large JPEGs decoded at reduced "
-        "size), or tf (tf.image.resize, not antialiased).",
+        "size: faster, other pixels), or tf (tf.image.resize, not antialiased).",
     )
     resize_mode: ResizeMode = option(
         "stretch",

@@ -102,7 +102,8 @@ class TrainCaptioner(TrainingOptions):
     )
     rnn_cell: RnnCell | None = option(
         None,
-        "RNN cell: rnn, lstm or gru; m_rnn also has adding. Not valid for transformer. [default: depends on the model]",
+        "RNN cell: rnn, lstm or gru; m_rnn also has adding (the cell of its paper). Not valid for transformer. "
+        "[default: depends on the model]",
     )
     warm_start_from: str | None = WARM_START_FROM
 

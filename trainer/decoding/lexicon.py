@@ -35,7 +35,8 @@ class Lexicon:
     def score_time_steps(self, log_probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
         """Returns the log-probability float32 [B, words] of every word over all its CTC alignments.
 
-        It is computed from those of blank and characters [B, T, 27]. A word that is too long for T steps has −10³⁰.
+        `log_probabilities` are float32 [B, T, 27]: class 0 is the blank, classes 1 to 26 are a to z. A word that is
+        too long for T time steps has −10³⁰.
         """
         starts = range(0, len(log_probabilities), _BATCH_SIZE)
         batches = (log_probabilities[i : i + _BATCH_SIZE].transpose(1, 2, 0) for i in starts)
@@ -60,7 +61,8 @@ class Lexicon:
     def score_positions(self, log_probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
         """Returns the log-probability float32 [B, words] of every word with one character per position.
 
-        It is computed from those of end and characters [B, L, 27]. A word of more than L characters has −10³⁰.
+        `log_probabilities` are float32 [B, L, 27]: class 0 is the end, classes 1 to 26 are a to z. A word of more than
+        L characters has −10³⁰.
         """
         positions = log_probabilities.shape[1]
         is_too_long = (self._ids[:, positions:] != BLANK).any(axis=1)

@@ -128,9 +128,10 @@ class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
         """Evaluates a run and writes the results to its directory.
 
         Returns:
-            `run_dir`, `model`, `datasets`, `split`, the metrics by name, `intervals`, numbers of skipped images,
-            `training_images` (evaluated images that are training images), `data_digest` (digest of images and
-            references), and the paths of the files: `scores_path`, `images_path`, `page_path` and the task's own paths.
+            `run_dir`, `model`, `datasets`, `split`, the metrics by name, `intervals`, numbers of skipped images
+            (`without_features`, `without_image`, `without_label`), `training_images` (evaluated images that are
+            training images), `data_digest` (digest of images and references), and the paths of the files:
+            `scores_path`, `images_path`, `page_path` and the task's own paths.
         """
         store = open_store(find_store(run, self.options))
         with hold_snapshot(store.path, lambda: run.metadata.open_tables(store)) as tables:

@@ -189,7 +189,12 @@ class RecurrentCaptioner(Captioner):
         self.recurrence = RecurrentLayer(*sizes, scale, config.forget_bias, dropout, name="recurrence")
 
     def build_recurrence(self, input_shape: dict[str, Any], input_dim: int) -> None:
-        """Builds the layers of the base class, for recurrent inputs of size `input_dim`."""
+        """Builds the layers of the base class.
+
+        Args:
+            input_shape: Shapes of the `inputs` of `call` by name.
+            input_dim: Size of the recurrent layer's inputs.
+        """
         self.feature_normalization.build(tuple(input_shape["features"]))
         self.embedding_layer.build(tuple(input_shape["tokens"]))
         self.recurrence.build((None, None, input_dim))

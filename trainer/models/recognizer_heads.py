@@ -32,7 +32,10 @@ def ctc_losses(labels: Any, logits: Any) -> Any:
 
 
 def position_losses(labels: Any, logits: Any, label_smoothing: float = 0.0) -> Any:
-    """Returns the cross-entropy of the characters and the ends after them, summed over positions, float32 [B]."""
+    """Returns the cross-entropy of the characters and the ends after them, summed over positions, float32 [B], in nats.
+
+    Labels are the result of `pad_labels`, int32 [B, L], and logits are float32 [B, L, 27].
+    """
     targets = ops.one_hot(labels, NUM_CLASSES)
     targets = (1 - label_smoothing) * targets + label_smoothing / NUM_CLASSES
     return ops.sum(ops.categorical_crossentropy(targets, logits, from_logits=True), axis=1)

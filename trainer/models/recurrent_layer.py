@@ -91,7 +91,7 @@ class RecurrentLayer(keras.layers.Layer):
 
 
 def uniform(scale: float | None, default: str = "glorot_uniform") -> Any:
-    """Returns an initializer between −scale and scale; without a scale, Keras' initializer `default`."""
+    """Returns a uniform initializer from −scale to scale; without a scale, the Keras initializer named `default`."""
     return keras.initializers.RandomUniform(-scale, scale) if scale else keras.initializers.get(default)
 
 

@@ -90,13 +90,17 @@ class RecognizerRun(Run):
     def recognize_many(
         self, images: Iterable[ImageLike], strategy: DecodingStrategy = "greedy"
     ) -> Iterator[Prediction | RecordError]:
-        """Recognizes the text in images, in order. A failed image yields its error; processing continues."""
+        """Recognizes the text in images, in order. A failed image is yielded as a RecordError; processing continues.
+
+        Raises:
+            UsageError: The strategy is unknown.
+        """
         return self.recognize_encoded(to_encoded_images(images), strategy)
 
     def recognize_encoded(
         self, images: Iterable[EncodedImage], strategy: DecodingStrategy = "greedy"
     ) -> Iterator[Prediction | RecordError]:
-        """Recognizes the text in encoded images in batches, in order."""
+        """Recognizes the text in encoded images in batches, as `recognize_many` does."""
         if strategy not in STRATEGIES:
             hint = f"Use one of {', '.join(STRATEGIES)}."
             raise UsageError(f"unknown strategy {strategy!r}", location="--decoding-strategy", hint=hint)

@@ -108,7 +108,10 @@ class Task(ABC):
         return {name: Score.build(evaluated[name], intervals.get(name)) for name in self.metrics if name in evaluated}
 
     def mark_errors(self, words: Sequence[str], references: Sequence[str]) -> list[bool]:
-        """Returns which words of a predicted text are wrong."""
+        """Returns for each word of a predicted text whether no reference equals it.
+
+        Captioners compare with the words of the references. Without references, no word of a caption is wrong.
+        """
         return [word not in references for word in words]
 
     # === Retraining ===

@@ -103,7 +103,7 @@ class TensorBoardLogger:
             self.add(metrics)
 
     def add(self, metrics: EpochMetrics) -> None:
-        """Adds the metrics of one epoch."""
+        """Writes the metrics of one epoch and flushes the files, so that TensorBoard shows them at once."""
         for name, value in metrics.values().items():
             folder = "validation" if name.startswith("val_") else "train"
             if folder not in self._writers:

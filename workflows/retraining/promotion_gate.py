@@ -18,11 +18,13 @@ CHAMPION_TEST, NEW_TEST = "champion_test", "new_test"
 
 @dataclass(frozen=True)
 class PairedResult:
-    """Metrics of champion and challenger on the same images. The champion's are None for the first model.
+    """Metrics of champion and challenger on the same images.
 
     Args:
         images: Number of images.
-        interval: Confidence interval of the challenger's metric for the first model; None if the model has a champion.
+        champion: Metrics of the champion by name; None without a champion.
+        challenger: Metrics of the challenger by name.
+        interval: Confidence interval of the gate's metric of the challenger; None if there is a champion.
         difference: Difference of the gate's metric, challenger minus champion; None without a champion.
     """
 

@@ -180,7 +180,7 @@ def test_a_second_run_verifies_the_files_without_a_request(site: Site, tmp_path:
     fetch(tmp_path, site)
     site.requests.clear()
     result = fetch(tmp_path, site)
-    assert (result["skipped"], result["bytes"], result["damaged"]) == (2, 0, [])
+    assert (result["skipped"], result["bytes"], result["corrupt"]) == (2, 0, [])
     assert not site.requests
 
 
@@ -196,7 +196,7 @@ def test_a_corrupt_file_is_reported_and_downloaded_again(site: Site, tmp_path: P
     (tmp_path / "big.zip").write_bytes(BIG[:-1] + bytes([BIG[-1] ^ 1]))
     (tmp_path / "small.tsv").write_bytes(SMALL[:5])
     result = fetch(tmp_path, site)
-    assert result["damaged"] == ["small.tsv", "big.zip"]
+    assert result["corrupt"] == ["small.tsv", "big.zip"]
     assert (tmp_path / "big.zip").read_bytes() == BIG
     assert (tmp_path / "small.tsv").read_bytes() == SMALL
 

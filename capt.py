@@ -6,7 +6,6 @@ Both accept the same options; a function returns the object that `--json` prints
 from __future__ import annotations
 
 import contextlib
-import errno
 import importlib
 import inspect
 import json as jsonlib
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 from typer.core import TyperGroup
 
-from schemas.errors import CaptError, ExitCode, UsageError
+from schemas.errors import ACCESS_DENIED, CaptError, ExitCode, UsageError
 from schemas.options.base import Options
 from schemas.options.command_line import HELP_NAMES, to_parameter
 from schemas.options.commands import COMMANDS, GROUPS, Command
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 _FUNCTIONS = {command.function: command for command in COMMANDS}
 
 __all__ = ["CaptError", "UsageError", "load_run", "open_store", *_FUNCTIONS]  # noqa: PLE0604
@@ -225,7 +223,7 @@ def _one_line_errors(debug: bool, as_json: bool) -> Iterator[None]:
         _print_error("Interrupted. The same command resumes.", debug)
         raise typer.Exit(ExitCode.INTERRUPTED) from None
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in _NOT_ALLOWED:
+        if isinstance(error, OSError) and error.errno in ACCESS_DENIED:
             line = f"{error.filename}: {error.strerror}. Check its permissions, or choose another path."
         else:
             line = f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:500]}. --debug shows where."

@@ -26,8 +26,8 @@ from features.inputs import FileReference, ListedFile
 from pipelines.beam.work_units import read_unit, write_unit
 from pipelines.datasets.splits import Splitter, compute_rank
 from pipelines.ingest.hash_images import HASH_UNIT_ROWS, HASH_UNIT_SCHEMA, UNITS_PER_INSERT
-from pipelines.ingest.image_database import ImageDatabase
-from pipelines.ingest.job_database import InputRecord
+from pipelines.ingest.image_database import HASH_CACHE, ImageDatabase
+from pipelines.ingest.job_database import JOB_DATABASE, InputRecord
 from pipelines.jobs.extract_shard import EXTRACT_UNIT_SCHEMA
 
 _STORED_STEP = 2
@@ -52,20 +52,20 @@ class Planning:
 
     def first(self) -> dict[str, int]:
         """Plans the run that finds every second image in the table, and returns the counts by status."""
-        database = self._enter("first")
+        database = self._open_database("first")
         with self._step("first: hash"):
             self._hash(database)
-        self._settle(database, "first", _STORED_STEP)
+        self._classify(database, "first", _STORED_STEP)
         return self._finish(database, "first")
 
     def again(self) -> dict[str, int]:
         """Plans the next run, which finds nothing new, and returns the counts by status."""
-        database = self._enter("again", self.root / "first.catalog.parquet")
-        self._settle(database, "again", 1)
+        database = self._open_database("again", self.root / "first.catalog.parquet")
+        self._classify(database, "again", 1)
         return self._finish(database, "again")
 
-    def _enter(self, run: str, catalog: Path | None = None) -> ImageDatabase:
-        database = ImageDatabase(self.root / f"{run}.ledger.sqlite", self.root / "stat.sqlite")
+    def _open_database(self, run: str, catalog: Path | None = None) -> ImageDatabase:
+        database = ImageDatabase(self.root / f"{run}.{JOB_DATABASE}", self.root / HASH_CACHE)
         if catalog:
             with self._step(f"{run}: catalog before"), pq.ParquetFile(catalog) as file:
                 database.insert_assigned(file.iter_batches(), has_images=True)
@@ -101,8 +101,8 @@ class Planning:
             for unit in paths:
                 unit.unlink()
 
-    def _settle(self, database: ImageDatabase, run: str, step: int) -> None:
-        with self._step(f"{run}: settle"):
+    def _classify(self, database: ImageDatabase, run: str, step: int) -> None:
+        with self._step(f"{run}: classify"):
             database.classify(ordered_keys(self.references, step), {})
         with self._step(f"{run}: units"):
             write_unit(self.root / run, "00000", database.list_planned(), EXTRACT_UNIT_SCHEMA)
@@ -114,7 +114,7 @@ class Planning:
             database.write_report(self.root / f"{run}.report.parquet")
         counts = database.count_by_status()
         database.close()
-        path = self.root / f"{run}.ledger.sqlite"
+        path = self.root / f"{run}.{JOB_DATABASE}"
         self.bytes = {one.name: one.stat().st_size for one in self.root.glob("*.*")}
         path.unlink()
         return counts

@@ -8,12 +8,13 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
+from features.io.locks import wait_for_lock
 from features.store import Dataset, Store
 from features.text.caption_keys import CaptionsDigest, compute_caption_key, identify_built_vocabulary
 from features.text.vocabulary import identify_given_vocabulary
 from pipelines.beam.disk_errors import report_full_disk
 from pipelines.beam.gc_freeze import freeze_gc
-from pipelines.beam.scratch import hold_job_lock, open_scratch
+from pipelines.beam.scratch import open_scratch
 from pipelines.datasets import open_reader
 from pipelines.datasets.base import DatasetReader, FailedRecord
 from pipelines.datasets.record_fields import MAX_TEXT
@@ -21,7 +22,8 @@ from pipelines.datasets.splits import compute_rank, parse_split_ratios
 from pipelines.ingest.caption_database import CaptionDatabase
 from pipelines.ingest.job_database import InputRecord
 from pipelines.jobs.caption_job import CaptionJob
-from pipelines.jobs.sinks import Sink, check_failures, open_sink, parse_max_failures
+from pipelines.jobs.failure_limit import check_failures, parse_max_failures
+from pipelines.jobs.sinks import Sink, open_sink
 from schemas.defaults import VOCAB_SIZE
 from schemas.errors import CaptError, RecordError, UsageError, to_record_error
 from schemas.manifests import CaptionMetadata
@@ -65,12 +67,12 @@ def _prepare(options: PrepareCaptions, reader: DatasetReader, sink: Sink) -> dic
         table_config = _build_table_config(options, dataset.name, captions.train, words)
         table = sink.table_root(table_config)
         # Each job replaces all captions of the table, so the last of several jobs counts.
-        with sink.hold(table), hold_job_lock(work / f"{table.name}.lock"):
+        with sink.hold(table), wait_for_lock(work / f"{table.name}.lock"):
             known = sink.open_caption_table(table_config)
             if known:
                 database.classify(known.captions())
             job = CaptionJob(table, work, table_config, words, captions, known, options.beam_options)
-            tokenized = sink.run_and_commit(job)
+            tokenized = sink.run_job(job)
             assert tokenized is not None
             sink.remove_corrupt(table)
         return {
@@ -108,7 +110,7 @@ def _list_images(database: CaptionDatabase, options: PrepareCaptions) -> Iterato
             splitter.assign(one.image_id, one.split),
             compute_rank(options.seed, one.image_id),
             stated=splitter.find_stated(one.image_id, one.split),
-            hashed=splitter.is_hashed(one.split),
+            has_hashed_split=splitter.is_hashed(one.split),
         )
 
 

@@ -25,12 +25,13 @@ from pipelines.datasets.base import DatasetReader
 from pipelines.datasets.splits import Splitter, parse_split_ratios
 from pipelines.ingest.download_images import download_images
 from pipelines.ingest.hash_images import hash_images
-from pipelines.ingest.image_database import ImageDatabase
+from pipelines.ingest.image_database import ImageDatabase, locate_hash_cache
 from pipelines.ingest.list_inputs import list_inputs
 from pipelines.jobs.extraction_job import ExtractionJob
 from pipelines.jobs.extractor_graph import GraphFile, find_graph, find_or_freeze_graph, is_graph_intact
+from pipelines.jobs.failure_limit import check_failures, parse_max_failures
 from pipelines.jobs.provenance import check_launch
-from pipelines.jobs.sinks import Sink, check_failures, locate_hash_cache, open_sink, parse_max_failures
+from pipelines.jobs.sinks import Sink, open_sink
 from schemas.choices import Precision
 from schemas.errors import CaptError, UsageError
 from schemas.options.prepare import PrepareFeatures
@@ -92,7 +93,7 @@ def prepare_images(options: PrepareFeatures, source: SourceDataset) -> dict[str,
                 hash_images(database, sink.work, options.rehash, options.beam_options, limits.bytes)
                 extracted = None
                 while extracted is None:  # None: another job has committed to the table meanwhile.
-                    extracted = sink.run_and_commit(_plan(options, sink, database, repair, limits))
+                    extracted = sink.run_job(_plan(options, sink, database, repair, limits))
             sink.commit_dataset(database, dataset, source.dataset_type)
             sink.remove_corrupt(dataset)
             summary = {

@@ -1,5 +1,6 @@
 """Defines the exit codes and the errors that capt raises on purpose: location, problem and hint."""
 
+import errno
 import logging
 import re
 import traceback
@@ -7,6 +8,9 @@ from collections.abc import Mapping
 from enum import IntEnum
 from functools import partial
 from typing import Any
+
+# Of a file operation that permissions or a read-only file system prevent.
+ACCESS_DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 _log = logging.getLogger("capt")
 _FIRST_WORD = re.compile(r"\A[a-z]+(?=[ ,;:])")

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from features.io.atomic_files import describe_file, publish
-from features.io.cache_paths import TEMP_PREFIX
 from features.io.file_trees import files_below
+from features.io.temporary_names import TEMP_PREFIX
 from features.store.commit_log import LogState
 from features.store.corruption import has_valid_checksum
 from features.store.layout import MODELS

@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from features.io.cache import download_object, local_cache
-from features.io.cache_paths import TEMP_PREFIX
 from features.io.object_path import ObjectPath
+from features.io.temporary_names import TEMP_PREFIX
 from schemas.errors import CorruptFileError, UsageError
 from schemas.manifests import FileEntry
+from schemas.table_config import SHORT_FINGERPRINT
 
 
 @contextlib.contextmanager
@@ -217,3 +218,17 @@ def hash_file(path: Path) -> str:
 def describe_file(path: Path, root: Path) -> FileEntry:
     """Returns the manifest entry of a file below `root`."""
     return FileEntry(path=path.relative_to(root).as_posix(), bytes=path.stat().st_size, sha256=hash_file(path))
+
+
+def write_under_digest(root: Path, stem: str, write: Callable[[Path], object], directory: str = "") -> FileEntry:
+    """Writes a Parquet file to `<root>/<directory>/<digest of its content>/<stem>.parquet`."""
+    make_directory(root / directory)
+    temporary = temporary_path(root / stem)
+    try:
+        write(temporary)
+        path = root / directory / hash_file(temporary)[:SHORT_FINGERPRINT] / f"{stem}.parquet"
+        make_directory(path.parent)
+        replace_atomically(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return describe_file(path, root)

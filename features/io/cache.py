@@ -18,8 +18,9 @@ from pathlib import Path
 from threading import Lock
 
 from features.io.bucket import ObjectInfo
-from features.io.cache_paths import TEMP_PREFIX, cache_path, cache_root, replace_file
+from features.io.cache_paths import cache_path, cache_root, replace_file
 from features.io.object_path import ObjectPath
+from features.io.temporary_names import TEMP_PREFIX
 from schemas.errors import CaptError, CorruptFileError, UsageError
 from schemas.strict_json import parse_json
 

@@ -15,9 +15,8 @@ import uuid
 from pathlib import Path
 from typing import Literal
 
+from features.io.temporary_names import TEMP_PREFIX
 from features.io.uris import resolve_endpoint
-
-TEMP_PREFIX = ".aside-"
 
 
 def cache_root() -> Path:

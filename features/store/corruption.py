@@ -5,7 +5,6 @@
 The record lists candidates: a file that was repaired later is not corrupt.
 """
 
-import errno
 import logging
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from features.io.atomic_files import ensure_local, hash_file, write
 from features.io.file_trees import FileChecker
 from features.store.commit_log import CommitLog
 from features.store.layout import CACHE
+from schemas.errors import ACCESS_DENIED
 from schemas.manifests import FileEntry, Manifest, Shard
 from schemas.strict_json import parse_json
 from schemas.table_config import canonical_json
@@ -33,7 +33,7 @@ def record_corruption(store: Path, paths: Iterable[str]) -> None:
         else:
             record.unlink(missing_ok=True)
     except OSError as error:
-        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+        if error.errno not in ACCESS_DENIED:
             raise
         _log.warning("%s: the store is read-only, so the findings are not recorded for a repair.", store)
 

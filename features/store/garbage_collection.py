@@ -26,6 +26,7 @@ from typing import Any
 from features.io.atomic_files import temporary_path, working_path
 from features.io.file_trees import files_below, newest_change
 from features.io.locations import is_remote
+from features.io.temporary_names import is_temporary
 from features.store.commit_log import MANIFEST_NAME, MANIFESTS, CommitLog, list_paths
 from features.store.layout import (
     COMMIT_NAME,
@@ -39,7 +40,6 @@ from features.store.layout import (
     REPORTS,
     RUNS,
     WORK,
-    is_temporary,
     planned_commits,
     table_roots,
 )

@@ -14,7 +14,7 @@ STORE/cache/                      hash cache, files that verification found corr
 import re
 from pathlib import Path
 
-from features.io.cache_paths import TEMP_PREFIX
+from schemas.table_config import SHORT_FINGERPRINT, CaptionTableConfig, FeatureTableConfig
 
 FEATURES = "features"
 TEXT = "text"
@@ -29,7 +29,7 @@ RUNS = "runs"
 RECIPE = "recipe.json"
 NETWORK = "network.json"
 
-COMMIT_NAME = re.compile(r"[0-9a-f]{16}")
+COMMIT_NAME = re.compile(rf"[0-9a-f]{{{SHORT_FINGERPRINT}}}")
 NETWORK_NAME = re.compile(r"[0-9a-f]{64}\.pb")
 
 # The writer of a temporary file younger than this may be running.
@@ -43,15 +43,16 @@ def extractor_path(store: Path, sha256: str) -> Path:
     return store / NETWORKS / f"{sha256}.pb"
 
 
+def table_root(store: Path, table_config: FeatureTableConfig | CaptionTableConfig) -> Path:
+    """Returns the directory of the table of a config."""
+    parent = FEATURES if isinstance(table_config, FeatureTableConfig) else TEXT
+    return store / parent / table_config.fingerprint[:SHORT_FINGERPRINT]
+
+
 def table_roots(store: Path) -> list[Path]:
     """Returns the directories of a store that may be tables: feature tables, caption tables, datasets and models."""
     parents = (store / name for name in (FEATURES, TEXT, DATASETS, MODELS))
     return [path for parent in parents if parent.is_dir() for path in sorted(parent.iterdir()) if path.is_dir()]
-
-
-def is_temporary(path: Path) -> bool:
-    """Returns whether a file is a temporary file, of a running or a killed writer."""
-    return path.name.startswith(TEMP_PREFIX)
 
 
 def compaction_plan(store: Path, table: str, commit: str) -> Path:

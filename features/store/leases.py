@@ -18,7 +18,6 @@ and a writer never uses a file that is being deleted.
 """
 
 import contextlib
-import errno
 import logging
 import threading
 import time
@@ -33,7 +32,7 @@ from features.store.commit_log import CommitLog
 from features.store.held_leases import HeldLease, held_leases, register_lease
 from features.store.layout import LEASES, NETWORKS, WORK
 from features.store.snapshot import TableSnapshot
-from schemas.errors import CaptError, StoreError
+from schemas.errors import ACCESS_DENIED, CaptError, StoreError
 from schemas.frozen import Frozen
 from schemas.manifests import Sha256
 from schemas.table_config import canonical_json
@@ -161,7 +160,7 @@ def hold_snapshot(store: Path, open_tables: Callable[[], Tables], seconds: float
             try:
                 stack.enter_context(lease(store, "read", digests, seconds))
             except OSError as error:
-                if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+                if error.errno not in ACCESS_DENIED:
                     raise
                 message = "%s: the store is read-only, so no lease protects these files from garbage collection."
                 _log.warning(message, store)

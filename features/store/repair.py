@@ -34,7 +34,7 @@ from features.store.corruption import (
 from features.store.dataset import Dataset
 from features.store.feature_table import FeatureTable
 from features.store.held_leases import held_leases
-from features.store.layout import DATASETS, FEATURES, TEXT
+from features.store.layout import DATASETS, table_root
 from features.store.leases import lease_for_deletion, table_name
 from features.store.merge import as_keys, find_keys
 from features.store.shards import WRITERS, encode_index, find_shards, read_index, read_rows
@@ -42,7 +42,7 @@ from features.store.store import Store
 from schemas.errors import CorruptFileError, StoreError
 from schemas.manifests import DroppedMetadata, FeatureMetadata, Manifest, Shard
 from schemas.records import stack_keys
-from schemas.table_config import SHORT_FINGERPRINT, CaptionTableConfig, FeatureTableConfig
+from schemas.table_config import CaptionTableConfig, FeatureTableConfig
 
 MAX_EXAMPLES = 20
 
@@ -117,7 +117,7 @@ class FeatureTableRepair:
     def __init__(self, store: Store, table_config: FeatureTableConfig) -> None:
         self._store = store
         self.table_config = table_config
-        self.root = store.path / FEATURES / table_config.fingerprint[:SHORT_FINGERPRINT]
+        self.root = table_root(store.path, table_config)
         self.suspect = read_recorded_corruption(store.path, self.root)
         self.unrepaired: dict[str, Any] = {"unrepaired_rows": 0, "unrepaired_examples": []}
         self._health = TableHealth()
@@ -290,7 +290,7 @@ def read_catalog(store: Store, name: str) -> Iterator[pa.RecordBatch] | None:
 
 def open_intact_caption_table(store: Store, table_config: CaptionTableConfig) -> CaptionTable | None:
     """Opens and verifies the caption table of a config; None if it is missing or, with a warning, corrupt."""
-    root = store.path / TEXT / table_config.fingerprint[:SHORT_FINGERPRINT]
+    root = table_root(store.path, table_config)
     log_state = CommitLog(root).read_state()
     if log_state.blocking:
         _log.warning("%s The table is written again.", log_state.unreadable[log_state.blocking[0]])

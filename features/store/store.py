@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from features.io.atomic_files import put_if_absent, write
-from features.io.cache_paths import TEMP_PREFIX
 from features.io.locations import parse_location
+from features.io.temporary_names import is_temporary
 from features.store.caption_table import CaptionTable
 from features.store.commit_log import CommitLog
 from features.store.dataset import Dataset
 from features.store.feature_table import FeatureTable
-from features.store.layout import DATASETS, FEATURES, RECIPE, TEXT, extractor_path
+from features.store.layout import DATASETS, FEATURES, RECIPE, TEXT, extractor_path, table_root
 from schemas.errors import CorruptFileError, StoreError, UsageError
 from schemas.strict_json import parse_json
 from schemas.table_config import SHORT_FINGERPRINT, CaptionTableConfig, FeatureTableConfig, canonical_json
@@ -50,7 +50,7 @@ def create_store(path: str | Path) -> "Store":
     if root.exists() and not root.is_dir():
         raise StoreError("not a directory", location=str(root), hint="Choose a directory for the store.")
     # Another process may be creating the store at the same time.
-    if not root.exists() or all(path.name.startswith(TEMP_PREFIX) for path in root.iterdir()):
+    if not root.exists() or all(is_temporary(path) for path in root.iterdir()):
         put_if_absent(root / MARKER, MARKER_BYTES)
     return open_store(root)
 
@@ -103,19 +103,19 @@ class Store:
 
     def has_feature_table(self, table_config: FeatureTableConfig) -> bool:
         """Returns whether the table of this config has a commit."""
-        return CommitLog(self.path / FEATURES / table_config.fingerprint[:SHORT_FINGERPRINT]).last() > 0
+        return CommitLog(table_root(self.path, table_config)).last() > 0
 
     def has_caption_table(self, table_config: CaptionTableConfig) -> bool:
         """Returns whether the table of this config has a commit."""
-        return CommitLog(self.path / TEXT / table_config.fingerprint[:SHORT_FINGERPRINT]).last() > 0
+        return CommitLog(table_root(self.path, table_config)).last() > 0
 
     def feature_table_root(self, table_config: FeatureTableConfig) -> Path:
         """Returns the directory of the table of this config, and writes the config into it if it is missing."""
-        return _write_table_config(self.path / FEATURES, table_config)
+        return _write_table_config(self.path, table_config)
 
     def caption_table_root(self, table_config: CaptionTableConfig) -> Path:
         """Returns the directory of the table of this config, and writes the config into it if it is missing."""
-        return _write_table_config(self.path / TEXT, table_config)
+        return _write_table_config(self.path, table_config)
 
     def dataset_root(self, name: str) -> Path:
         """Returns the directory of a dataset.
@@ -137,8 +137,8 @@ def _table_roots(parent: Path) -> list[Path]:
     return sorted(log.parent for log in parent.glob("*/log") if any(log.glob("*.json")))
 
 
-def _write_table_config(parent: Path, table_config: FeatureTableConfig | CaptionTableConfig) -> Path:
-    root, data = parent / table_config.fingerprint[:SHORT_FINGERPRINT], table_config.canonical
+def _write_table_config(store: Path, table_config: FeatureTableConfig | CaptionTableConfig) -> Path:
+    root, data = table_root(store, table_config), table_config.canonical
     if not (root / RECIPE).exists() or (root / RECIPE).read_bytes() != data:
         write(root / RECIPE, data)
     return root

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from features.io.atomic_files import hash_file, hold_local_copy
 from features.io.file_trees import files_below, newest_change
 from features.io.locations import parse_location
+from features.io.temporary_names import is_temporary
 from features.store.commit_log import ENTRY_NAME, LOG, MANIFEST_NAME, MANIFESTS, list_paths
 from features.store.corruption import record_corruption
 from features.store.layout import (
@@ -42,7 +43,6 @@ from features.store.layout import (
     REPORTS,
     RUNS,
     WORK,
-    is_temporary,
     planned_commits,
     table_roots,
 )

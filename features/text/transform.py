@@ -22,8 +22,8 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_transform import analyzers, impl_helper
 
 from features.io.atomic_files import write
-from features.io.cache_paths import TEMP_PREFIX
 from features.io.plain_paths import plain_path
+from features.io.temporary_names import TEMP_PREFIX
 from features.text.standardize import split_words
 from features.text.vocabulary import VOCABULARY_FILE, write_vocabulary
 from schemas.table_config import END, SPECIAL_TOKENS, START, UNKNOWN, CaptionTableConfig

@@ -1,8 +1,7 @@
-"""Creates temporary directories and locks of a job. Those of a killed job have no effect on later jobs."""
+"""Creates temporary directories of a job. Those of a killed job have no effect on later jobs."""
 
 import contextlib
 import fcntl
-import logging
 import os
 import shutil
 import uuid
@@ -13,8 +12,6 @@ from features.io.atomic_files import make_directory, working_path
 from features.io.file_trees import remove_tree
 
 _LOCK = ".lock"
-
-_log = logging.getLogger("capt.prepare")
 
 
 @contextlib.contextmanager
@@ -44,39 +41,6 @@ def open_scratch_plan(work: Path) -> Iterator[Path]:
             yield plan
         finally:
             remove_tree(plan)
-
-
-@contextlib.contextmanager
-def hold_job_lock(lock: Path) -> Iterator[None]:
-    """Holds a lock file in the block, after waiting for any other process of this machine that holds it."""
-    lock = working_path(lock)
-    held = _acquire(lock)
-    try:
-        yield
-    finally:
-        lock.unlink(missing_ok=True)
-        os.close(held)
-
-
-def _acquire(lock: Path) -> int:
-    make_directory(lock.parent)
-    while True:
-        held = os.open(lock, os.O_CREAT | os.O_RDWR)
-        try:
-            try:
-                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                _log.info("Waiting for another process with the same job (%s).", lock)
-                fcntl.flock(held, fcntl.LOCK_EX)
-            # The last holder has deleted the file, and another process may have created a new one in the meantime.
-            if lock.stat().st_ino == os.fstat(held).st_ino:
-                return held
-        except FileNotFoundError:
-            pass
-        except BaseException:
-            os.close(held)
-            raise
-        os.close(held)
 
 
 def _remove_abandoned(work: Path) -> None:

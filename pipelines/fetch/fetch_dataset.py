@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from features.io.atomic_files import make_directory
 from features.io.locations import local_path
-from pipelines.beam.scratch import hold_job_lock
+from features.io.locks import wait_for_lock
 from pipelines.fetch.file_download import FileDownload, find_mismatch
 from pipelines.fetch.published_files import PUBLISHED, Publication, PublishedFile
 from schemas.errors import CaptError, UsageError
@@ -45,7 +45,7 @@ def fetch_dataset(options: Fetch) -> dict[str, Any]:
     except OSError as error:
         message = f"the directory cannot be created: {error.strerror}"
         raise UsageError(message, location=options.directory) from error
-    with hold_job_lock(directory / ".fetching.lock"):
+    with wait_for_lock(directory / ".fetching.lock"):
         corrupt = _find_corrupt(files, directory)
         downloads = [
             FileDownload(file, f"{mirror_url}/{file.name}" if mirror_url else file.url, directory / file.name)

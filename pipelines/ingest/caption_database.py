@@ -22,7 +22,7 @@ _STORED = (
     "(SELECT 1 FROM stored s WHERE s.key = caption.key AND s.caption = caption.caption AND s.split = record.split)"
 )
 _SCHEMA = f"""
-CREATE TABLE record (image_id TEXT PRIMARY KEY, file_name TEXT, split TEXT, rank INT, stated TEXT, hashed INT,
+CREATE TABLE record (image_id TEXT PRIMARY KEY, file_name TEXT, split TEXT, rank INT, stated TEXT, has_hashed_split INT,
     captions INT, other TEXT) WITHOUT ROWID;
 CREATE TABLE caption (key BLOB, image_id TEXT, caption_id TEXT, caption TEXT, repaired TEXT, position INT,
     UNIQUE (image_id, caption_id));
@@ -76,10 +76,10 @@ class CaptionDatabase(JobDatabase):
             """INSERT INTO record VALUES (?, ?, ?, ?, ?, ?, 0, '') ON CONFLICT (image_id) DO UPDATE SET
                 other = iif(record.stated = '', '', excluded.stated),
                 split = iif(record.stated = '', excluded.split, ''),
-                hashed = 0,
+                has_hashed_split = 0,
                 stated = iif(record.stated = '', excluded.stated, record.stated)
             WHERE excluded.stated != '' AND excluded.stated != record.stated""",
-            ((one.image_id, one.file_name, one.split, one.rank, one.stated, one.hashed) for one in images),
+            ((one.image_id, one.file_name, one.split, one.rank, one.stated, one.has_hashed_split) for one in images),
         )
 
     def insert_captions(self, rows: Iterable[tuple[bytes, str, str, str, str]]) -> None:

@@ -24,9 +24,10 @@ import pyarrow as pa
 from features.inputs import list_files
 from features.inputs.image_urls import DownloadError, DownloadLimits, build_download_name, download_into
 from features.io.atomic_files import atomic_write
-from features.io.cache_paths import TEMP_PREFIX
+from features.io.locks import wait_for_lock
+from features.io.temporary_names import TEMP_PREFIX
 from pipelines.beam.disk_errors import report_full_disk
-from pipelines.beam.scratch import hold_job_lock, open_scratch_plan
+from pipelines.beam.scratch import open_scratch_plan
 from pipelines.beam.work_units import Advance, read_progress, read_results, read_unit, run_units, write_unit
 from pipelines.ingest.image_database import ImageDatabase
 from schemas.errors import RecordError, UsageError
@@ -113,7 +114,7 @@ def download_urls(
     directory = Path(worker.directory)
     units = min(_BUCKETS, -(-count // _UNIT_URLS))
     lock = directory / ".downloading.lock"
-    with report_full_disk(str(directory)), hold_job_lock(lock), open_scratch_plan(work) as plan:
+    with report_full_disk(str(directory)), wait_for_lock(lock), open_scratch_plan(work) as plan:
         for temporary in directory.glob(f"??/{TEMP_PREFIX}*"):
             temporary.unlink(missing_ok=True)
         for number, some in groupby(urls, lambda row: row[0] * units // _BUCKETS):

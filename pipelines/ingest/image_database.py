@@ -14,9 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from features.inputs import ListedFile
+from features.io.atomic_files import working_path
+from features.store.layout import CACHE
 from pipelines.ingest.job_database import TWO_SPLITS, InputRecord, JobDatabase
 from pipelines.ingest.name_matching import NameMatcher
 from schemas.tables import CATALOG, FAILURES, LABELS
+
+HASH_CACHE = "stat.sqlite"
 
 # The failure reason of an image whose bytes are not the bytes that were hashed.
 CHANGED = "changed"
@@ -28,7 +32,7 @@ _log = logging.getLogger("capt.prepare")
 
 _SCHEMA = """
 CREATE TABLE record (image_id TEXT PRIMARY KEY, file_name TEXT, root TEXT, split TEXT, rank INT, url TEXT, label TEXT,
-    stated TEXT, hashed INT,
+    stated TEXT, has_hashed_split INT,
     captions INT, location TEXT, member TEXT, size INT, stamp TEXT, trusted INT, key BLOB,
     status TEXT, stage TEXT, reason TEXT, detail TEXT) WITHOUT ROWID;
 CREATE TABLE stored (key BLOB PRIMARY KEY) WITHOUT ROWID;
@@ -41,8 +45,8 @@ CREATE VIEW outcome AS
 CREATE VIEW failed AS SELECT reason FROM record WHERE status = 'failed';
 """
 
-_HASH_CACHE = """CREATE TABLE IF NOT EXISTS cache.seen (location TEXT, member TEXT, size INT, stamp TEXT, key BLOB,
-    PRIMARY KEY (location, member)) WITHOUT ROWID"""
+_HASH_CACHE_SCHEMA = """CREATE TABLE IF NOT EXISTS cache.seen (
+    location TEXT, member TEXT, size INT, stamp TEXT, key BLOB, PRIMARY KEY (location, member)) WITHOUT ROWID"""
 
 
 class ImageDatabase(JobDatabase):
@@ -63,10 +67,9 @@ class ImageDatabase(JobDatabase):
 
     def insert_records(self, records: Iterable[InputRecord]) -> None:
         """Inserts images, each with an ID of its own. An image for which two splits are stated has failed."""
-        failures = ((one, ("failed", "parse", *one[-2:]) if one.reason else (None,) * 4) for one in records)
+        columns = (*InputRecord._fields, "status", "stage")
         self._insert(
-            f"""INSERT INTO record (image_id, file_name, split, rank, root, url, label, stated, hashed, status, stage,
-                reason, detail) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+            f"""INSERT INTO record ({", ".join(columns)}) VALUES ({", ".join("?" * len(columns))})
             ON CONFLICT (image_id) DO UPDATE SET
                 status = iif(record.stated = '', record.status, 'failed'),
                 stage = iif(record.stated = '', record.stage, 'parse'),
@@ -74,10 +77,10 @@ class ImageDatabase(JobDatabase):
                 detail = iif(record.stated = '', record.detail,
                     min(record.stated, excluded.stated) || ' and ' || max(record.stated, excluded.stated)),
                 split = iif(record.stated = '', excluded.split, ''),
-                hashed = 0,
+                has_hashed_split = 0,
                 stated = iif(record.stated = '', excluded.stated, record.stated)
             WHERE excluded.stated != '' AND excluded.stated != record.stated""",
-            ((*one[:-2], *failure) for one, failure in failures),
+            ((*one, *(("failed", "parse") if one.reason else (None, None))) for one in records),
         )
         self._insert("INSERT INTO repeated_record VALUES (?, ?)", self.identities.list_repeated())
 
@@ -224,7 +227,7 @@ class ImageDatabase(JobDatabase):
         try:
             self._db.execute("ATTACH ? AS cache", (str(hash_cache),))
             if self._db.execute("PRAGMA cache.quick_check(1)").fetchone() == ("ok",):
-                self._db.executescript(_HASH_CACHE)
+                self._db.executescript(_HASH_CACHE_SCHEMA)
                 return True
         except sqlite3.OperationalError:
             raise
@@ -265,6 +268,11 @@ class ImageDatabase(JobDatabase):
         """Fails records. `values` are stage, reason and detail in SQL, `which` the end of the statement."""
         update = f"UPDATE record SET status = 'failed', (stage, reason, detail) = ({values}) {which}"
         self._db.execute(update, parameters)
+
+
+def locate_hash_cache(root: Path) -> Path:
+    """Returns the local path of the hash cache, for the root of a sink."""
+    return working_path(root / CACHE / HASH_CACHE)
 
 
 def copy_hash_cache(source: Path, copy: Path) -> None:

@@ -17,6 +17,8 @@ from schemas.tables import ASSIGNED_SPLITS, FILE_NAMES, REPORT, Table
 
 _log = logging.getLogger("capt.prepare")
 
+JOB_DATABASE = "ledger.sqlite"
+
 # The failure reason of an image for which the input states more than one split.
 TWO_SPLITS = "two splits"
 
@@ -39,7 +41,6 @@ class InputRecord(NamedTuple):
         split: The assigned split.
         rank: Order in which limits select images, smallest first.
         stated: The split that the input states.
-        hashed: Whether a hash of the ID determines the split.
         reason: Reason of the failure, if the image has failed; `detail` is its problem.
     """
 
@@ -51,7 +52,7 @@ class InputRecord(NamedTuple):
     url: str = ""
     label: str = ""
     stated: str = ""
-    hashed: bool = False
+    has_hashed_split: bool = False
     reason: str = ""
     detail: str = ""
 
@@ -136,7 +137,7 @@ class JobDatabase:
 
     def count_split_origins(self) -> dict[str, int]:
         """Returns the numbers of images with a new `hashed` split, and with a `kept` one that the input contradicts."""
-        hashed = self._count(f"SELECT count(*) FROM record WHERE hashed AND {_NEW}")
+        hashed = self._count(f"SELECT count(*) FROM record WHERE has_hashed_split AND {_NEW}")
         kept = "record JOIN assigned a USING (image_id) WHERE stated != '' AND stated != a.split"
         return {"hashed": hashed, "kept": self._count(f"SELECT count(*) FROM {kept}")}
 

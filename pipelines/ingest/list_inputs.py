@@ -67,7 +67,7 @@ def _build_records(
             **one._asdict() | {"split": split},
             rank=compute_rank(seed, one.image_id),
             stated=stated.find_stated(one.image_id, one.split) if split and stated else "",
-            hashed=splitter.is_hashed(one.split),
+            has_hashed_split=splitter.is_hashed(one.split),
         )
 
 

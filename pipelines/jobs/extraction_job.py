@@ -14,19 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from features.images.decode import ImageLimits
+from features.io.atomic_files import write_under_digest
 from features.io.file_trees import remove_tree
+from features.io.locks import wait_for_lock
 from features.store.commit_log import CommitLog
 from features.store.corruption import is_intact
 from features.store.shards import check_disk_space, choose_shard_count, compute_commit_name, find_shard
 from pipelines.beam.runners import parse_hints, runs_locally
-from pipelines.beam.scratch import hold_job_lock
 from pipelines.beam.work_units import delete_results, read_progress, read_results, run_units, write_unit
 from pipelines.ingest.image_database import ImageDatabase
 from pipelines.jobs.estimate import estimate_table, measure_speed
 from pipelines.jobs.extract_shard import EXTRACT_UNIT_SCHEMA, ExtractedUnit, ExtractShard
 from pipelines.jobs.extractor_graph import GraphFile
 from pipelines.jobs.provenance import check_mixture, list_provenances, local_provenance
-from pipelines.jobs.sinks import write_named
 from schemas.defaults import BATCH_SIZE
 from schemas.errors import CaptError
 from schemas.manifests import FeatureMetadata, Manifest
@@ -75,7 +75,7 @@ class ExtractionJob:
             keys.update(row["key"])
         commit = compute_commit_name(self.table_config.fingerprint, self.graph.sha256, count, keys.hexdigest())
         plan = self.work / f"{self.table_config.fingerprint[:SHORT_FINGERPRINT]}-{commit}"
-        with hold_job_lock(plan.with_suffix(".lock")):
+        with wait_for_lock(plan.with_suffix(".lock")):
             if CommitLog(self.root).last() != self.last_commit:
                 return None
             self._delete_results(plan)
@@ -173,7 +173,7 @@ class ExtractionJob:
         assert self.graph is not None
         files = {}
         if self.database.count_by_status().get("failed"):
-            files["failures"] = write_named(self.root, "failures", self.database.write_failures)
+            files["failures"] = write_under_digest(self.root, "failures", self.database.write_failures)
         by_provenance: defaultdict[str, list[ExtractedUnit]] = defaultdict(list)
         for unit in units:
             by_provenance[json.dumps(unit.provenance.model_dump(), sort_keys=True)].append(unit)

@@ -1,6 +1,6 @@
 """Receives the output of a `prepare` command: a store, or nothing in a dry run.
 
-    list → hash → plan → sink.run_and_commit(job) → sink.commit_dataset(…) → sink.summarize(…)
+    list → hash → plan → sink.run_job(job) → sink.commit_dataset(…) → sink.summarize(…)
 
 Both sinks are used by the same code. `StoreSink` runs jobs and commits. A plain `Sink` is that of a dry run: it
 estimates jobs, commits nothing, and keeps its working files in a temporary directory.
@@ -16,19 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from features.io.atomic_files import (
-    describe_file,
-    hash_file,
-    make_directory,
-    replace_atomically,
-    temporary_path,
-    working_path,
-)
+from features.io.atomic_files import write_under_digest
 from features.io.locations import parse_location
 from features.store import CaptionTable, Dataset, Store, create_store, open_store
 from features.store.commit_log import CommitLog, LogState, build_superseding_manifest
 from features.store.corruption import read_recorded_corruption
-from features.store.layout import CACHE, FEATURES, REPORTS, TEXT, WORK
+from features.store.layout import REPORTS, WORK, table_root
 from features.store.leases import lease, table_name
 from features.store.repair import (
     FeatureTableRepair,
@@ -38,11 +31,11 @@ from features.store.repair import (
     repair_log,
 )
 from pipelines.beam.scratch import open_scratch
-from pipelines.ingest.image_database import ImageDatabase, copy_hash_cache
-from pipelines.ingest.job_database import JobDatabase
-from schemas.errors import CaptError, TooManyFailuresError, UsageError
-from schemas.manifests import DatasetMetadata, FileEntry, Manifest
-from schemas.table_config import SHORT_FINGERPRINT, CaptionTableConfig, FeatureTableConfig
+from pipelines.ingest.image_database import ImageDatabase, copy_hash_cache, locate_hash_cache
+from pipelines.ingest.job_database import JOB_DATABASE, JobDatabase
+from schemas.errors import CaptError
+from schemas.manifests import DatasetMetadata, Manifest
+from schemas.table_config import CaptionTableConfig, FeatureTableConfig
 
 _STATUSES = ("ok", "cached", "duplicate", "failed")
 
@@ -81,7 +74,7 @@ class Sink:
     @contextlib.contextmanager
     def open_database(self, create: Callable[[Path], _Database]) -> Iterator[_Database]:
         """Creates a job database for the block."""
-        with open_scratch(self.work) as scratch, contextlib.closing(create(scratch / "ledger.sqlite")) as database:
+        with open_scratch(self.work) as scratch, contextlib.closing(create(scratch / JOB_DATABASE)) as database:
             yield database
 
     def hold(self, *roots: Path) -> AbstractContextManager[Any]:
@@ -90,8 +83,7 @@ class Sink:
 
     def table_root(self, table_config: FeatureTableConfig | CaptionTableConfig) -> Path:
         """Returns the directory of the table of this config."""
-        parent = FEATURES if isinstance(table_config, FeatureTableConfig) else TEXT
-        return self.store.path / parent / table_config.fingerprint[:SHORT_FINGERPRINT]
+        return table_root(self.store.path, table_config)
 
     def repair(self, table_config: FeatureTableConfig) -> AbstractContextManager[FeatureTableRepair]:
         """Repairs a feature table around the block, which adds its missing rows."""
@@ -107,7 +99,7 @@ class Sink:
             return None
         return open_intact_caption_table(self.store, table_config)
 
-    def run_and_commit(self, job: Job) -> dict[str, Any] | None:
+    def run_job(self, job: Job) -> dict[str, Any] | None:
         """Runs or estimates a job. Returns None if it must be planned again."""
         estimate = job.estimate(self.root)
         if estimate.get("estimated_seconds") is not None:
@@ -186,19 +178,19 @@ class StoreSink(Sink):
         repair_log(self.store.caption_table_root(table_config))
         return open_intact_caption_table(self.store, table_config)
 
-    def run_and_commit(self, job: Job) -> dict[str, Any] | None:
+    def run_job(self, job: Job) -> dict[str, Any] | None:
         return job.run()
 
     def commit_dataset(self, database: ImageDatabase, root: Path, dataset_type: str) -> None:
         def decide(log_state: LogState) -> Manifest:
             database.keep_assigned(Dataset(root, log_state.live))
-            files = {"catalog": write_named(root, "catalog", database.write_catalog)}
+            files = {"catalog": write_under_digest(root, "catalog", database.write_catalog)}
             if database.count_labels():
-                files["labels"] = write_named(root, "labels", database.write_labels)
+                files["labels"] = write_under_digest(root, "labels", database.write_labels)
             if database.count_file_names():
-                files["names"] = write_named(root, "names", database.write_file_names)
+                files["names"] = write_under_digest(root, "names", database.write_file_names)
             if database.count_absent():
-                files["splits"] = write_named(root, "splits", database.write_splits)
+                files["splits"] = write_under_digest(root, "splits", database.write_splits)
             facts = DatasetMetadata(source=dataset_type, images=database.count_by_split())
             return build_superseding_manifest(Manifest(table=root.name, files=files, facts=facts), log_state)
 
@@ -210,7 +202,8 @@ class StoreSink(Sink):
             if log_state.blocking or not database.keep_assigned(dataset) or not database.count_unassigned():
                 return None
             known = dataset.manifest if dataset.manifests else None
-            files = {**(known.files if known else {}), "splits": write_named(root, "splits", database.write_splits)}
+            splits = write_under_digest(root, "splits", database.write_splits)
+            files = {**(known.files if known else {}), "splits": splits}
             facts = known.facts if known else DatasetMetadata(source=dataset_type, images={})
             return build_superseding_manifest(Manifest(table=root.name, files=files, facts=facts), log_state)
 
@@ -220,7 +213,7 @@ class StoreSink(Sink):
         remove_corrupt(root, read_recorded_corruption(self.store.path, root))
 
     def _report(self, database: JobDatabase, root: Path, stem: str) -> dict[str, Any]:
-        report = write_named(root, stem, database.write_report, REPORTS)
+        report = write_under_digest(root, stem, database.write_report, REPORTS)
         return {"report": str(root / report.path)}
 
 
@@ -237,46 +230,3 @@ def open_sink(store: str, is_dry_run: bool) -> Iterator[Sink]:
         locate_hash_cache(here).parent.mkdir(parents=True)
         copy_hash_cache(locate_hash_cache(root), locate_hash_cache(here))
         yield Sink(open_store(root) if root.exists() else create_store(here / "store"), here)
-
-
-def locate_hash_cache(root: Path) -> Path:
-    """Returns the local path of the hash cache, for the root of a sink."""
-    return working_path(root / CACHE / "stat.sqlite")
-
-
-def write_named(root: Path, stem: str, write: Callable[[Path], object], directory: str = "") -> FileEntry:
-    """Writes a Parquet file to `<root>/<directory>/<digest of its content>/<stem>.parquet`."""
-    make_directory(root / directory)
-    temporary = temporary_path(root / stem)
-    try:
-        write(temporary)
-        path = root / directory / hash_file(temporary)[:SHORT_FINGERPRINT] / f"{stem}.parquet"
-        make_directory(path.parent)
-        replace_atomically(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return describe_file(path, root)
-
-
-# === Failures ===
-
-
-def parse_max_failures(text: str) -> Callable[[int], float]:
-    """Parses `--max-failures` (`5%` or a count) to a function from the number of records to the allowed failures."""
-    hint = "Write 5% or 100, for example."
-    try:
-        value = float(text.removesuffix("%"))
-    except ValueError:
-        raise UsageError(f"cannot parse {text!r}", location="--max-failures", hint=hint) from None
-    if not value >= 0:
-        raise UsageError(f"{text} is not a percentage or count", location="--max-failures", hint=hint)
-    return (lambda records: records * value / 100) if text.endswith("%") else (lambda _: value)
-
-
-def check_failures(summary: dict[str, Any], max_failures: Callable[[int], float]) -> None:
-    """Raises TooManyFailuresError, which carries the summary, if more records failed than allowed."""
-    failed, records = summary["failed"], summary["input"]
-    if failed > max_failures(records):
-        reasons = ", ".join(f"{count} {reason}" for reason, count in list(summary["reasons"].items())[:3])
-        message = f"{failed} of {records} records failed ({reasons}). The others are committed"
-        raise TooManyFailuresError(message, summary, location=summary["report"])

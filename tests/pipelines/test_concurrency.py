@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import capt
-from pipelines.beam.scratch import hold_job_lock
+from features.io.locks import wait_for_lock
 from tests.commands import CommandServer, ForkedProcess
 from tests.conftest import noise_image
 
@@ -144,8 +144,8 @@ def test_two_runs_that_tokenize_the_same_captions(commands: CommandServer, tmp_p
 def test_a_lock_is_held_by_one_process_and_by_none_that_was_killed(commands: CommandServer, tmp_path: Path) -> None:
     lock, note = tmp_path / "work" / "x.lock", tmp_path / "note"
     program = (
-        "import time, pathlib; from pipelines.beam.scratch import hold_job_lock\n"
-        f"with hold_job_lock(pathlib.Path({str(lock)!r})):\n"
+        "import time, pathlib; from features.io.locks import wait_for_lock\n"
+        f"with wait_for_lock(pathlib.Path({str(lock)!r})):\n"
         f"    pathlib.Path({str(note)!r}).write_text('in')\n"
         "    time.sleep({})\n"
     )
@@ -157,7 +157,7 @@ def test_a_lock_is_held_by_one_process_and_by_none_that_was_killed(commands: Com
     assert waiter.poll() is None
     holder.kill()
     assert waiter.wait() == 0
-    with hold_job_lock(lock):
+    with wait_for_lock(lock):
         assert lock.exists()
     assert not lock.exists()
     holder.wait()

@@ -17,7 +17,7 @@ import yaml
 
 import capt
 from features.io.atomic_files import make_directory, replace_tree_atomically, write
-from features.io.cache_paths import TEMP_PREFIX
+from features.io.temporary_names import TEMP_PREFIX, is_temporary
 from features.store import Store
 from features.store.compaction import compact_table
 from schemas.errors import CaptError, ExitCode
@@ -81,7 +81,7 @@ class Disk:
             for path in (file, *file.parents):
                 if path == self.root:
                     break
-                if path.name.startswith(TEMP_PREFIX):  # It gets its name by what follows.
+                if is_temporary(path):  # It gets its name by what follows.
                     continue
                 above = path.parent.stat()
                 if self._entries.get((above.st_dev, above.st_ino), {}).get(path.name) != path.stat().st_ino:

@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from features.io.atomic_files import make_directory, replace_tree_atomically, temporary_path, write
-from features.io.cache_paths import TEMP_PREFIX
+from features.io.temporary_names import is_temporary
 from features.runtime.keras_settings import keras
 from schemas.errors import CorruptFileError
 from schemas.frozen import Frozen
@@ -83,7 +83,7 @@ class Checkpoints:
         state = TrainingState(last=name, best=best, progress=progress)
         write(self._root / STATE, state.model_dump_json().encode())
         for path in self._root.iterdir():
-            if path.is_dir() and (path.name.startswith(TEMP_PREFIX) or path.name not in (state.last, state.best)):
+            if path.is_dir() and (is_temporary(path) or path.name not in (state.last, state.best)):
                 shutil.rmtree(path)
 
     def load_last(self, model: keras.Model) -> Progress | None:

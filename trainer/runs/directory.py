@@ -23,9 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.io.atomic_files import hash_file, replace_atomically, replace_tree_atomically, temporary_path, write
-from features.io.cache_paths import TEMP_PREFIX
 from features.io.locations import parse_location
 from features.io.locks import hold_lock
+from features.io.temporary_names import TEMP_PREFIX
 from features.store import FeatureTable
 from schemas.errors import CorruptFileError, StoreError, UsageError
 from schemas.tables import KEY_BYTES

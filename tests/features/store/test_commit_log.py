@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from features.io.atomic_files import atomic_write, put_if_absent
-from features.io.cache_paths import TEMP_PREFIX
+from features.io.temporary_names import is_temporary
 from features.store.commit_log import CommitLog
 from schemas.errors import CorruptFileError, StoreError
 from schemas.manifests import DatasetMetadata, DroppedMetadata, FileEntry, Manifest
@@ -138,7 +138,7 @@ def test_a_file_is_written_atomically(tmp_path: Path) -> None:
         temporary.write_text("new")
         assert target.read_text() == "old"
     assert target.read_text() == "new"
-    assert not [path for path in tmp_path.iterdir() if path.name.startswith(TEMP_PREFIX)]
+    assert not [path for path in tmp_path.iterdir() if is_temporary(path)]
 
 
 def test_put_if_absent_succeeds_for_one_of_two_writers(tmp_path: Path) -> None:

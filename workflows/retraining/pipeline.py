@@ -133,7 +133,8 @@ class _Retraining:
     def run(self) -> dict[str, Any]:
         """Runs all stages and returns the outcome."""
         self._start_stage("prepare")
-        data = prepare_data(self.config, self.store, self.champion)
+        # Only a reused vocabulary needs the champion before the data is prepared.
+        data = prepare_data(self.config, self.store, self.champion if self.config.vocabulary == "reuse" else None)
         snapshot = read_snapshot(self.store, data)
         inputs = hash_inputs(self.config, data, snapshot)
         self._identify(data, snapshot, inputs)
@@ -261,7 +262,7 @@ def _forecast(config: RetrainConfig) -> dict[str, Any]:
     model = RegisteredModel(store, config.name)
     champion = model.champion if store_exists else None
     run = load_run(model.ensure_local(champion)) if champion else None
-    data = prepare_data(config, store, run, dry_run=True)
+    data = prepare_data(config, store, run if config.vocabulary == "reuse" else None, dry_run=True)
     if store_exists:
         decision, reason = _predict_decision(config, store, model, data)
     else:

@@ -37,12 +37,14 @@ class PreparedData:
         return max((summary["failed"] / max(1, summary["input"]) for summary in self.summaries), default=0.0)
 
 
-def prepare_data(config: RetrainConfig, store: Store, champion: Run | None, dry_run: bool = False) -> PreparedData:
+def prepare_data(
+    config: RetrainConfig, store: Store, vocabulary_from: Run | None, dry_run: bool = False
+) -> PreparedData:
     """Prepares every dataset. Failed records do not stop a preparation; the data checks limit them.
 
-    A vocabulary that is not reused from the champion is built from the first dataset.
+    The vocabulary is that of `vocabulary_from`; without such a run it is built from the first dataset.
     """
-    reused = str(champion.metadata.caption_tables[0].fingerprint) if champion and config.vocabulary == "reuse" else None
+    reused = str(vocabulary_from.metadata.caption_tables[0].fingerprint) if vocabulary_from else None
     summaries: list[dict[str, Any]] = []
     caption_tables: list[str] = []
     tables: dict[str, str] = {}

@@ -24,7 +24,7 @@ from timing import measure_in_turn, print_rounds, ratio, run_in_process
 
 TIMES = (1, 4, 16)
 WORKERS: dict[int, tuple[str, ...]] = {1: (), 2: ("--direct_num_workers=2", "--direct_running_mode=multi_processing")}
-_SHARDS = 2  # units of work, which workers share
+_SHARDS = 2  # work units, which workers share
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Implements `capt prepare features`: extracts image features and commits the dataset of the images.
 
-images → list → download → hash → plan → extract shards (Beam) → commit → summary
+images → list → download → hash → classify → extract shards (Beam) → commit → summary
 """
 
 import logging

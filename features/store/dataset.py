@@ -1,4 +1,4 @@
-"""Reads a dataset of a store: its catalog (one row per image), labels and splits."""
+"""Reads a dataset of a store: its dataset catalog (one row per image), labels and splits."""
 
 from collections.abc import Iterator
 from typing import Any, cast

@@ -253,7 +253,7 @@ class _Collector:
         """Deletes a directory atomically; in a bucket, which has no rename, file by file."""
         files = list(files_below(path)) if path.is_dir() else [path]
         if self.dry_run or is_remote(path):
-            # A work plan that lacks files is a plan with more to do.
+            # A work plan that lacks files has unfinished work units.
             for one in files:
                 self._delete(one)
             return

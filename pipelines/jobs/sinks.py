@@ -1,6 +1,6 @@
 """Receives the output of a `prepare` command: a store, or nothing in a dry run.
 
-    list → hash → plan → sink.run_job(job) → sink.commit_dataset(…) → sink.summarize(…)
+    list → hash → classify → sink.run_job(job) → sink.commit_dataset(…) → sink.summarize(…)
 
 Both sinks are used by the same code. `StoreSink` runs jobs and commits. A plain `Sink` is that of a dry run: it
 estimates jobs, commits nothing, and keeps its working files in a temporary directory.

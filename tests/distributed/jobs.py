@@ -58,7 +58,7 @@ class Inputs:
         capt.synth_captcha(out=str(self.root / "words"), num_images=self.captchas, seed=5)
 
     def features(self, shards: int = 8, side: int = 96) -> Job:
-        """Features of the scenes at so many pixels a side, in so many units of work."""
+        """Features of the scenes at so many pixels a side, in so many work units."""
         network = ("--extractor", "mobilenet_v3_small", "--weights", "random:1", "--precision", "float32")
         sizes = ("--height", str(side), "--width", str(side), "--num-shards", str(shards))
         return Job("prepare features", ("--dataset-type", "coco", *self._images, *self._annotations, *network, *sizes))

@@ -150,7 +150,7 @@ def hold_snapshot(store: Path, open_tables: Callable[[], Tables], seconds: float
 
     Args:
         store: The store's directory.
-        open_tables: Opens the tables. Called again if a commit was replaced between the opening and the lease.
+        open_tables: Opens the tables. Called again if a commit was superseded between the opening and the lease.
         seconds: Time for which the lease is valid if this process dies.
     """
     while True:

@@ -1,10 +1,10 @@
-"""Runs work units: files of references in, small results out, on any runner.
+"""Runs the work units of a work plan: files of references in, small results out, on any runner.
 
     <plan>/units/00003.parquet    the references of one unit
     <plan>/done/00003.json        its result, written once and only after its output is durable
     <plan>/progress/00003         number of processed records, for the progress bar on the same machine
 
-A Beam element is the path of a unit. A unit with a result is done, so an interrupted plan resumes. If two workers
+A Beam element is the path of a unit. A unit with a result is done, so an interrupted job resumes. If two workers
 process a unit, the first result is used.
 """
 
@@ -60,7 +60,7 @@ def open_unit(unit: Path) -> Iterator[pq.ParquetFile]:
 def run_units(
     plan: Path, worker: Worker, beam_options: Sequence[str], label: str, hints: Mapping[str, str] | None = None
 ) -> None:
-    """Processes every unit of a plan that has no result, in one pipeline."""
+    """Processes every unit of a work plan that has no result, in one pipeline."""
     if not any(list_pending_units(plan)):
         return
     with run_pipeline(beam_options) as pipeline:
@@ -80,7 +80,7 @@ def add_units(pipeline: beam.Pipeline, plan: Path, worker: Worker, label: str, h
 
 
 def read_results(plan: Path) -> Iterator[bytes]:
-    """Yields the results of a plan in the order of its units."""
+    """Yields the results of a work plan in the order of its units."""
     yield from (path.read_bytes() for path in sorted((plan / "done").glob("*.json")))
 
 

@@ -56,7 +56,7 @@ class PlannedTrial:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ExperimentPlan:
     """The work of an experiment: tables in the order of their preparation, trials in the order of their training."""
 
     record: ExperimentRecord
@@ -87,7 +87,7 @@ class Plan:
         }
 
 
-def plan_experiment(config: ExperimentConfig, location: str) -> Plan:
+def plan_experiment(config: ExperimentConfig, location: str) -> ExperimentPlan:
     """Plans an experiment; `location` names its file in errors. Writes nothing.
 
     Raises:
@@ -110,7 +110,7 @@ def plan_experiment(config: ExperimentConfig, location: str) -> Plan:
         is_started = (directory.run(trial.name) / METADATA).exists()
         return PlannedTrial(trial, "incomplete" if is_started else "pending", result.reason if result else "")
 
-    return Plan(record, tables, tuple(map(plan_trial, record.trials)))
+    return ExperimentPlan(record, tables, tuple(map(plan_trial, record.trials)))
 
 
 def open_store_if_exists(path: str) -> Store | None:

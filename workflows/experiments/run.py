@@ -16,7 +16,7 @@ from schemas.terminal.console import Printer
 from trainer.evaluation.bootstrap import Score
 from trainer.runs.directory import LOGS, lock_run
 from workflows.experiments.config import MODEL, ExperimentConfig, read_experiment_config
-from workflows.experiments.planning import Plan, PlannedTable, identify_trial, is_done, plan_experiment
+from workflows.experiments.planning import ExperimentPlan, PlannedTable, identify_trial, is_done, plan_experiment
 from workflows.experiments.records import (
     ExperimentDirectory,
     TableRecord,
@@ -110,7 +110,7 @@ def _table_row(table: Mapping[str, Any]) -> list[Any]:
     ]
 
 
-def _log_plan(plan: Plan) -> None:
+def _log_plan(plan: ExperimentPlan) -> None:
     for table in plan.tables:
         trials = sum(table.is_used_by(planned.trial) for planned in plan.trials)
         seconds = table.summary.get("estimated_seconds")
@@ -120,7 +120,9 @@ def _log_plan(plan: Plan) -> None:
     _log.info("Trials: %s.", ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)))
 
 
-def _summarize_results(config: ExperimentConfig, plan: Plan, results: Mapping[str, TrialResult]) -> dict[str, Any]:
+def _summarize_results(
+    config: ExperimentConfig, plan: ExperimentPlan, results: Mapping[str, TrialResult]
+) -> dict[str, Any]:
     task = config.training_task
     trials = []
     for planned in plan.trials:
@@ -140,7 +142,7 @@ class _Experiment:
 
     config: ExperimentConfig
     directory: ExperimentDirectory
-    plan: Plan
+    plan: ExperimentPlan
 
     def run(self) -> dict[str, TrialResult]:
         """Prepares the tables, runs the trials, and returns the results by trial name."""

@@ -63,6 +63,7 @@ from schemas.tables import CATALOG, FAILURES
 from schemas.terminal.progress import show_progress
 
 _FAILURES_PER_GROUP = 10_000
+_MAX_OPEN = 64  # shards; many systems allow a process 256 open files
 
 _log = logging.getLogger("capt.store")
 
@@ -318,7 +319,7 @@ class RowCopier:
 
     def __init__(self, table: FeatureTable) -> None:
         self._table = table.table
-        self._shards = OpenShards(table.root, table.shards, table.table)
+        self._shards = OpenShards(table.root, table.shards, table.table, _MAX_OPEN)
         self.make_writer = _RecordWriter if table.table_config.format == "tfrecord" else None
 
     def read(self, key: bytes, shard: int, row: int) -> Row:

@@ -1,6 +1,7 @@
 """Reads a dataset of a store: its dataset catalog (one row per image), labels and splits."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, cast
 
 import pyarrow as pa
@@ -39,7 +40,10 @@ class Dataset(TableSnapshot[DatasetMetadata]):
         return bool(self.manifests) and CATALOG.name in self.manifest.files
 
     def catalog(self) -> pa.Table:
-        """Returns the rows of `schemas.tables.CATALOG` by image ID. `record_batches` needs less memory."""
+        """Returns the rows of `schemas.tables.CATALOG` by image ID; no rows before the features are prepared.
+
+        `record_batches` needs less memory.
+        """
         return read_parquet(self._paths(CATALOG), CATALOG)
 
     def labels(self) -> pa.Table:
@@ -64,9 +68,9 @@ class Dataset(TableSnapshot[DatasetMetadata]):
         Raises:
             MissingKeyError: The dataset does not contain the image.
         """
-        (path,) = self._paths(CATALOG)
         filters = [("image_id", "==", image_id)]
-        found = pq.read_table(path, schema=CATALOG.arrow_schema(), partitioning=None, filters=filters).to_pylist()
+        read = partial(pq.read_table, schema=CATALOG.arrow_schema(), partitioning=None, filters=filters)
+        found = [row for path in self._paths(CATALOG) for row in read(path).to_pylist()]
         if not found:
             raise MissingKeyError(f"the dataset {self.name} has no image {image_id!r}", location=str(self.root))
         return cast(dict[str, Any], found[0])

@@ -17,7 +17,7 @@ from features.io.locations import is_remote
 from features.runtime.aligned_arrays import empty_aligned
 from features.store.layout import extractor_path
 from features.store.merge import Keys, ShardMerge, as_bytes, as_keys, find_keys
-from features.store.random_access import OpenShards, key_bytes
+from features.store.random_access import MAX_OPEN, OpenShards, key_bytes
 from features.store.shards import read_index, tensor_fields
 from features.store.snapshot import TableSnapshot, read_table_config
 from features.store.storage_dtypes import StoredColumns, decode
@@ -248,7 +248,7 @@ class FeatureTable(TableSnapshot[FeatureMetadata]):
 
     @cached_property
     def _opened(self) -> OpenShards:
-        return OpenShards(self.root, self.shards, self.table)
+        return OpenShards(self.root, self.shards, self.table, MAX_OPEN)
 
     @cached_property
     def _starts(self) -> NDArray[np.int64]:

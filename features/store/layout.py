@@ -62,4 +62,6 @@ def compaction_plan(store: Path, table: str, commit: str) -> Path:
 
 def planned_commits(store: Path) -> dict[str, Path]:
     """Returns the work plans of running and killed jobs, by the `<table>-<commit>` that they will write."""
-    return {plan.name.removeprefix(_COMPACTION): plan for plan in (store / WORK).glob("*") if plan.is_dir()}
+    # An unreadable directory raises here; `glob` would skip it, and garbage collection would delete its commits.
+    plans = (store / WORK).iterdir() if (store / WORK).is_dir() else ()
+    return {plan.name.removeprefix(_COMPACTION): plan for plan in plans if plan.is_dir()}

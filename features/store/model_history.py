@@ -74,7 +74,9 @@ class ModelHistory:
 
     def runs(self) -> list[str]:
         """Returns the runs whose directories are on this machine."""
-        return sorted(path.name for path in (self._here / RUNS).glob("*") if RUN_NAME.fullmatch(path.name))
+        directory = self._here / RUNS
+        paths = directory.iterdir() if directory.is_dir() else ()
+        return sorted(path.name for path in paths if RUN_NAME.fullmatch(path.name))
 
     def promoted_files(self, run: str) -> dict[str, FileEntry]:
         """Returns the files of a run, as its first promotion references them; empty if it was never promoted."""

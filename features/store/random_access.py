@@ -25,21 +25,24 @@ from schemas.errors import CorruptFileError, UsageError
 from schemas.manifests import Shard
 from schemas.tables import KEY_BYTES, Field, Table
 
-_MAX_OPEN = 256
+MAX_OPEN = 256
 
 Value = TypeVar("Value")
 
 
 class OpenShards:
-    """The live shards of a table snapshot, oldest commit first, opened when they are first read."""
+    """The live shards of a table snapshot, oldest commit first, opened when they are first read.
 
-    def __init__(self, root: Path, shards: Sequence[Shard], table: Table) -> None:
+    At most `max_open` data files and as many indexes are open at a time.
+    """
+
+    def __init__(self, root: Path, shards: Sequence[Shard], table: Table, max_open: int) -> None:
         self._root = root
         self._shards = shards
         self._table = table
         self._check = cache(lambda entry: check_file(root, entry))
-        self._indexes: _OpenCache[NDArray[Any]] = _OpenCache()
-        self._files: _OpenCache[_Descriptor] = _OpenCache()
+        self._indexes: _OpenCache[NDArray[Any]] = _OpenCache(max_open)
+        self._files: _OpenCache[_Descriptor] = _OpenCache(max_open)
         self._numbers: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
         for number, shard in enumerate(shards):
             self._numbers[shard.count, shard.number].append(number)
@@ -109,7 +112,8 @@ class _Descriptor:
 class _OpenCache(Generic[Value]):
     """The most recently opened values, by number. Threads share them, and each is opened once."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_open: int) -> None:
+        self._max_open = max_open
         self._values: dict[int, Value] = {}
         self._lock = Lock()
 
@@ -120,7 +124,7 @@ class _OpenCache(Generic[Value]):
         with self._lock:
             if number not in self._values:
                 opened = open_value(number)
-                while len(self._values) >= _MAX_OPEN:
+                while len(self._values) >= self._max_open:
                     del self._values[next(iter(self._values))]
                 self._values[number] = opened
             return self._values[number]

@@ -14,14 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
-import numpy as np
 from numpy.typing import NDArray
 
 from features.io.atomic_files import write
 from features.io.locations import parse_location
 from features.store import open_store
 from features.store.leases import hold_snapshot
-from features.store.merge import as_keys
 from schemas.errors import CaptError, UsageError
 from schemas.options.inference import Evaluate
 from schemas.terminal.console import Printer
@@ -144,7 +142,7 @@ class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
             "split": held_out.split,
             **self.summarize(evaluated),
             **held_out.skipped,
-            "training_images": int(np.isin(as_keys(held_out.keys), as_keys(run.training_images)).sum()),
+            "training_images": run.count_training_images(held_out.keys),
             "data_digest": held_out.digest,
         }
         directory = run.path / EVALUATION / held_out.split

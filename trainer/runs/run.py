@@ -22,6 +22,7 @@ from features.images.decode import to_rgb
 from features.images.resize import Resizer
 from features.inputs import FileReference
 from features.io.locations import local_path
+from features.store.merge import as_keys
 from features.store.model_history import find_champion
 from features.store.storage_dtypes import decode
 from schemas.errors import CorruptFileError, RecordError, UsageError
@@ -87,6 +88,10 @@ class Run(ABC):
     def training_images(self) -> NDArray[np.uint8]:
         """The content hashes of the training images, uint8 [N, 32]."""
         return read_training_images(self.path)
+
+    def count_training_images(self, keys: NDArray[np.uint8]) -> int:
+        """Counts how many of the images with these content hashes, uint8 [N, 32], are training images."""
+        return int(np.isin(as_keys(keys), as_keys(self.training_images)).sum())
 
     def name_image(self, dataset: str, image_id: str) -> str:
         """Returns the name of an image in results: its ID, with the dataset's name if the run has several."""

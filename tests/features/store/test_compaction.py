@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import capt
-from features.store import Store, compaction, merge, open_store, random_access, shards
+from features.store import Store, compaction, merge, open_store, shards
 from features.store.commit_log import CommitLog
 from features.store.compaction import compact_store, compact_table
 from features.store.leases import hold_snapshot, lease, table_name
@@ -83,7 +83,7 @@ def test_the_shard_count_is_chosen_from_all_rows(tmp_path: Path, monkeypatch: py
 def test_rows_are_merged_range_by_range(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, range_rows: int) -> None:
     table_config = feature_config()
     monkeypatch.setattr(merge, "_RANGE_ROWS", range_rows)
-    monkeypatch.setattr(random_access, "_MAX_OPEN", 2)
+    monkeypatch.setattr(compaction, "_MAX_OPEN", 2)
     store, other = grown(tmp_path / "grown", table_config), in_one_go(tmp_path / "whole", table_config)
     capt.store_compact(store=str(store.path), num_shards=8)
     assert contents(store.feature_table_root(table_config)) == contents(other.feature_table_root(table_config))

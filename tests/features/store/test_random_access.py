@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from features.io import atomic_files
-from features.store import FeatureTable, open_store, random_access
+from features.store import FeatureTable, feature_table, open_store
 from features.store.random_access import first_row
 from schemas.errors import CorruptFileError, MissingKeyError, StoreError, UsageError
 from tests.features.store.stores import (
@@ -110,7 +110,7 @@ def test_the_checksum_of_a_shard_is_verified_once_on_first_use(tmp_path: Path, m
 
 
 def test_more_shards_than_may_be_open_at_once_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(random_access, "_MAX_OPEN", 2)
+    monkeypatch.setattr(feature_table, "MAX_OPEN", 2)
     table, numbers = table_of(tmp_path), list(range(64)) * 5
     np.random.default_rng(0).shuffle(numbers)
     with ThreadPoolExecutor(4) as pool:

@@ -23,7 +23,7 @@ from pipelines.ingest.caption_database import CaptionDatabase
 from pipelines.ingest.job_database import InputRecord
 from pipelines.jobs.caption_job import CaptionJob
 from pipelines.jobs.failure_limit import check_failures, parse_max_failures
-from pipelines.jobs.sinks import Sink, open_sink
+from pipelines.jobs.sinks import Sink, log_removed, open_sink
 from schemas.defaults import VOCAB_SIZE
 from schemas.errors import CaptError, RecordError, UsageError, to_record_error
 from schemas.manifests import CaptionMetadata
@@ -40,11 +40,11 @@ def prepare_captions(options: PrepareCaptions) -> dict[str, Any]:
 
     Returns:
         Numbers of captions: `input`, `ok`, `cached`, `duplicate`, `failed`; `reasons` (failed captions by reason),
-        `repaired` (repaired records by fault), `unannotated` (0), `shared_ids`, `splits` (`hashed`, `kept`),
-        `vocab_size`, `truncated` and `empty_captions` (without a word) of the table, `shards` and `bytes` (written),
-        `fingerprint`, `dataset`, `seconds` and `report` (path of the run report). In a dry run, `dry_run`, `hits` and
-        `misses` replace `report` and the values of the table: `vocab_size`, `truncated`, `empty_captions`, `shards` and
-        `bytes`.
+        `repaired` (repaired records by fault), `unannotated` (0), `removed` (captions of the table's last commit that
+        this run does not have, or that failed), `shared_ids`, `splits` (`hashed`, `kept`), `vocab_size`, `truncated`
+        and `empty_captions` (without a word) of the table, `shards` and `bytes` (written), `fingerprint`, `dataset`,
+        `seconds` and `report` (path of the run report). In a dry run, `dry_run`, `hits` and `misses` replace `report`
+        and the values of the table: `vocab_size`, `truncated`, `empty_captions`, `shards` and `bytes`.
     """
     with report_full_disk(options.store), freeze_gc():
         reader = open_reader(options.dataset_type, options.annotations)
@@ -78,6 +78,7 @@ def _prepare(options: PrepareCaptions, reader: DatasetReader, sink: Sink) -> dic
         return {
             **sink.summarize(database, dataset, "captions"),
             "unannotated": 0,
+            "removed": log_removed(database.count_removed(), dataset.name, "captions", "table"),
             "repaired": database.count_repaired(),
             **{name: tokenized[name] for name in ("shards", "bytes") if name in tokenized},
             **(_summarize_text(tokenized["metadata"]) if tokenized["metadata"] else {}),

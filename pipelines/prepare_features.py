@@ -31,7 +31,7 @@ from pipelines.jobs.extraction_job import ExtractionJob
 from pipelines.jobs.extractor_graph import GraphFile, find_graph, find_or_freeze_graph, is_graph_intact
 from pipelines.jobs.failure_limit import check_failures, parse_max_failures
 from pipelines.jobs.provenance import check_launch
-from pipelines.jobs.sinks import Sink, open_sink
+from pipelines.jobs.sinks import Sink, log_removed, open_sink
 from schemas.choices import Precision
 from schemas.errors import CaptError, UsageError
 from schemas.options.prepare import PrepareFeatures
@@ -46,11 +46,11 @@ def prepare_features(options: PrepareFeatures) -> dict[str, Any]:
     Returns:
         Numbers of records: `input`, `ok`, `cached`, `duplicate`, `failed`; `reasons` (failed records by reason);
         `unannotated` (images that no annotation names), `replaced` (images with other content than in the last commit),
-        `shared_ids`, `splits` (`hashed`, `kept`), `shards` and `bytes` (written), `fingerprint`, `dataset`,
-        `precision`, `seconds`, `report` (path of the run report), `unrepaired_rows` and `unrepaired_examples`; for
-        `conceptual` also `downloads`. In a dry run, `dry_run`, `hits`, `misses`, `images_per_second`,
-        `estimated_seconds`, `shape` and `scale` replace `report` and `unrepaired_…`; `shards` is 0 and `bytes` an
-        estimate.
+        `removed` (images of the last commit that this run does not have, or that failed), `shared_ids`, `splits`
+        (`hashed`, `kept`), `shards` and `bytes` (written), `fingerprint`, `dataset`, `precision`, `seconds`, `report`
+        (path of the run report), `unrepaired_rows` and `unrepaired_examples`; for `conceptual` also `downloads`. In a
+        dry run, `dry_run`, `hits`, `misses`, `images_per_second`, `estimated_seconds`, `shape` and `scale` replace
+        `report` and `unrepaired_…`; `shards` is 0 and `bytes` an estimate.
     """
     splitter = parse_split_ratios(options.split_ratios)
     reader = open_reader(options.dataset_type, options.annotations)
@@ -102,6 +102,7 @@ def prepare_images(options: PrepareFeatures, source: SourceDataset) -> dict[str,
                 **({} if downloads is None else {"downloads": downloads}),
                 "unannotated": unannotated,
                 "replaced": _count_replaced(database, dataset.name),
+                "removed": log_removed(database.count_removed(), dataset.name, "images", "dataset"),
                 "fingerprint": table_config.fingerprint,
                 "precision": table_config.precision,
                 **({} if options.dry_run else repair.unrepaired),

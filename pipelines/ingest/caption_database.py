@@ -148,6 +148,10 @@ class CaptionDatabase(JobDatabase):
     def count(self) -> int:
         return self._count(f"SELECT count(*) {_SELECTED}")
 
+    def count_removed(self) -> int:
+        """Returns the number of stored captions that this run does not have, or that failed."""
+        return self._count(f"SELECT count(*) - (SELECT count(*) {_SELECTED} JOIN stored USING (key)) FROM stored")
+
     def count_repaired(self) -> dict[str, int]:
         query = f"SELECT repaired, count(*) {_SELECTED} WHERE repaired != '' GROUP BY repaired ORDER BY 2 DESC, 1"
         return dict(self._db.execute(query))

@@ -206,6 +206,11 @@ class ImageDatabase(JobDatabase):
         """Returns the number of images whose content differs from that in the dataset's last commit."""
         return self._count("SELECT count(*) FROM record JOIN assigned a USING (image_id) WHERE a.key != record.key")
 
+    def count_removed(self) -> int:
+        """Returns the number of images in the dataset's last commit that this run does not have, or that failed."""
+        usable = "SELECT 1 FROM record r WHERE r.image_id = a.image_id AND r.status != 'failed'"
+        return self._count(f"SELECT count(*) FROM assigned a WHERE catalogued AND NOT EXISTS ({usable})")
+
     def count_labels(self) -> int:
         return self._count(f"SELECT count(*) FROM record WHERE {_LABELLED}")
 

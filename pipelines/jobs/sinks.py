@@ -230,3 +230,11 @@ def open_sink(store: str, is_dry_run: bool) -> Iterator[Sink]:
         locate_hash_cache(here).parent.mkdir(parents=True)
         copy_hash_cache(locate_hash_cache(root), locate_hash_cache(here))
         yield Sink(open_store(root) if root.exists() else create_store(here / "store"), here)
+
+
+def log_removed(removed: int, dataset: str, records: str, whole: str) -> int:
+    """Logs how many records of the last commit the commit of this run lacks. Returns the number."""
+    if removed:
+        message = f"%d {records} of the last commit are not in this run, or failed. This run removes them from the"
+        _log.warning(f"%s: {message} {whole}. To keep them, list all files, old and new.", dataset, removed)
+    return removed

@@ -56,7 +56,9 @@ BeamOptions = Annotated[
 class PrepareFeatures(ExtractorOptions):
     """Extract image features with a CNN and write them to the store.
 
-    Images that are already in the feature table are skipped.
+    Images that are already in the feature table are not extracted again. The dataset then consists of the images of
+    this run. Images of earlier runs that this run does not list leave the dataset; their features stay until `capt
+    store compact`.
     """
 
     store: StoreToWrite
@@ -138,7 +140,8 @@ class PrepareFeatures(ExtractorOptions):
 class PrepareCaptions(Options):
     """Tokenize captions and write them to the store.
 
-    The vocabulary is built from the train split, or reused with --vocab-from.
+    The vocabulary is built from the train split, or reused with --vocab-from. The caption table then consists of the
+    captions of this run. If the train captions change and no vocabulary is reused, a new table is written.
     """
 
     store: StoreToWrite
@@ -182,7 +185,10 @@ class PrepareCaptions(Options):
 
 
 class PrepareCaptcha(Options):
-    """Resize CAPTCHA images and write their pixels and labels to the store."""
+    """Resize CAPTCHA images and write their pixels and labels to the store.
+
+    The dataset then consists of the images of this run.
+    """
 
     store: StoreToWrite
     images: CaptchaImages

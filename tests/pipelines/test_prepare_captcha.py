@@ -104,6 +104,14 @@ def test_a_second_run_extracts_nothing(store: Path, made: Path) -> None:
     assert (again["cached"], again["shards"], again["bytes"]) == (COUNT, 0, 0)
 
 
+def test_captchas_that_leave_the_dataset_are_counted(store: Path, folder: Path) -> None:
+    prepare(store, folder)
+    for number in (3, 12):
+        (folder / f"a{number}.png").unlink()
+    assert prepare(store, folder, max_failures="100%")["removed"] == 2
+    assert len(splits(store)) == COUNT - 2
+
+
 def test_a_dry_run_changes_nothing(store: Path, made: Path) -> None:
     result = prepare(store, made / "words_captcha", dry_run=True)
     assert (result["dry_run"], result["misses"]) == (True, COUNT)

@@ -109,6 +109,15 @@ def test_new_val_captions_extend_the_table_and_keep_its_vocabulary(tmp_path: Pat
     assert table.captions().num_rows == 6
 
 
+def test_captions_that_leave_the_table_are_counted(tmp_path: Path, train: Path, val: Path) -> None:
+    assert prepare(tmp_path, train, val)["removed"] == 0
+    assert prepare(tmp_path, train, dry_run=True)["removed"] == 2
+    assert prepare(tmp_path, train)["removed"] == 2
+    assert prepare(tmp_path, train)["removed"] == 0
+    (table,) = capt.open_store(tmp_path / "store").caption_tables()
+    assert table.captions().num_rows == 4
+
+
 def test_new_train_captions_make_a_new_table(tmp_path: Path, train: Path) -> None:
     first = prepare(tmp_path, train)
     write(train, [(1, "A dog runs. "), (3, "A bird")])

@@ -108,6 +108,20 @@ def test_renamed_and_removed_images_extract_nothing(store: Path, photos: Any) ->
     assert (result["input"], result["cached"], result["ok"]) == (4, 4, 0)
 
 
+def test_images_that_leave_the_dataset_are_counted(store: Path, photos: Any, caplog: Any) -> None:
+    images = photos(6)
+    assert prepare(store, images)["removed"] == 0
+    (images / f"{0:012d}.jpg").write_bytes(b"damaged")
+    given = {"limit_images": 3, "max_failures": "100%"}
+    assert prepare(store, images, dry_run=True, **given)["removed"] == 3
+    result = prepare(store, images, **given)
+    assert (result["input"], result["removed"]) == (3, 3 + result["failed"])
+    assert capt.open_store(store).dataset("folder").catalog().num_rows == 6 - result["removed"]
+    assert f"{result['removed']} images of the last commit are not in this run, or failed." in caplog.text
+    assert prepare(store, images, **given)["removed"] == 0
+    assert prepare(store, images, max_failures="100%")["removed"] == 0
+
+
 def test_a_second_dataset_extracts_only_its_own(store: Path, photos: Any) -> None:
     prepare(store, photos(4), dataset_name="first")
     result = prepare(store, photos(6, folder="others", first=2), dataset_name="second")

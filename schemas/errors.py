@@ -13,6 +13,7 @@ from typing import Any
 ACCESS_DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 _log = logging.getLogger("capt")
+REPAIR_HINT = "Run `capt store verify STORE`, then the same `capt prepare` command again."
 _FIRST_WORD = re.compile(r"\A[a-z]+(?=[ ,;:])")
 
 
@@ -24,7 +25,7 @@ class ExitCode(IntEnum):
     FAILED = 1
     """The command failed. The error states the location, the problem and a hint."""
     USAGE = 2
-    """An option, a configuration file or a path is wrong. Nothing was written."""
+    """An option, a configuration file or a path is wrong. No data was written; a new store may have been created."""
     TOO_MANY_FAILURES = 3
     """More records failed than `--max-failures` allows, or no image has a result. Usable rows are committed."""
     CORRUPT = 4

@@ -61,8 +61,8 @@ class FeatureMetadata(Frozen):
     Args:
         shape: Shape of one row's value.
         network: SHA-256 of the frozen extractor, `networks/<sha256>.pb` in the store.
-        numerics: The numerics class: device and instruction set.
-        toolchain: Versions of the libraries that affect the bits of a row.
+        numerics: The numerics class: device, instruction set or chip, library and precision.
+        toolchain: Versions of libraries. Rows are bit-identical if those of TensorFlow, Pillow and libjpeg are equal.
     """
 
     kind: Literal["features"] = "features"

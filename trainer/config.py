@@ -76,7 +76,8 @@ class CaptionerTraining(LoopConfig, BackboneConfig):
     """Training hyperparameters of captioners, in addition to `LoopConfig`.
 
     Args:
-        captions_per_image: `all`: all captions of an image in one batch; `one`: one random caption per image and epoch.
+        captions_per_image: `all`: every caption, those of an image adjacent; `one`: a random caption per image and
+            epoch.
         label_smoothing: Fraction of each target that is spread evenly over all tokens that may be generated.
         monitor: Metric that selects the best epoch: the lowest `val_loss`, or the highest `val_cider_d`.
         num_sample_captions: Number of validation images that are captioned after each epoch.
@@ -136,7 +137,7 @@ class Hyperparameters(Generic[AnyConfig]):
 
 
 def parse_options(model_config: type[ModelConfig], options: Mapping[str, Any]) -> tuple[CaptionerTraining, ModelConfig]:
-    """Parses the hyperparameters of a captioner; the defaults are the values of the model's paper.
+    """Parses the hyperparameters of a captioner; the defaults are those of the model's config.
 
     Raises:
         UsageError: An option is unknown or invalid, or requires an extractor.
@@ -145,7 +146,7 @@ def parse_options(model_config: type[ModelConfig], options: Mapping[str, Any]) -
     if training.extractor is None:
         for name, field in CaptionerTraining.model_fields.items():
             if name.startswith(_PIXEL_PREFIXES) and getattr(training, name) != field.default:
-                hint = "Set extractor, or omit the option."
+                hint = "Set the hyperparameter extractor, or omit this one."
                 raise UsageError(f"{name} requires a model that learns from pixels", hint=hint)
     return training, model
 

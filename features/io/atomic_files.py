@@ -15,7 +15,7 @@ from pathlib import Path
 from features.io.cache import download_object, local_cache
 from features.io.object_path import ObjectPath
 from features.io.temporary_names import TEMP_PREFIX
-from schemas.errors import CorruptFileError, UsageError
+from schemas.errors import REPAIR_HINT, CorruptFileError, UsageError
 from schemas.manifests import FileEntry
 from schemas.table_config import SHORT_FINGERPRINT
 
@@ -65,10 +65,11 @@ def ensure_local(path: Path, sha256: str, *, check: bool = False) -> Path:
             return local_cache().fetch(path, sha256)
         actual = hash_file(path) if check else sha256
     except FileNotFoundError:
-        hint = "Run the same prepare command again."
+        hint = "Run the same `capt prepare` command again."
         raise CorruptFileError("a committed file is missing", location=str(path), hint=hint) from None
     if actual != sha256:
-        raise CorruptFileError(f"corrupt: expected SHA-256 {sha256}, got {actual}", location=str(path))
+        message = f"corrupt: expected SHA-256 {sha256}, got {actual}"
+        raise CorruptFileError(message, location=str(path), hint=REPAIR_HINT)
     return path
 
 
@@ -137,7 +138,7 @@ def write_directory(
             if is_same(path):
                 return
         hint = "Choose a directory that does not exist yet."
-        raise UsageError(f"the directory contains something else than {description}", location=str(path), hint=hint)
+        raise UsageError(f"the directory is not empty and not {description}", location=str(path), hint=hint)
     make_directory(path.parent)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as parent:
         temporary = Path(parent) / path.name

@@ -21,7 +21,7 @@ from features.io.bucket import ObjectInfo
 from features.io.cache_paths import cache_path, cache_root, replace_file
 from features.io.object_path import ObjectPath
 from features.io.temporary_names import TEMP_PREFIX
-from schemas.errors import CaptError, CorruptFileError, UsageError
+from schemas.errors import REPAIR_HINT, CaptError, CorruptFileError, UsageError
 from schemas.strict_json import parse_json
 
 DEFAULT_SIZE = "100GB"
@@ -121,7 +121,8 @@ class LocalCache:
         with self._reserve(local, info.size) as temporary:
             actual = path.download(info, temporary)
             if actual != sha256:
-                raise CorruptFileError(f"corrupt: expected SHA-256 {sha256}, got {actual}", location=str(path))
+                message = f"corrupt: expected SHA-256 {sha256}, got {actual}"
+                raise CorruptFileError(message, location=str(path), hint=REPAIR_HINT)
             temporary.replace(local)
         # The hash of a download that was corrupted on its way is never recorded.
         _record_hash(path, info, sha256)

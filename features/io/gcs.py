@@ -93,7 +93,7 @@ class GCSBucket(Bucket):
             from google.cloud import storage
             from requests.adapters import HTTPAdapter
         except ImportError:
-            hint = 'Install it with: pip install "capt[gcs]"'
+            hint = "Run `pip install 'capt[gcs]'`."
             raise UsageError("a bucket of GCS needs google-cloud-storage", location=self._uri, hint=hint) from None
         # The client requires a project; objects belong to buckets, so its name has no effect.
         project = os.environ.get("GOOGLE_CLOUD_PROJECT") or "capt"

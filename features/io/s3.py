@@ -121,7 +121,7 @@ class S3Bucket(Bucket):
             from botocore import UNSIGNED
             from botocore.config import Config
         except ImportError:
-            hint = 'Install it with: pip install "capt[s3]"'
+            hint = "Run `pip install 'capt[s3]'`."
             raise UsageError("a bucket of S3 needs boto3", location=self._uri, hint=hint) from None
         config = Config(
             connect_timeout=TIMEOUT_SECONDS[0],

@@ -117,7 +117,7 @@ def read_cpu_flags() -> frozenset[str]:
 
 
 def detect_toolchain() -> dict[str, str]:
-    """Returns the versions of the libraries that affect stored bits."""
+    """Returns the library versions that commits record; stored bits depend on TensorFlow, Pillow and libjpeg."""
     import importlib.metadata
 
     from PIL import features

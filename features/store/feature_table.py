@@ -222,7 +222,7 @@ class FeatureTable(TableSnapshot[FeatureMetadata]):
         return MissingKeyError(
             f"no row has the key {key.hex()}",
             location=str(self.root),
-            hint="Run `capt prepare features`: it extracts the images of a dataset that the table does not contain.",
+            hint="Run `capt prepare features` to extract the missing images.",
         )
 
     def _positions(self, rows: int) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:

@@ -201,10 +201,12 @@ def list_annotation_files(
         listed = (one for one in list_files(name) if pattern.search(_remove_gzip_suffix(one.name)))
         found = sorted(listed, key=lambda one: one.name)
         if not found:
-            raise UsageError(f"contains no {pattern_text}", location=name, hint=f"Check {option}.")
+            raise UsageError(f"the path contains no {pattern_text}", location=name, hint=f"Check {option}.")
         twice = [one for one, count in Counter(_remove_gzip_suffix(one.name) for one in found).items() if count > 1]
         if twice:
-            raise UsageError(f"contains {twice[0]} plain and compressed", location=name, hint="Remove one of them.")
+            raise UsageError(
+                f"the path contains {twice[0]} plain and compressed", location=name, hint="Remove one of them."
+            )
         for one in found:
             yield AnnotationFile(f"{name.rstrip('/')}/{one.name}", _remove_gzip_suffix(one.name), one.reference)
 

@@ -37,7 +37,7 @@ class KarpathyReader(AnnotationReader):
         if len(found) > 1:
             names = ", ".join(document.name for document in found)
             hint = "Unpack the archive, and choose one of them."
-            raise UsageError(f"contains several files: {names}", location=path, hint=hint)
+            raise UsageError(f"the path contains several files: {names}", location=path, hint=hint)
         return found
 
     def read_file_images(self, document: AnnotationFile) -> Iterator[ImageEntry]:

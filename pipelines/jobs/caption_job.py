@@ -115,7 +115,8 @@ class CaptionJob:
 
     def _build_manifest(self, units: list[TokenizedUnit], files: dict[str, FileEntry]) -> Manifest:
         if sum(unit.shard.rows for unit in units) != self.captions.rows:
-            raise CaptError(f"{self.captions.rows} captions were planned, and the work units contain another number")
+            message = f"{self.captions.rows} captions were planned, and the work units contain another number"
+            raise CaptError(message, hint="Run the same command again.")
         totals: defaultdict[str, Counter[int]] = defaultdict(Counter)
         for split, counts in chain.from_iterable(unit.lengths.items() for unit in units):
             totals[split].update(counts)

@@ -88,7 +88,7 @@ class ExtractionJob:
             check_mixture(str(self.root), held, [unit.provenance for unit in units], self.options.allow_mixed_numerics)
             if sum(unit.images for unit in units) != planned:
                 message = f"{planned} images were planned, and the work units contain another number"
-                raise CaptError(message, location=str(plan))
+                raise CaptError(message, location=str(plan), hint="Run the same command again.")
             self.database.insert_results(
                 (bytes.fromhex(one.key), one.stage, one.reason, one.detail, one.permanent)
                 for unit in units

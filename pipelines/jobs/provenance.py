@@ -56,13 +56,14 @@ def check_launch(table: FeatureTable | None, precision: Precision, options: Iter
 
 def check_mixture(location: str, held: Iterable[Provenance], added: Iterable[Provenance], allow_mixed: bool) -> None:
     """Raises StoreError if rows of a table and added rows are not bit-compatible; logs it if mixing is allowed."""
-    deciding = [one.deciding for one in (*held, *added)]
-    pairs = ((name, deciding[0][name], one[name]) for one in deciding[1:] for name in one)
-    difference = next((pair for pair in pairs if pair[1] != pair[2]), None)
+    sides = [("the table", one.deciding) for one in held] + [("this run", one.deciding) for one in added]
+    pairs = ((sides[0], side, name) for side in sides[1:] for name in side[1])
+    difference = next((pair for pair in pairs if pair[0][1][pair[2]] != pair[1][1][pair[2]]), None)
     if difference is None:
         return
-    name, theirs, ours = difference
-    message = f"the table has rows computed with {name} {theirs}, and others are computed with {name} {ours}"
+    *differing, name = difference
+    shown = "numerics class" if name == "numerics" else name
+    message = ", and ".join(f"{side} has rows computed with {shown} {values[name]}" for side, values in differing)
     if not allow_mixed:
         hint = "Use --allow-mixed-numerics to store both, or another --store."
         raise StoreError(message, location=location, hint=hint)

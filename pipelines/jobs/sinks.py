@@ -56,7 +56,7 @@ class Job(Protocol):
 
 @dataclass
 class Sink:
-    """Receives the output of a job and writes nothing.
+    """Receives the output of a job and does not change the store.
 
     The store is only read. If it does not exist, an empty temporary store replaces it. `root` is the directory of the
     working files: the store, or a temporary directory.

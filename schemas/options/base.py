@@ -47,11 +47,11 @@ class Options(Settings):
     def _as_text(cls, value: Any, info: ValidationInfo) -> Any:
         values = value if isinstance(value, (list, tuple)) else [value]
         if "" in values:
-            raise PydanticCustomError("empty", "it is empty")
+            raise PydanticCustomError("empty", "the value is empty")
         field = cls.model_fields[str(info.field_name)]
         is_list = field.annotation == tuple[str, ...]
         if is_list and field.is_required() and not values:
-            raise PydanticCustomError("missing", "it is missing")
+            raise PydanticCustomError("missing", "a value is required")
         texts = tuple(os.fspath(one) if isinstance(one, os.PathLike) else one for one in values)
         return texts if is_list and value is not None else value if isinstance(value, (list, tuple)) else texts[0]
 
@@ -98,9 +98,9 @@ class Options(Settings):
                 hint = f"The options are {', '.join(options)}."
                 return UsageError(f"unknown option {name!r}", location=location, hint=hint)
             case "missing":
-                return UsageError("it is missing", location=location, hint="Set a value.")
+                return UsageError("a value is required", location=location)
             case "empty":
-                return UsageError("it is empty", location=location, hint="Set a value, or omit the option.")
+                return UsageError("the value is empty", location=location, hint="Set a value, or omit the option.")
         # An option of two types, such as `auto` or a number, has an error for each.
         expected = [one["msg"].removeprefix("Input should be ") for one in errors if one["loc"][:1] == (name,)]
         problem = f"expected {' or '.join(dict.fromkeys(expected))}, got {errors[0]['input']!r}"

@@ -45,7 +45,8 @@ class SearchOptions(Options):
     max_new_tokens: Count | None = option(
         None,
         "Maximum number of generated tokens per caption. The end token counts. "
-        "[default: length of the longest training caption plus one for the end token]",
+        "[default: the run's hyperparameter max_new_tokens; if null, the length of the longest training caption plus "
+        "one for the end token]",
     )
 
 
@@ -136,7 +137,7 @@ class PredictCaptions(GenerationOptions):
 
     run: RunArgument
     images: Annotated[tuple[str, ...], Option("Image, directory, .zip or .tar file, or a URI. Repeatable.", "PATH")]
-    output: Annotated[str, Option("Output file in JSON Lines format. Incomplete output is kept in OUT.part.", "FILE")]
+    output: Annotated[str, Option("Output file in JSON Lines format. Incomplete output is kept in FILE.part.", "FILE")]
 
 
 class PredictCaptcha(Options):

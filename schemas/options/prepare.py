@@ -44,7 +44,7 @@ MAX_FAILURES = option(
 REHASH = option(False, "Hash every image again instead of using the hash cache.")
 ALLOW_MIXED_NUMERICS = option(
     False,
-    "Allow new rows that were computed on another CPU type, or with another version of TensorFlow, Pillow or "
+    "Allow new rows that were computed on another CPU type or GPU, or with another version of TensorFlow, Pillow or "
     "libjpeg, than the rows in the table. Such rows are not bit-identical. [default: stop with an error]",
 )
 BeamOptions = Annotated[
@@ -112,7 +112,9 @@ class PrepareFeatures(ExtractorOptions):
     seed: Natural = SELECTION_SEED
     split_ratios: str = SPLIT_RATIOS
     max_failures: str | None = MAX_FAILURES
-    dry_run: bool = option(False, "Report cached and missing images, table size and estimated time. Write nothing.")
+    dry_run: bool = option(
+        False, "Report cached and missing images, table size and estimated time. The store is not changed."
+    )
     assume_images: Count | None = option(
         None, "With --dry-run: number of images for which to estimate size and time. [default: the number found]"
     )

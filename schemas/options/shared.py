@@ -10,7 +10,7 @@ NUM_SHARDS = option(
     "most about 128 MiB]",
     "N",
 )
-DRY_RUN = option(False, "Report what the command would do. Write nothing.")
+DRY_RUN = option(False, "Report what the command would do. The store is not changed.")
 CaptchaImages = Annotated[
     tuple[str, ...],
     Option("Directory or archive (.zip, .tar) with a0.png, a1.png, ...; local, s3:// or gs://. Repeatable.", "PATH"),

@@ -44,7 +44,8 @@ class StoreVerify(Options):
 class StoreCompact(Options):
     """Merge the commits of feature tables.
 
-    Rows that no dataset references are removed from the table. Nothing is extracted again.
+    Rows are copied, not extracted again. Rows that no dataset references are removed from the table; a later `capt
+    prepare features` that lists their images extracts them again.
     """
 
     store: StoreArgument
@@ -65,13 +66,17 @@ class StoreDrop(Options):
 
 
 class StoreGc(Options):
-    """Delete files that no commit references and that are older than --older-than."""
+    """Delete files that no live commit has referenced for --older-than.
+
+    Also deletes files of killed jobs, run directories of registered models that were rejected or are no longer kept,
+    and run reports except the newest 10 of each kind. Files that capt did not write are kept.
+    """
 
     store: StoreArgument
     older_than: str = option(
         "24h",
-        "Minimum time for which a file must have been unreferenced: a number and s, m, h, d or w. Files of killed "
-        "jobs are kept for at least 1h.",
+        "Minimum time since the commit that superseded the last one with the file: a number and s, m, h, d or w. Files "
+        "of killed jobs are kept for at least 1h.",
         "TIME",
     )
     dry_run: bool = option(False, "List the files that would be deleted. Delete nothing.")

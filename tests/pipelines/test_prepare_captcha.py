@@ -233,7 +233,7 @@ def test_replaced_labels_are_deleted_by_garbage_collection(store: Path, folder: 
 
 
 def test_images_and_labels_are_required(store: Path, made: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--images: it is missing"):
+    with pytest.raises(UsageError, match="--images: a value is required"):
         capt.prepare_captcha(store=str(store), images=[], labels=str(made / "truth.txt"))
     with pytest.raises(UsageError, match="--labels"):
         prepare(store, made / "words_captcha", labels=str(tmp_path / "none.txt"))

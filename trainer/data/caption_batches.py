@@ -2,8 +2,9 @@
 
     caption numbers of all batches of an epoch → one read per batch: distinct images, padded tokens → prefetch
 
-All captions of an image are in one batch, so its features are read and projected once. Images whose longest captions
-have similar lengths share batches, which saves padding. Images and batches are shuffled in every epoch.
+Captions of an image are adjacent, so its features are read and projected once per batch; an image at the boundary of
+two batches is read twice. Images whose longest captions have similar lengths share batches, which saves padding. Images
+and batches are shuffled in every epoch.
 """
 
 from collections.abc import Sequence

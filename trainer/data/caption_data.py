@@ -113,7 +113,7 @@ def check_captions(text: CaptionTable, captions: pa.Table, dataset: Dataset, cat
         f"{pc.count_distinct(differing['image_id']).as_py()} images have captions in another split than the dataset "
         f"{dataset.name} assigns: image {image_id} is {other} in the dataset and {split} in the caption table",
         location=f"caption table {text.fingerprint[:SHORT_FINGERPRINT]}",
-        hint=f"Run `capt prepare captions --dataset-name {dataset.name}` again and choose its --caption-table.",
+        hint=f"Run `capt prepare captions … --dataset-name {dataset.name}` again and choose its --caption-table.",
     )
 
 

@@ -95,7 +95,7 @@ def _select_caption_tables(
             raise StoreError(
                 f"{table.table_config.dataset} and {chosen[0].table_config.dataset} have different vocabularies",
                 location=str(store.path),
-                hint=f"Run `capt prepare captions --dataset-name {table.table_config.dataset} "
+                hint=f"Run `capt prepare captions … --dataset-name {table.table_config.dataset} "
                 f"--vocab-from {chosen[0].fingerprint[:SHORT_FINGERPRINT]}`.",
             )
     return chosen
@@ -116,7 +116,7 @@ def _select_caption_table(
 
     only = _get_only(store, fitting, "several caption tables fit", "; ", describe, "--caption-table FINGERPRINT")
     if only is None:
-        hint = f"Run `capt prepare captions --dataset-name {dataset}`."
+        hint = f"Run `capt prepare captions … --dataset-name {dataset}`."
         raise StoreError(f"the dataset {dataset} has no captions", location=str(store.path), hint=hint)
     return only
 

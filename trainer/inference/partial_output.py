@@ -1,6 +1,6 @@
 """Writes the lines of an output file in any order, resumes an interrupted run, and finishes the file in order.
 
-Incomplete output is in `OUT.part`. It becomes `OUT` after the last line is written:
+Incomplete output is in `FILE.part`. It becomes `FILE` after the last line is written:
 
     {"job": "…"}        digest of the job: lines of another job are discarded
     0<TAB>…<TAB>…       number of a line, digest of its image, and the line

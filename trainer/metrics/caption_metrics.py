@@ -188,7 +188,7 @@ def _import_cocoeval() -> SimpleNamespace:
     except ModuleNotFoundError as error:
         if error.name is None or not error.name.startswith("pycocoevalcap"):
             raise
-        raise CaptError("pycocoevalcap is not installed", hint="Run pip install 'capt[evaluate]'.") from None
+        raise CaptError("pycocoevalcap is not installed", hint="Run `pip install 'capt[evaluate]'`.") from None
     return SimpleNamespace(BleuScorer=BleuScorer, Cider=Cider, Rouge=Rouge, java=java)
 
 

@@ -90,7 +90,7 @@ class _Program:
     def __init__(self, arguments: Sequence[str], directory: Path) -> None:
         java = shutil.which("java")
         if java is None:
-            raise JavaError("there is no java on the path", hint="Install Java 8 or later.")
+            raise JavaError("there is no java on the path", hint="Install Java 8 to 17.")
         self._command = [java, *arguments]
         self._directory = directory
 

@@ -61,7 +61,9 @@ def open_backbone(config: BackboneConfig, spec: ModelSpec, pixels: FeatureTableC
         CaptError: The weights are not available.
     """
     if config.extractor == PIXELS:
-        raise UsageError("pixels are the extractor's input", location="extractor", hint="Choose a Keras model.")
+        raise UsageError(
+            "`pixels` stores pixels and has no features", location="extractor", hint="Choose a Keras model."
+        )
     options = ExtractorOptions(
         extractor=config.extractor or "",
         weights=config.extractor_weights,
@@ -83,7 +85,7 @@ def open_backbone(config: BackboneConfig, spec: ModelSpec, pixels: FeatureTableC
         location, message, hint = _HYPERPARAMETERS.get(error.location, error.location), error.message, error.hint
         if error.location in ("--height", "--width", "--height, --width"):
             location, message = "extractor", f"{message}; the table's pixels are {pixels.height}×{pixels.width}"
-            hint = "Run `capt prepare features --extractor pixels --height N --width N`."
+            hint = "Run `capt prepare features … --extractor pixels --height N --width N`."
         raise UsageError(message, location=location, hint=hint) from None
     assert isinstance(function, ModelFunction)
     if not spec.fits(function.shape):

@@ -19,7 +19,7 @@ KerasCell = Literal["rnn", "lstm", "gru"]
 class ModelConfig(Settings):
     """Hyperparameters of a model."""
 
-    # Fields of `trainer.config.CaptionerTraining` that the model's paper sets differently.
+    # Defaults of `trainer.config.CaptionerTraining` that differ for the model.
     training_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
     @property

@@ -55,7 +55,7 @@ class ModelSpec:
             found, extractor = "are pixels", "--extractor inception_v3 "
             alternative = ", or set extractor in --config"
         message = f"{self.name} requires {required} features, but these {found} {list(shape)}"
-        hint = f"Run `capt prepare features {extractor}--pooling {pooling}`{alternative}."
+        hint = f"Run `capt prepare features … {extractor}--pooling {pooling}`{alternative}."
         raise UsageError(message, location=location, hint=hint)
 
     def fits(self, shape: tuple[int, ...]) -> bool:

@@ -25,7 +25,7 @@ def pad_labels(labels: Any, length: int) -> Any:
 def ctc_losses(labels: Any, logits: Any) -> Any:
     """Returns minus the log-probability of each label over all its alignments, float32 [B], in nats.
 
-    Labels are character IDs int32 [B, L], padded with 0, and logits are float32 [B, T, 27], here and below.
+    Labels are character IDs int32 [B, L], padded with 0, and logits are float32 [B, T, 27].
     """
     lengths = ops.sum(ops.cast(ops.not_equal(labels, BLANK), "int32"), axis=1)
     return ops.ctc_loss(labels, logits, lengths, ops.full_like(lengths, ops.shape(logits)[1]), mask_index=BLANK)
@@ -45,7 +45,7 @@ def ace_losses(labels: Any, logits: Any) -> Any:
     """Returns the aggregation cross-entropy (ACE) of Xie et al. (2019, arXiv:1904.08364), float32 [B].
 
     The probabilities of a class, summed over all cells, are compared with its number of occurrences in the label; the
-    probabilities of class 0 with the number of remaining cells.
+    probabilities of class 0 with the number of remaining cells. Arguments as in `ctc_losses`.
     """
     cells = logits.shape[1]
     characters = ops.sum(ops.one_hot(labels, NUM_CLASSES), axis=1)[:, BLANK + 1 :]

@@ -54,7 +54,8 @@ class DataChecksConfig(Settings):
     """Requirements for new data. Fractions are between 0 and 1.
 
     Args:
-        min_new_records: Minimum number of new or changed images and texts. With fewer, the outcome is `no_change`.
+        min_new_records: Minimum number of new or changed images and texts. With fewer, and the champion's settings, the
+            outcome is `no_change`.
         removed_images: Fraction of the champion's images that were removed.
         failed_records: Fraction of the input records that failed, in the preparation with the most failures.
         length_change: Relative change of the mean text length, in words (captions) or characters (labels).

@@ -254,7 +254,7 @@ class _Retraining:
 
 
 def _forecast(config: RetrainConfig) -> dict[str, Any]:
-    """Predicts the decision. Writes nothing."""
+    """Predicts the decision. The store is not changed."""
     started = time.monotonic()
     root = parse_location(config.store)
     store_exists = root.exists()

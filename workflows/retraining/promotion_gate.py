@@ -108,7 +108,8 @@ def evaluate_challenger(
                         f"{_describe(name, results[name], metric)}; the challenger is worse on this slice"
                     )
     if not results:
-        raise CaptError("champion and challenger have no held-out image in common", location=str(store.path))
+        message, hint = "champion and challenger have no held-out image in common", "Add images to the test split."
+        raise CaptError(message, location=str(store.path), hint=hint)
     reasons = objections or [_describe(split, results[split], metric) for split in splits if split in results]
     return GateResult(not objections, tuple(reasons), results, len(old_images) - len(splits[CHAMPION_TEST]))
 

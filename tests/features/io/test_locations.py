@@ -205,7 +205,7 @@ def test_a_missing_client_is_wrong_usage(monkeypatch: pytest.MonkeyPatch, scheme
 
     monkeypatch.delattr(google.cloud, "storage", raising=False)
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(UsageError, match=rf'pip install "capt\[{extra}\]"'):
+    with pytest.raises(UsageError, match=rf"pip install 'capt\[{extra}\]'"):
         parse_location(f"{scheme}://a-bucket-of-nobody/store").exists()
 
 

@@ -78,7 +78,7 @@ def test_a_missing_table_is_an_error_with_a_command(tmp_path, squares):
     squares.add_dataset(store, squares.pictures(8))
     with pytest.raises(StoreError, match=r"no dataset has images and captions.*prepare captions"):
         select_tables(store, SPEC)
-    with pytest.raises(StoreError, match=r"squares has no captions.*prepare captions --dataset-name squares"):
+    with pytest.raises(StoreError, match=r"squares has no captions.*prepare captions … --dataset-name squares"):
         select_tables(store, SPEC, ["squares"])
     squares.add_captions(store, squares.pictures(8))
     with pytest.raises(StoreError, match=r"no feature table contains images of squares.*prepare features"):

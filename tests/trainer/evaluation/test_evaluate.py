@@ -207,7 +207,7 @@ def test_the_store_is_that_of_the_training_or_of_the_option(root, no_java, tmp_p
 
 
 def test_what_cannot_be_evaluated_is_named(squares, root, no_java, tmp_path):
-    with pytest.raises(UsageError, match="RUN: it is missing"):
+    with pytest.raises(UsageError, match="RUN: a value is required"):
         capt.evaluate(runs=[])
     with pytest.raises(UsageError, match="--split: "):
         capt.evaluate(runs=root / "good", split="dev")

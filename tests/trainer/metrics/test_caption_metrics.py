@@ -85,7 +85,7 @@ def test_meteor_scores_texts_that_contain_its_separator(scorer):
 def test_without_java_only_meteor_is_skipped(no_java, hypotheses, references, expected):
     found = score(hypotheses, references)
     assert found["tokenizer"] == "plain"
-    assert found["skipped_metrics"] == {"meteor": "there is no java on the path. Install Java 8 or later."}
+    assert found["skipped_metrics"] == {"meteor": "there is no java on the path. Install Java 8 to 17."}
     assert {name: found[name] for name in METRICS if name in found} == pytest.approx(
         {name: value for name, value in expected.items() if name != "meteor"}, abs=5e-7
     )

@@ -295,7 +295,7 @@ def test_features_in_the_model_equal_those_of_the_table(pixels, table_config):
     ("changes", "complaint"),
     [
         ({"extractor": "inception"}, r"extractor: unknown extractor 'inception'\. .*inception_v3"),
-        ({"extractor": "pixels"}, r"extractor: pixels are the extractor's input"),
+        ({"extractor": "pixels"}, r"extractor: `pixels` stores pixels and has no features"),
         ({"extractor": "custom:no.keras"}, r"no\.keras: the file does not exist"),
         ({"extractor_layer": "lost"}, r"extractor_layer: small\.keras has no layer 'lost'"),
         (

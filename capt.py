@@ -10,6 +10,7 @@ import importlib
 import inspect
 import json as jsonlib
 import logging
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from schemas.errors import ACCESS_DENIED, CaptError, ExitCode, UsageError
 from schemas.options.base import Options
@@ -115,7 +116,9 @@ def application() -> typer.Typer:
     for command in COMMANDS:
         group_name, _, name = command.name.rpartition(" ")
         summary = inspect.cleandoc(command.options.__doc__ or "").partition("\n")[0]
-        (groups[group_name] if group_name else app).command(name, short_help=summary)(_entry(command))
+        (groups[group_name] if group_name else app).command(name, cls=_PlainArguments, short_help=summary)(
+            _entry(command)
+        )
     return app
 
 
@@ -124,6 +127,20 @@ class _InOrder(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(dict.fromkeys(command.name.partition(" ")[0] for command in COMMANDS))
+
+
+class _PlainArguments(TyperCommand):
+    """Shows arguments without their Python types, and required ones without brackets."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        usage = " ".join(super().collect_usage_pieces(ctx))
+        for one in self.params:
+            if "[required]" in str(getattr(one, "help", "")):
+                usage = usage.replace(f"[{one.metavar}]", str(one.metavar))
+        return usage.split(" ")
+
+    def get_help(self, ctx: Any) -> str:
+        return re.sub(r" <(list\[)?str\]?>", lambda shown: " " * len(shown[0]), super().get_help(ctx))
 
 
 def _group(summary: str) -> typer.Typer:

@@ -36,6 +36,17 @@ def test_the_help_shows_every_option_of_the_python_function(command: Command) ->
         assert " ".join(described.help.split()[:3]) in " ".join(shown.split())
 
 
+def test_the_usage_shows_required_arguments_without_brackets_and_types() -> None:
+    for name, usage in (
+        ("fetch", "[OPTIONS] NAME DIR"),
+        ("evaluate", "[OPTIONS] RUN..."),
+        ("prepare captions", "[OPTIONS] [BEAM_OPTIONS]..."),
+    ):
+        shown = runner.invoke(capt.application(), [*name.split(), "--help"]).output
+        assert f"{name} {usage}\n" in shown
+        assert "<" not in shown.partition("Options:")[0]
+
+
 def test_options_that_were_not_given_take_the_defaults_of_the_model(tmp_path: Path) -> None:
     done = runner.invoke(capt.application(), ["store", "ls", str(tmp_path / "none"), "--json"])
     assert done.exit_code == 1

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from features.io.atomic_files import atomic_write, describe_file, put_if_absent, write
 from features.store import CaptionTable, FeatureTable, Store, storage_dtypes
 from features.store.commit_log import CommitLog
+from features.store.layout import EXTRACTOR_RECORD
 from features.store.shards import ShardWriter, choose_shard_count, find_shard, tensor_fields
 from schemas.choices import Compression, Format, StorageDtype
 from schemas.manifests import DatasetMetadata, FeatureMetadata, Manifest
@@ -26,7 +27,7 @@ from schemas.tables import CATALOG
 
 SHAPE = (64, 2048)
 
-_NETWORK = b"no network made these rows"
+_EXTRACTOR = b"no network made these rows"
 _COMMIT = "0123456789abcdef"
 
 
@@ -62,9 +63,9 @@ def feature_table(
         compression=compression,
     )
     root, table = store.feature_table_root(table_config), table_config.table(shape)
-    sha256 = hashlib.sha256(_NETWORK).hexdigest()
-    write(store.extractor_path(sha256), _NETWORK)
-    put_if_absent(root / "network.json", canonical_json({"network": sha256, "shape": list(shape)}))
+    sha256 = hashlib.sha256(_EXTRACTOR).hexdigest()
+    write(store.extractor_path(sha256), _EXTRACTOR)
+    put_if_absent(root / EXTRACTOR_RECORD, canonical_json({"network": sha256, "shape": list(shape)}))
     count = choose_shard_count(len(names), sum(field.nbytes for field in tensor_fields(table)))
     shards = []
     for prefix, keys in groupby(sorted(map(hash_name, names)), lambda key: find_shard(key, count)):

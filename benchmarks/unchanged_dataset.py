@@ -30,7 +30,7 @@ from features.extractors.factory import open_extractor
 from features.store import create_store
 from features.store.commit_log import CommitLog
 from features.store.shards import ShardWriter
-from pipelines.jobs.extractor_graph import find_or_freeze_graph
+from pipelines.jobs.frozen_extractor import find_or_freeze_extractor
 from pipelines.prepare_features import build_table_config
 from schemas.manifests import FeatureMetadata, Manifest
 from schemas.options.prepare import PrepareFeatures
@@ -65,8 +65,8 @@ def make_store(path: Path, images: Path, count: int) -> None:
         writer.append({"key": key, "value": np.zeros(2, np.float16)})
     shard = writer.close()
     assert shard is not None
-    network = find_or_freeze_graph(root, store.path / "networks", table_config, open_extractor(options))
-    facts = FeatureMetadata(shape=(2,), network=network.sha256, numerics="made", toolchain={})
+    extractor = find_or_freeze_extractor(root, store.path, table_config, open_extractor(options))
+    facts = FeatureMetadata(shape=(2,), network=extractor.sha256, numerics="made", toolchain={})
     CommitLog(root).append(Manifest(table=table_config.fingerprint, shards=(shard,), facts=facts))
 
 

@@ -23,7 +23,7 @@ def prepare_captcha(options: PrepareCaptcha) -> dict[str, Any]:
         dataset_type="captcha",
         reader=CaptchaReader(options.labels, counts),
         splitter=Splitter(own=True),
-        later=Splitter(own=False, ratios=counts.ratios if counts else _RATIOS),
+        added_images_splitter=Splitter(own=False, ratios=counts.ratios if counts else _RATIOS),
         stated=Splitter(own=True) if counts else None,
     )
     return prepare_images(build_pixel_options(options), source)

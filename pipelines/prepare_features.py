@@ -12,10 +12,10 @@ from features.extractors.factory import open_extractor
 from features.images.decode import ImageLimits
 from features.images.resize import make_resizer
 from features.runtime.numerics import detect_native_precision
-from features.store import Dataset, Store
+from features.store import Dataset, FeatureTable, Store
 from features.store.commit_log import CommitLog
 from features.store.corruption import read_recorded_corruption
-from features.store.layout import NETWORKS
+from features.store.layout import FROZEN_EXTRACTORS
 from features.store.repair import FeatureTableRepair
 from features.store.shards import check_num_shards
 from pipelines.beam.disk_errors import report_full_disk
@@ -28,8 +28,13 @@ from pipelines.ingest.hash_images import hash_images
 from pipelines.ingest.image_database import ImageDatabase, locate_hash_cache
 from pipelines.ingest.list_inputs import list_inputs
 from pipelines.jobs.extraction_job import ExtractionJob
-from pipelines.jobs.extractor_graph import GraphFile, find_graph, find_or_freeze_graph, is_graph_intact
 from pipelines.jobs.failure_limit import check_failures, parse_max_failures
+from pipelines.jobs.frozen_extractor import (
+    FrozenExtractor,
+    find_frozen_extractor,
+    find_or_freeze_extractor,
+    is_extractor_intact,
+)
 from pipelines.jobs.provenance import check_launch
 from pipelines.jobs.sinks import Sink, log_removed, open_sink
 from schemas.choices import Precision
@@ -54,7 +59,14 @@ def prepare_features(options: PrepareFeatures) -> dict[str, Any]:
     """
     splitter = parse_split_ratios(options.split_ratios)
     reader = open_reader(options.dataset_type, options.annotations)
-    return prepare_images(options, SourceDataset(options.dataset_type, reader, splitter, splitter, splitter))
+    source = SourceDataset(
+        dataset_type=options.dataset_type,
+        reader=reader,
+        splitter=splitter,
+        added_images_splitter=splitter,
+        stated=splitter,
+    )
+    return prepare_images(options, source)
 
 
 @dataclass(frozen=True)
@@ -63,14 +75,14 @@ class SourceDataset:
 
     Attributes:
         splitter: Assigns the splits of a dataset that is new to the store.
-        later: Assigns the splits of images that are added to a dataset in the store.
+        added_images_splitter: Assigns the splits of images that are added to a dataset in the store.
         stated: Returns the split that the command states for an image; None if the command states no splits.
     """
 
     dataset_type: str
     reader: DatasetReader
     splitter: Splitter
-    later: Splitter
+    added_images_splitter: Splitter
     stated: Splitter | None
 
 
@@ -161,7 +173,7 @@ def build_table_config(options: PrepareFeatures, store: Store) -> FeatureTableCo
 
 def _list(options: PrepareFeatures, source: SourceDataset, database: ImageDatabase, dataset: Dataset) -> int:
     """Inserts every selected image with its file and split. Returns the number of unannotated image files."""
-    splitter = source.later if dataset.manifests else source.splitter
+    splitter = source.added_images_splitter if dataset.manifests else source.splitter
     unannotated = list_inputs(database, source.reader, options, splitter, source.stated)
     if not database.count_by_status():
         location = ", ".join(options.annotations or options.images)
@@ -177,21 +189,17 @@ def _plan(
     """Sets the status of every record, and returns the job that extracts the missing images."""
     last_commit = CommitLog(repair.root).last()
     table = repair.open_intact()
-    failures = table.failures() if table and not options.retry_failed else {}
-    permanent = {key: failure for key, failure in failures.items() if not limits.allows_retry(*failure[1:])}
-    blocks = table.key_blocks() if table else ()
-    database.classify((key.tobytes() for keys in blocks for key in keys), permanent)
-    is_missing = bool(database.count_planned() + database.count_pending())
+    is_missing = _classify(options, database, table, limits)
     if is_missing:
         check_launch(table, repair.table_config.precision, options.beam_options, options.allow_mixed_numerics)
-    graph = _open_graph(options, sink, repair, is_missing)
+    extractor = _open_frozen_extractor(options, sink, repair, is_missing)
     return ExtractionJob(
         database=database,
         root=repair.root,
         work=sink.work,
         table_config=repair.table_config,
-        graph=graph if is_missing else None,
-        shape=table.shape if table else graph.shape if graph else None,
+        extractor=extractor if is_missing else None,
+        shape=table.shape if table else extractor.shape if extractor else None,
         limits=limits,
         last_commit=last_commit,
         suspect=repair.suspect,
@@ -199,17 +207,30 @@ def _plan(
     )
 
 
-def _open_graph(options: PrepareFeatures, sink: Sink, repair: FeatureTableRepair, is_needed: bool) -> GraphFile | None:
-    """Returns the extractor graph if it is needed, and repairs it. A dry run builds a missing one in its workspace."""
-    root, stored = repair.root, sink.store.path / NETWORKS
+def _classify(
+    options: PrepareFeatures, database: ImageDatabase, table: FeatureTable | None, limits: ImageLimits
+) -> bool:
+    """Sets the status of every record. Returns whether the table lacks images."""
+    failures = table.failures() if table and not options.retry_failed else {}
+    permanent = {key: failure for key, failure in failures.items() if not limits.allows_retry(*failure[1:])}
+    blocks = table.key_blocks() if table else ()
+    database.classify((key.tobytes() for keys in blocks for key in keys), permanent)
+    return bool(database.count_planned() + database.count_pending())
+
+
+def _open_frozen_extractor(
+    options: PrepareFeatures, sink: Sink, repair: FeatureTableRepair, is_needed: bool
+) -> FrozenExtractor | None:
+    """Returns the frozen extractor if needed, and repairs it. A dry run builds a missing one in its workspace."""
+    root, store = repair.root, sink.store.path
     if options.dry_run:
-        known = find_graph(root, stored) if is_needed else None
+        known = find_frozen_extractor(root, store) if is_needed else None
         if known or not is_needed:
             return known
-    elif not is_needed and is_graph_intact(root, stored, read_recorded_corruption(sink.store.path, stored)):
+    elif not is_needed and is_extractor_intact(root, store, read_recorded_corruption(store, store / FROZEN_EXTRACTORS)):
         return None
     root = Store(sink.root).feature_table_root(repair.table_config)
-    return find_or_freeze_graph(root, sink.root / NETWORKS, repair.table_config, open_extractor(options))
+    return find_or_freeze_extractor(root, sink.root, repair.table_config, open_extractor(options))
 
 
 def _count_replaced(database: ImageDatabase, dataset: str) -> int:

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from features.extractors.extractor import Extractor
-from pipelines.jobs import extractor_graph
+from pipelines.jobs import frozen_extractor
 from pipelines.jobs.caption_job import CaptionJob
 from schemas.table_config import FeatureTableConfig
 from tests.commands import CommandServer
@@ -98,10 +98,10 @@ def skip_fsync() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def reuse_extractor_graphs() -> Iterator[dict[FeatureTableConfig, Any]]:
+def reuse_frozen_extractors() -> Iterator[dict[FeatureTableConfig, Any]]:
     """Builds the graph of each table config once per process."""
     built: dict[FeatureTableConfig, Any] = {}
-    build = extractor_graph._build
+    build = frozen_extractor._build
 
     def once(table_config: FeatureTableConfig, extractor: Extractor) -> Any:
         if table_config not in built:
@@ -109,7 +109,7 @@ def reuse_extractor_graphs() -> Iterator[dict[FeatureTableConfig, Any]]:
         return built[table_config]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(extractor_graph, "_build", once)
+        patch.setattr(frozen_extractor, "_build", once)
         yield built
 
 

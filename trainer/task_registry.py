@@ -1,4 +1,4 @@
-"""Finds the tasks that models are trained for, by name. To add a task, add a line to `TASKS`."""
+"""Finds the tasks that models are trained for, by name. `trainer.tasks.task.Task` says how to add one."""
 
 import importlib
 from typing import TYPE_CHECKING

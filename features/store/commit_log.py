@@ -21,7 +21,7 @@ from features.io.atomic_files import hash_file, put_if_absent, write
 from features.io.file_trees import sync_directories
 from features.io.small_files import SmallFiles
 from features.store.held_leases import check_lease
-from features.store.layout import NETWORKS
+from features.store.layout import FROZEN_EXTRACTORS
 from schemas.errors import CorruptFileError, StoreError
 from schemas.manifests import MANIFEST_VERSION, DroppedMetadata, Manifest
 from schemas.strict_json import parse_json
@@ -176,7 +176,7 @@ class CommitLog:
         # The writer of a directory may have been killed before it synced the parent, or may run on another machine.
         store = self._root.parents[1]
         directories = {(self._root / entry.path).parent for entry in manifest.entries()}
-        sync_directories({*directories, self._root / MANIFESTS, store / NETWORKS}, store)
+        sync_directories({*directories, self._root / MANIFESTS, store / FROZEN_EXTRACTORS}, store)
         return digest if put_if_absent(self.entry_path(len(entries) + 1), entry_bytes(digest)) else None
 
     def _is_written(self, digest: str) -> bool:

@@ -30,13 +30,13 @@ from features.io.temporary_names import is_temporary
 from features.store.commit_log import MANIFEST_NAME, MANIFESTS, CommitLog, list_paths
 from features.store.layout import (
     COMMIT_NAME,
+    EXTRACTOR_NAME,
+    EXTRACTOR_RECORD,
     FEATURES,
+    FROZEN_EXTRACTORS,
     GRACE_SECONDS,
     LEASES,
     MODELS,
-    NETWORK,
-    NETWORK_NAME,
-    NETWORKS,
     REPORTS,
     RUNS,
     WORK,
@@ -143,7 +143,7 @@ class _Collector:
         self._with_lease(WORK, self._collect_work)
         for root in table_roots(self.store):
             self._with_lease(table_name(self.store, root), partial(self._collect_table, root))
-        self._with_lease(NETWORKS, self._collect_extractors)
+        self._with_lease(FROZEN_EXTRACTORS, self._collect_extractors)
         for path in (*self.store.glob("*"), *(self.store / LEASES).glob("*")):
             if is_temporary(path):
                 self._delete_orphan(path)
@@ -222,10 +222,12 @@ class _Collector:
     def _collect_extractors(self) -> None:
         histories = [_History(root) for root in table_roots(self.store)]
         kept = {one for each in histories for manifest in self._list_kept(each) for one in _list_extractors(manifest)}
-        kept |= {_read_extractor_record(one.root / NETWORK) for one in histories if one.root.parent.name == FEATURES}
+        kept |= {
+            _read_extractor_record(one.root / EXTRACTOR_RECORD) for one in histories if one.root.parent.name == FEATURES
+        }
         since = _unreferenced_since(histories, _list_extractors)
-        for path in sorted((self.store / NETWORKS).glob("*")):
-            if is_temporary(path) or (NETWORK_NAME.fullmatch(path.name) and path.stem not in kept | set(since)):
+        for path in sorted((self.store / FROZEN_EXTRACTORS).glob("*")):
+            if is_temporary(path) or (EXTRACTOR_NAME.fullmatch(path.name) and path.stem not in kept | set(since)):
                 self._delete_orphan(path)
             elif path.stem in since and path.stem not in kept and self._now - since[path.stem] >= self.age:
                 self._delete(path)

@@ -6,9 +6,13 @@ STORE/text/<fingerprint>/         recipe.json, log/, manifests/, <commit>/captio
 STORE/datasets/<name>/            log/, manifests/, <commit>/catalog.parquet, labels.parquet, reports/
 STORE/models/<name>/              log/, manifests/, runs/<run>/
 STORE/networks/<sha256>.pb        frozen extractors
-STORE/work/                       work plans of running jobs
+STORE/work/                       work plans of running jobs; their job databases, run-<id>/ledger.sqlite
 STORE/pins/                       leases of running jobs
-STORE/cache/                      hash cache, files that verification found corrupt
+STORE/cache/                      stat.sqlite (hash cache), damage.json (files that verification found corrupt)
+
+The files keep names that the code no longer uses: `recipe.json` is the table config, `network.json` the record of the
+table's frozen extractor, `networks/` the frozen extractors, `pins/` the leases. `trainer.runs.directory` has the files
+of a run.
 """
 
 import re
@@ -20,17 +24,17 @@ FEATURES = "features"
 TEXT = "text"
 DATASETS = "datasets"
 MODELS = "models"
-NETWORKS = "networks"
+FROZEN_EXTRACTORS = "networks"
 WORK = "work"
 LEASES = "pins"
 CACHE = "cache"
 REPORTS = "reports"
 RUNS = "runs"
 RECIPE = "recipe.json"
-NETWORK = "network.json"
+EXTRACTOR_RECORD = "network.json"
 
 COMMIT_NAME = re.compile(rf"[0-9a-f]{{{SHORT_FINGERPRINT}}}")
-NETWORK_NAME = re.compile(r"[0-9a-f]{64}\.pb")
+EXTRACTOR_NAME = re.compile(r"[0-9a-f]{64}\.pb")
 
 # The writer of a temporary file younger than this may be running.
 GRACE_SECONDS = 3600.0
@@ -40,7 +44,7 @@ _COMPACTION = "compact-"
 
 def extractor_path(store: Path, sha256: str) -> Path:
     """Returns the path of a frozen extractor, by the SHA-256 of its graph."""
-    return store / NETWORKS / f"{sha256}.pb"
+    return store / FROZEN_EXTRACTORS / f"{sha256}.pb"
 
 
 def table_root(store: Path, table_config: FeatureTableConfig | CaptionTableConfig) -> Path:

@@ -30,7 +30,7 @@ from pydantic import Field, ValidationError
 
 from features.store.commit_log import CommitLog
 from features.store.held_leases import HeldLease, held_leases, register_lease
-from features.store.layout import LEASES, NETWORKS, WORK
+from features.store.layout import FROZEN_EXTRACTORS, LEASES, WORK
 from features.store.snapshot import TableSnapshot
 from schemas.errors import ACCESS_DENIED, CaptError, StoreError
 from schemas.frozen import Frozen
@@ -45,7 +45,7 @@ Purpose = Literal["read", "prepare", "compact", "change", "collect"]
 Tables = TypeVar("Tables", bound=Iterable[TableSnapshot[Any]])
 
 _WRITERS: tuple[Purpose, ...] = ("prepare", "compact", "change")
-_SHARED_DIRECTORIES = (WORK, NETWORKS)
+_SHARED_DIRECTORIES = (WORK, FROZEN_EXTRACTORS)
 _POLL_SECONDS = 0.5
 
 _log = logging.getLogger("capt.store")

@@ -86,9 +86,9 @@ def find_shards(keys: NDArray[np.uint8], count: int) -> NDArray[np.int64]:
     return heads.astype(np.int64) * count >> 32
 
 
-def compute_commit_name(fingerprint: str, network: str, count: int, keys: str) -> str:
+def compute_commit_name(fingerprint: str, extractor: str, count: int, keys: str) -> str:
     """Computes the directory name of a commit of features; `keys` is the SHA-256 of all keys in ascending order."""
-    return compute_digest([fingerprint, network, count, keys])[:SHORT_FINGERPRINT]
+    return compute_digest([fingerprint, extractor, count, keys])[:SHORT_FINGERPRINT]
 
 
 class TFRecordWriter:

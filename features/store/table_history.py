@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from features.io.atomic_files import hash_file
 from features.store.commit_log import LOG, MANIFEST_NAME, MANIFESTS, CommitLog, find_blocking_manifests
-from features.store.layout import DATASETS, FEATURES, MODELS, NETWORK, RECIPE, TEXT, extractor_path
+from features.store.layout import DATASETS, EXTRACTOR_RECORD, FEATURES, MODELS, RECIPE, TEXT, extractor_path
 from schemas.errors import CaptError, CorruptFileError
 from schemas.manifests import FeatureMetadata, Manifest, Shard
 from schemas.strict_json import parse_json
@@ -143,7 +143,7 @@ class TableHistory:
 
     def _check_extractor_record(self) -> None:
         """Compares `network.json`, which names the table's extractor, with the manifests and the frozen extractors."""
-        path = self.root / NETWORK
+        path = self.root / EXTRACTOR_RECORD
         if not path.is_file():
             if self.live:
                 self._findings.add_missing(path)
@@ -151,12 +151,12 @@ class TableHistory:
         data = path.read_bytes()
         try:
             record = parse_json(data)
-            network, shape = str(record["network"]), tuple(record["shape"])
-            is_canonical = canonical_json({"network": network, "shape": shape}) == data
+            sha256, shape = str(record["network"]), tuple(record["shape"])
+            is_canonical = canonical_json({"network": sha256, "shape": shape}) == data
         except (ValueError, KeyError, TypeError):
-            network, shape, is_canonical = "", (), False
+            sha256, shape, is_canonical = "", (), False
         facts = [one.facts for one in self.manifests.values() if isinstance(one.facts, FeatureMetadata)]
-        extractor = extractor_path(self._findings.store, network)
+        extractor = extractor_path(self._findings.store, sha256)
         if not is_canonical or (facts and shape not in {one.shape for one in facts}):
             self._findings.add_corrupt(path, "the table's extractor and the shape of its rows", data)
         elif not extractor.is_file():

@@ -32,17 +32,18 @@ from features.store.layout import (
     CACHE,
     COMMIT_NAME,
     DATASETS,
+    EXTRACTOR_NAME,
+    EXTRACTOR_RECORD,
     FEATURES,
+    FROZEN_EXTRACTORS,
     GRACE_SECONDS,
     LEASES,
     MODELS,
-    NETWORK,
-    NETWORK_NAME,
-    NETWORKS,
     RECIPE,
     REPORTS,
     RUNS,
     WORK,
+    extractor_path,
     planned_commits,
     table_roots,
 )
@@ -206,8 +207,9 @@ def _list_checks(store: Path, tables: list[TableHistory]) -> list[_Check]:
             checks.append(_Check(f"{name}/{entry.path}", entry.sha256, entry.bytes, is_live, find_problem))
     facts = [manifest.facts for table in tables for manifest in table.live_manifests()]
     live = {one.network for one in facts if isinstance(one, FeatureMetadata)}
-    existing = {path.stem for path in (store / NETWORKS).glob("*.pb") if NETWORK_NAME.fullmatch(path.name)}
-    checks += [_Check(f"{NETWORKS}/{one}.pb", one, None, one in live) for one in sorted(live | existing)]
+    existing = {path.stem for path in (store / FROZEN_EXTRACTORS).glob("*.pb") if EXTRACTOR_NAME.fullmatch(path.name)}
+    named = ((one, extractor_path(Path(), one).as_posix()) for one in sorted(live | existing))
+    checks += [_Check(path, sha256, None, sha256 in live) for sha256, path in named]
     found: dict[tuple[str, str], _Check] = {}
     for check in checks:
         known = found.setdefault((check.path, check.sha256), check)
@@ -320,7 +322,7 @@ def _find_orphans(store: Path, tables: list[TableHistory]) -> Iterator[str]:
             is_known = name in referenced[root] or _is_table_file(by_root[root], name)
             is_known = is_known or bool(commit and (is_open[root] or f"{root.name}-{parts[2]}" in planned))
         else:
-            is_extractor = parts[0] == NETWORKS and NETWORK_NAME.fullmatch("/".join(parts[1:]))
+            is_extractor = parts[0] == FROZEN_EXTRACTORS and EXTRACTOR_NAME.fullmatch("/".join(parts[1:]))
             is_known = parts == (MARKER,) or bool(is_extractor) or (parts[0] == DATASETS and parts[2:3] == (REPORTS,))
         if not is_known:
             yield "/".join(parts)
@@ -331,7 +333,7 @@ def _is_table_file(table: TableHistory, name: str) -> bool:
     directory, _, rest = name.partition("/")
     if directory in (LOG, MANIFESTS):
         return bool((ENTRY_NAME if directory == LOG else MANIFEST_NAME).fullmatch(rest))
-    files = {FEATURES: (RECIPE, NETWORK), DATASETS: (), MODELS: ()}.get(table.kind, (RECIPE,))
+    files = {FEATURES: (RECIPE, EXTRACTOR_RECORD), DATASETS: (), MODELS: ()}.get(table.kind, (RECIPE,))
     additional = {DATASETS: REPORTS, MODELS: RUNS}.get(table.kind)
     return name in files or (directory == additional and bool(rest))
 

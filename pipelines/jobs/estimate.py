@@ -17,7 +17,7 @@ from features.images.decode import ImageLimits
 from features.io.atomic_files import ensure_local, put_if_absent
 from features.store.shards import choose_shard_count
 from pipelines.jobs.extract_shard import open_images
-from pipelines.jobs.extractor_graph import GraphFile
+from pipelines.jobs.frozen_extractor import FrozenExtractor
 from schemas.manifests import DroppedMetadata, FileEntry, Manifest, Shard
 from schemas.table_config import SHORT_FINGERPRINT, FeatureTableConfig
 
@@ -32,7 +32,7 @@ _SUFFIXES = ("tfrecord", "index")
 
 def measure_speed(
     table_config: FeatureTableConfig,
-    graph: GraphFile,
+    extractor: FrozenExtractor,
     batch_size: int,
     limits: ImageLimits,
     references: Iterable[dict[str, Any]],
@@ -42,7 +42,7 @@ def measure_speed(
     `references` are rows of a work unit, at least one. The first ones are extracted; their features are discarded.
     """
     some = list(islice(references, _TIMED_IMAGES))
-    model = load_frozen_graph(ensure_local(graph.path, graph.sha256), table_config.precision)
+    model = load_frozen_graph(ensure_local(extractor.path, extractor.sha256), table_config.precision)
     core = ExtractionCore(table_config, model, batch_size=batch_size, max_pixels=limits.pixels)
     deque(core.run(open_images(some[:_WARM_UP_IMAGES], limits.bytes)), maxlen=0)
     started = time.perf_counter()

@@ -56,12 +56,12 @@ class ExtractedUnit(Frozen):
 class ExtractShard:
     """Extracts the images of one unit into one shard. The result is an `ExtractedUnit` in JSON.
 
-    `graph` is the file of the frozen extractor graph, named by its SHA-256; `shape` that of one row's value; `commit`
+    `extractor` is the file of the frozen extractor, named by its SHA-256; `shape` that of one row's value; `commit`
     the directory of the shard in the table, which has `count` shards.
     """
 
     root: str
-    graph: str
+    extractor: str
     table_config: FeatureTableConfig
     shape: tuple[int, ...]
     commit: str
@@ -71,8 +71,8 @@ class ExtractShard:
 
     def __call__(self, unit: Path, advance: Advance) -> bytes:
         """Returns the result of a unit, whose name is the number of its shard."""
-        graph = parse_location(self.graph)
-        model = load_shared_frozen_graph(ensure_local(graph, graph.stem), self.table_config.precision)
+        extractor = parse_location(self.extractor)
+        model = load_shared_frozen_graph(ensure_local(extractor, extractor.stem), self.table_config.precision)
         raise_pixel_limit(self.limits.pixels)
         core = ExtractionCore(self.table_config, model, batch_size=self.batch_size, max_pixels=self.limits.pixels)
         table = self.table_config.table(self.shape)

@@ -25,7 +25,7 @@ from pipelines.beam.work_units import delete_results, read_progress, read_result
 from pipelines.ingest.image_database import ImageDatabase
 from pipelines.jobs.estimate import estimate_table, measure_speed
 from pipelines.jobs.extract_shard import EXTRACT_UNIT_SCHEMA, ExtractedUnit, ExtractShard
-from pipelines.jobs.extractor_graph import GraphFile
+from pipelines.jobs.frozen_extractor import FrozenExtractor
 from pipelines.jobs.provenance import check_mixture, list_provenances, local_provenance
 from schemas.defaults import BATCH_SIZE
 from schemas.errors import CaptError
@@ -40,7 +40,7 @@ class ExtractionJob:
     """Extracts the images that a table lacks. A `pipelines.jobs.sinks.Job`.
 
     Attributes:
-        graph: The extractor; None if no image is to be extracted.
+        extractor: None if no image is to be extracted.
         shape: Shape of one image's features, if known.
         last_commit: Number of the table's last commit when the records were classified.
         suspect: Files of the table, by path in it, whose checksums must be verified before they are used.
@@ -50,7 +50,7 @@ class ExtractionJob:
     root: Path
     work: Path
     table_config: FeatureTableConfig
-    graph: GraphFile | None
+    extractor: FrozenExtractor | None
     shape: tuple[int, ...] | None
     limits: ImageLimits
     last_commit: int
@@ -66,24 +66,24 @@ class ExtractionJob:
 
         Returns `shards` and `bytes` of the commit; None if the table has a new commit, which may contain some images.
         """
-        if self.graph is None:
+        if self.extractor is None:
             return {"shards": 0, "bytes": 0}
         planned = self.database.count_planned()
-        count = self.options.num_shards or choose_shard_count(planned, self._measure_row(self.graph.shape))
+        count = self.options.num_shards or choose_shard_count(planned, self._measure_row(self.extractor.shape))
         keys = hashlib.sha256()
         for row in self.database.list_planned():
             keys.update(row["key"])
-        commit = compute_commit_name(self.table_config.fingerprint, self.graph.sha256, count, keys.hexdigest())
+        commit = compute_commit_name(self.table_config.fingerprint, self.extractor.sha256, count, keys.hexdigest())
         plan = self.work / f"{self.table_config.fingerprint[:SHORT_FINGERPRINT]}-{commit}"
         with wait_for_lock(plan.with_suffix(".lock")):
             if CommitLog(self.root).last() != self.last_commit:
                 return None
             self._delete_results(plan)
             finished = sum(unit.images for unit in _read_units(plan))
-            row_bytes = (planned - finished) * self._measure_row(self.graph.shape)
+            row_bytes = (planned - finished) * self._measure_row(self.extractor.shape)
             hint = "Free some space, or use --storage-dtype int8."
             check_disk_space(self.root, row_bytes, "the extraction", hint)
-            units = self._extract(self.graph, plan, commit, count)
+            units = self._extract(self.extractor, plan, commit, count)
             held = list_provenances(CommitLog(self.root).read_state().live)
             check_mixture(str(self.root), held, [unit.provenance for unit in units], self.options.allow_mixed_numerics)
             if sum(unit.images for unit in units) != planned:
@@ -104,9 +104,9 @@ class ExtractionJob:
         planned = counts.get("planned", 0)
         missing = planned + counts.get("pending", 0)
         speed = None
-        if self.graph and planned:
+        if self.extractor and planned:
             images = self.database.list_planned()
-            speed = measure_speed(self.table_config, self.graph, self.batch_size, self.limits, images)
+            speed = measure_speed(self.table_config, self.extractor, self.batch_size, self.limits, images)
         return {
             "shards": 0,
             "bytes": missing * self._measure_row(self.shape) if self.shape else 0,
@@ -137,12 +137,14 @@ class ExtractionJob:
         """Returns the bytes of one row, without framing."""
         return sum(column.nbytes for column in self.table_config.table(shape).fields)
 
-    def _extract(self, graph: GraphFile, plan: Path, commit: str, count: int) -> list[ExtractedUnit]:
+    def _extract(self, extractor: FrozenExtractor, plan: Path, commit: str, count: int) -> list[ExtractedUnit]:
         planned = self.database.list_planned()
         for number, rows in groupby(planned, lambda row: find_shard(row["key"], count)):
             write_unit(plan, f"{number:05d}", rows, EXTRACT_UNIT_SCHEMA)
-        root, path = str(self.root), str(graph.path)
-        worker = ExtractShard(root, path, self.table_config, graph.shape, commit, count, self.batch_size, self.limits)
+        root, path = str(self.root), str(extractor.path)
+        worker = ExtractShard(
+            root, path, self.table_config, extractor.shape, commit, count, self.batch_size, self.limits
+        )
         total, hints = self.database.count_planned(), parse_hints(self.options.resource_hint)
         with show_progress("extracting", total, "images", lambda: read_progress(plan)):
             run_units(plan, worker, self.options.beam_options, "Extract", hints)
@@ -170,7 +172,7 @@ class ExtractionJob:
 
     def _commit(self, units: Sequence[ExtractedUnit]) -> None:
         """Appends one commit per provenance."""
-        assert self.graph is not None
+        assert self.extractor is not None
         files = {}
         if self.database.count_by_status().get("failed"):
             files["failures"] = write_under_digest(self.root, "failures", self.database.write_failures)
@@ -179,7 +181,7 @@ class ExtractionJob:
             by_provenance[json.dumps(unit.provenance.model_dump(), sort_keys=True)].append(unit)
         for some in by_provenance.values():
             provenance = some[0].provenance.model_dump()
-            facts = FeatureMetadata(shape=self.graph.shape, network=self.graph.sha256, **provenance)
+            facts = FeatureMetadata(shape=self.extractor.shape, network=self.extractor.sha256, **provenance)
             shards = tuple(unit.shard for unit in some if unit.shard)
             if shards or files:
                 manifest = Manifest(table=self.table_config.fingerprint, shards=shards, files=files, facts=facts)

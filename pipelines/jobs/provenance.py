@@ -12,7 +12,7 @@ from schemas.errors import StoreError
 from schemas.frozen import Frozen
 from schemas.manifests import FeatureMetadata, Manifest
 
-# Components that affect the bits of a row, besides the extractor graph.
+# Components that affect the bits of a row, besides the frozen extractor.
 _DECIDING = ("pillow", "libjpeg", "tensorflow")
 
 _log = logging.getLogger("capt.prepare")

@@ -51,7 +51,7 @@ def check(store: Path, rows: int) -> None:
 
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store whose table has its extractor graph."""
+    """A store whose table has its frozen extractor."""
     root = tmp_path_factory.mktemp("begun")
     capt.prepare_features(
         store=str(root / "store"), images=[str(images_of(root / "one", [999]))], dataset_name="one", **SMALL
@@ -61,7 +61,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_two_runs_of_the_same_job_share_the_work(commands: CommandServer, tmp_path: Path) -> None:
-    """Both runs create the store, its table and its extractor graph."""
+    """Both runs create the store, its table and its frozen extractor."""
     images, store = images_of(tmp_path / "images", range(24)), tmp_path / "store"
     options = {"store": str(store), "images": [str(images)], "num_shards": 4, **SMALL}
     figures = run_both(

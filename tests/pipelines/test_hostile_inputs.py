@@ -34,7 +34,7 @@ SMALL = {"extractor": "mobilenet_v3_small", "weights": "random:7", "max_failures
 
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store whose table has its extractor graph, which takes longer to build than the rest of a test."""
+    """A store whose table has its frozen extractor, which takes longer to build than the rest of a test."""
     root = tmp_path_factory.mktemp("begun")
     (root / "images").mkdir()
     noise_image(99).save(root / "images" / "first.jpg")

@@ -18,9 +18,9 @@ FEATURES: dict[str, Any] = {"extractor": "mobilenet_v3_small", "weights": "rando
 
 
 @pytest.fixture(autouse=True)
-def clear_caches(reuse_extractor_graphs: dict[Any, Any], reuse_transforms: dict[Any, Path]) -> None:
+def clear_caches(reuse_frozen_extractors: dict[Any, Any], reuse_transforms: dict[Any, Path]) -> None:
     """Makes a repair build its own graph and transform."""
-    reuse_extractor_graphs.clear()
+    reuse_frozen_extractors.clear()
     reuse_transforms.clear()
 
 
@@ -243,15 +243,15 @@ def test_repair_with_another_toolchain_adds_a_commit_beside_the_intact_rows(
     assert_sound(place.store)
 
 
-def test_an_extractor_graph_that_differs_from_the_recorded_one_is_refused(
+def test_a_frozen_extractor_that_differs_from_the_recorded_one_is_refused(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipelines.jobs import extractor_graph
+    from pipelines.jobs import frozen_extractor
 
     (network,) = place.find("networks/*.pb")
     network.unlink()
-    build = extractor_graph._build
-    monkeypatch.setattr(extractor_graph, "_build", lambda *arguments: (build(*arguments)[0] + b"\0", (1,)))
+    build = frozen_extractor._build
+    monkeypatch.setattr(frozen_extractor, "_build", lambda *arguments: (build(*arguments)[0] + b"\0", (1,)))
     with pytest.raises(StoreError, match=f"expected SHA-256 {network.stem}, got "):
         place.features()
     assert not network.exists()

@@ -19,7 +19,7 @@ from features.runtime.keras_settings import keras
 from schemas.errors import UsageError
 from schemas.options.inference import Export
 from trainer.export.run_graph import GraphRun
-from trainer.runs.directory import NETWORK
+from trainer.runs.directory import FROZEN_EXTRACTOR
 from trainer.runs.run import Run, load_run
 
 _COMPARED_IMAGES = 8
@@ -82,7 +82,7 @@ def _precision_difference(run: Run) -> float:
         return 0.0
     pixels = generate_noise_images(_COMPARED_IMAGES, run.resizer.height, run.resizer.width, 0).astype(run.resizer.dtype)
     exact, own = (
-        load_frozen_graph(run.path / NETWORK, precision).predict(pixels)
+        load_frozen_graph(run.path / FROZEN_EXTRACTOR, precision).predict(pixels)
         for precision in ("float32", table_config.precision)
     )
     return float(np.linalg.norm(own - exact) / np.linalg.norm(exact))

@@ -34,7 +34,7 @@ from trainer.runs.metadata import EXTRACTOR, METADATA, RunMetadata, check_same_r
 VOCABULARY = "vocabulary.txt"
 TRANSFORM = "transform"
 LABELS = "words.txt"
-NETWORK = "network.pb"
+FROZEN_EXTRACTOR = "network.pb"
 TRAINING_IMAGES = "learned.keys"
 CHECKPOINTS = "checkpoints"
 METRICS = "metrics.jsonl"
@@ -44,7 +44,7 @@ EVALUATION = "evaluation"
 _STORE = "store.txt"
 LOCK = ".lock"
 # Files that exist before run.json does.
-_EARLY_FILES = {VOCABULARY, TRANSFORM, NETWORK, EXTRACTOR, LABELS, TRAINING_IMAGES, LOCK}
+_EARLY_FILES = {VOCABULARY, TRANSFORM, FROZEN_EXTRACTOR, EXTRACTOR, LABELS, TRAINING_IMAGES, LOCK}
 
 
 def start_run(root: Path, metadata: RunMetadata, store: Path, write_files: Callable[[], None]) -> None:
@@ -65,9 +65,9 @@ def start_run(root: Path, metadata: RunMetadata, store: Path, write_files: Calla
     write(root / _STORE, f"{store}\n".encode())
 
 
-def write_network(root: Path, features: FeatureTable) -> None:
+def copy_frozen_extractor(root: Path, features: FeatureTable) -> None:
     """Copies the frozen extractor of a feature table to the run directory."""
-    source, target, sha256 = features.extractor_path, root / NETWORK, features.facts.network
+    source, target, sha256 = features.extractor_path, root / FROZEN_EXTRACTOR, features.facts.network
     if not source.exists() or hash_file(source) != sha256:
         raise CorruptFileError(
             f"the frozen extractor is missing or corrupt: expected SHA-256 {sha256}",

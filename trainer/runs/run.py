@@ -27,7 +27,7 @@ from features.store.model_history import find_champion
 from features.store.storage_dtypes import decode
 from schemas.errors import CorruptFileError, RecordError, UsageError
 from schemas.table_config import compute_digest
-from trainer.runs.directory import CHECKPOINTS, NETWORK, read_training_images
+from trainer.runs.directory import CHECKPOINTS, FROZEN_EXTRACTOR, read_training_images
 from trainer.runs.metadata import RunMetadata, read_metadata
 from trainer.task_registry import find_task
 
@@ -113,9 +113,9 @@ class Run(ABC):
 
         `predict` maps features [N, *shape] and the numbers of the images, from `first` on, to N predictions.
         """
-        path, table_config = self.path / NETWORK, self.metadata.features.table_config
+        path, table_config = self.path / FROZEN_EXTRACTOR, self.metadata.features.table_config
         if not path.is_file():
-            raise CorruptFileError("the frozen network is missing", location=str(path))
+            raise CorruptFileError("the frozen extractor is missing", location=str(path))
         results = ExtractionCore(table_config, load_shared_frozen_graph(path, table_config.precision)).run(images)
         while batch := list(islice(results, DECODE_BATCH)):
             rows = {n: result.values for n, result in enumerate(batch, first) if isinstance(result, ExtractedRow)}

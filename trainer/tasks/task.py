@@ -25,7 +25,12 @@ if TYPE_CHECKING:
 class Task(ABC):
     """A task. All differences between captioning and CAPTCHA recognition are in its subclasses.
 
-    Register a task in `trainer.task_registry.TASKS`, and its preparation in `workflows.prepared_tasks.PREPARATIONS`.
+    To add a task, write a subclass, and add its
+
+    - module and class to `trainer.task_registry.TASKS`;
+    - metadata, a `RunMetadata` whose `task` is the literal name, and its `Run` and `Evaluation`;
+    - options, a `TrainingOptions` in `schemas/options/training.py`, and its commands to `schemas/options/commands.py`;
+    - preparation to `workflows.prepared_tasks.PREPARATIONS`, and a new `capt prepare` command to `ExperimentConfig`.
 
     Attributes:
         name: Name in `run.json`, experiments and registered models.

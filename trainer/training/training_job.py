@@ -16,7 +16,7 @@ from trainer.data.augmentation import Augmentation
 from trainer.data.feature_reader import FeatureReader
 from trainer.data.table_selection import TrainingTables
 from trainer.data.training_data import AnySplit, TrainingData
-from trainer.runs.directory import write_network, write_training_images
+from trainer.runs.directory import copy_frozen_extractor, write_training_images
 from trainer.runs.epoch_metrics import EpochMetrics
 from trainer.runs.metadata import CaptionOrigin, FeatureOrigin, RunMetadata, library_versions
 from trainer.runs.run import Run
@@ -103,7 +103,7 @@ class TrainingJob(ABC, Generic[AnyConfig, AnySplit]):
 
     def write_files(self) -> None:
         """Writes the files that the run needs besides metadata and weights."""
-        write_network(self.root, self.tables.features)
+        copy_frozen_extractor(self.root, self.tables.features)
         keys = self.data.train.keys
         # A warm start was trained on the images of the other run as well.
         write_training_images(

@@ -11,7 +11,7 @@ from schemas.errors import UsageError
 from schemas.frozen import Settings
 from schemas.options.base import Options
 from schemas.yaml_file import read_settings
-from workflows.prepared_tasks import PreparedTask, TaskName, dataset_name, errors_in, find_prepared_task
+from workflows.prepared_tasks import PREPARATIONS, PreparedTask, TaskName, dataset_name, errors_in, find_prepared_task
 
 MODEL, SEED = "model", "seed"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,59}")
@@ -123,7 +123,8 @@ def parse_experiment_config(entries: Mapping[str, Any], location: str) -> Experi
 def _check_names(config: ExperimentConfig, location: str) -> None:
     """Checks that the tables fit the task, and that names are valid directory names."""
     commands = {preparation.command for preparation in config.training_task.preparations.values()}
-    for command in ("features", "captions", "captcha"):
+    every = [preparation.command for one in PREPARATIONS.values() for preparation in one.values()]
+    for command in dict.fromkeys(every):
         tables = getattr(config, command)
         if command in commands and not tables:
             hint = f"Add `{command}:` with a name and its options."

@@ -73,7 +73,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Path:
 
 @pytest.fixture
 def begun(unbroken: Path, tmp_path: Path) -> Path:
-    """A store whose table has its extractor graph and no row."""
+    """A store whose table has its frozen extractor and no row."""
     store = tmp_path / "begun"
     shutil.copytree(unbroken / "networks", store / "networks")
     shutil.copy(unbroken / "capt-store.json", store)

@@ -75,7 +75,7 @@ def test_a_dry_run_without_new_images_loads_neither_tensorflow_nor_keras(prepare
     assert (plan["hits"], plan["misses"], plan["bytes"], plan["images_per_second"]) == (20, 0, 0, None)
 
 
-def test_a_dry_run_uses_the_extractor_graph_of_the_table_and_little_time(prepared: dict[str, Any]) -> None:
+def test_a_dry_run_uses_the_frozen_extractor_of_the_table_and_little_time(prepared: dict[str, Any]) -> None:
     capt.prepare_features(**prepared, dry_run=True)
     started = time.monotonic()
     capt.prepare_features(**prepared, dry_run=True)

@@ -182,7 +182,7 @@ def test_a_directory_without_a_run_is_an_error_with_a_command(tmp_path):
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("network.pb", "the frozen network is missing"),
+        ("network.pb", "the frozen extractor is missing"),
         ("vocabulary.txt", "vocabulary is missing"),
         ("checkpoints/state.json", "no checkpoint yet"),
     ],

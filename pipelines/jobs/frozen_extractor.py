@@ -1,4 +1,4 @@
-"""Finds or builds the frozen extractor graph of a feature table."""
+"""Finds or builds the frozen extractor of a feature table."""
 
 import gc
 import hashlib
@@ -13,7 +13,7 @@ from features.extractors.pixels import NAME as PIXELS
 from features.images.resize import Resizer
 from features.io.atomic_files import hash_file, write
 from features.store.commit_log import CommitLog
-from features.store.layout import NETWORK, NETWORK_NAME
+from features.store.layout import EXTRACTOR_NAME, EXTRACTOR_RECORD, extractor_path
 from schemas.errors import StoreError, UsageError
 from schemas.manifests import FeatureMetadata
 from schemas.strict_json import parse_json
@@ -23,8 +23,8 @@ _log = logging.getLogger("capt.prepare")
 
 
 @dataclass(frozen=True)
-class GraphFile:
-    """The file of a frozen graph, its SHA-256, and the shape of one image's features."""
+class FrozenExtractor:
+    """The file of a frozen extractor, its SHA-256, and the shape of one image's features."""
 
     path: Path
     sha256: str
@@ -34,69 +34,72 @@ class GraphFile:
         return self.path.is_file() and hash_file(self.path) == self.sha256
 
 
-def find_or_freeze_graph(root: Path, graphs: Path, table_config: FeatureTableConfig, extractor: Extractor) -> GraphFile:
-    """Returns the extractor graph of a table. Builds it with the extractor if it is missing or corrupt.
+def find_or_freeze_extractor(
+    root: Path, store: Path, table_config: FeatureTableConfig, extractor: Extractor
+) -> FrozenExtractor:
+    """Returns the frozen extractor of a table. Freezes the extractor if the file is missing or corrupt.
 
-    `root` is the table's directory, which contains a note with the name of the graph. `graphs` contains the graphs.
-    StoreError if the graph that is built differs from the graph of the table's rows.
+    `root` is the table's directory, whose record names the frozen extractor; `store` is the directory of the store.
+    StoreError if the new frozen extractor differs from the one that computed the table's rows.
     """
-    known = recorded = _look_up(root, graphs)
+    known = committed = _look_up(root, store)
     if known is None or not known.is_intact():
         graph, shape = _build(table_config, extractor)
         sha256 = hashlib.sha256(graph).hexdigest()
-        known = recorded or GraphFile(graphs / f"{sha256}.pb", sha256, shape)
+        known = committed or FrozenExtractor(extractor_path(store, sha256), sha256, shape)
         if sha256 != known.sha256:
             raise StoreError(
-                "the extractor graph is corrupt or missing, and a new one differs: "
+                "the frozen extractor is corrupt or missing, and a new one differs: "
                 f"expected SHA-256 {known.sha256}, got {sha256}",
                 location=str(known.path),
                 hint="Restore the file, or use the TensorFlow and Keras versions that `capt store stats` shows.",
             )
         write(known.path, graph)
-        if recorded:
-            _log.warning("%s: the extractor graph was corrupt or missing. It is built again.", known.path)
-    note = _encode_note(known)
-    if not (root / NETWORK).is_file() or (root / NETWORK).read_bytes() != note:
-        write(root / NETWORK, note)
+        if committed:
+            _log.warning("%s: the frozen extractor was corrupt or missing. It is built again.", known.path)
+    record = _encode_record(known)
+    if not (root / EXTRACTOR_RECORD).is_file() or (root / EXTRACTOR_RECORD).read_bytes() != record:
+        write(root / EXTRACTOR_RECORD, record)
     return known
 
 
-def find_graph(root: Path, graphs: Path) -> GraphFile | None:
-    """Returns the extractor graph of the table in `root` if it exists and is intact. Writes nothing."""
-    known = _look_up(root, graphs)
+def find_frozen_extractor(root: Path, store: Path) -> FrozenExtractor | None:
+    """Returns the frozen extractor of the table in `root` if it exists and is intact. Writes nothing."""
+    known = _look_up(root, store)
     return known if known and known.is_intact() else None
 
 
-def is_graph_intact(root: Path, graphs: Path, suspect: Collection[str] = ()) -> bool:
-    """Returns whether graph and note of a table need no repair. The checksums of `suspect` files are verified."""
-    known = _look_up(root, graphs)
+def is_extractor_intact(root: Path, store: Path, suspect: Collection[str] = ()) -> bool:
+    """Returns whether a table's frozen extractor and record need no repair. Verifies checksums of `suspect` files."""
+    known = _look_up(root, store)
     if known is None:
         return True
-    is_noted = _read_note(root, graphs) == known
-    return is_noted and known.path.is_file() and (known.path.name not in suspect or known.is_intact())
+    is_recorded = _read_record(root, store) == known
+    return is_recorded and known.path.is_file() and (known.path.name not in suspect or known.is_intact())
 
 
-def _look_up(root: Path, graphs: Path) -> GraphFile | None:
-    """Returns the graph that the table's commits record, or else the noted one."""
+def _look_up(root: Path, store: Path) -> FrozenExtractor | None:
+    """Returns the frozen extractor that the table's commits name, or else the recorded one."""
     for manifest in reversed(CommitLog(root).read_state().live):
         if isinstance(manifest.facts, FeatureMetadata):
             sha256 = manifest.facts.network
-            return GraphFile(graphs / f"{sha256}.pb", sha256, manifest.facts.shape)
-    return _read_note(root, graphs)
+            return FrozenExtractor(extractor_path(store, sha256), sha256, manifest.facts.shape)
+    return _read_record(root, store)
 
 
-def _read_note(root: Path, graphs: Path) -> GraphFile | None:
-    """Returns the noted graph; None without a valid note."""
+def _read_record(root: Path, store: Path) -> FrozenExtractor | None:
+    """Returns the recorded frozen extractor; None without a valid record."""
     try:
-        data = (root / NETWORK).read_bytes()
-        note = parse_json(data)
-        known = GraphFile(graphs / f"{note['network']}.pb", str(note["network"]), tuple(note["shape"]))
+        data = (root / EXTRACTOR_RECORD).read_bytes()
+        record = parse_json(data)
+        sha256 = str(record["network"])
+        known = FrozenExtractor(extractor_path(store, sha256), sha256, tuple(record["shape"]))
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
-    return known if _encode_note(known) == data and NETWORK_NAME.fullmatch(known.path.name) else None
+    return known if _encode_record(known) == data and EXTRACTOR_NAME.fullmatch(known.path.name) else None
 
 
-def _encode_note(known: GraphFile) -> bytes:
+def _encode_record(known: FrozenExtractor) -> bytes:
     return canonical_json({"network": known.sha256, "shape": list(known.shape)})
 
 

@@ -44,7 +44,7 @@ from trainer.data.table_selection import select_tables
 from trainer.models.model_specs import model_spec
 from trainer.runs.checkpoints import Progress
 from trainer.tasks.captioning import CaptioningTask
-from trainer.training.callbacks import StepCallback
+from trainer.training.step_callback import StepCallback
 
 BATCH = 64
 SIZES = {"embedding_dim": 256, "units": 512, "attention_dim": 512, "projection_dim": 256, "output_dim": 512}

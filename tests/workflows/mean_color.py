@@ -162,7 +162,7 @@ def _define_job() -> Any:
             return -(-len(self.data.train) // self.config.batch_size)
 
         @property
-        def feeds(self) -> tuple[LabelledBatchReader, ...]:
+        def readers(self) -> tuple[LabelledBatchReader, ...]:
             return self.train, self.validation
 
         def make_metadata(self) -> ColorMetadata:

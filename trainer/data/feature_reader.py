@@ -69,15 +69,15 @@ class FeatureReader:
 
 
 @contextmanager
-def raise_read_errors(*feeds: FeatureReader | None) -> Iterator[None]:
-    """Raises the CaptError of a feed instead of the tf.data error that reports its text."""
-    used = [feed for feed in feeds if feed is not None]
-    for feed in used:
-        feed.error = None
+def raise_read_errors(*readers: FeatureReader | None) -> Iterator[None]:
+    """Raises the CaptError of a reader instead of the tf.data error that reports its text."""
+    used = [reader for reader in readers if reader is not None]
+    for reader in used:
+        reader.error = None
     try:
         yield
     except tf.errors.OpError as error:
-        for feed in used:
-            if feed.error is not None:
-                raise feed.error from error
+        for reader in used:
+            if reader.error is not None:
+                raise reader.error from error
         raise

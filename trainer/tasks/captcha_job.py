@@ -44,7 +44,7 @@ class CaptchaJob(TrainingJob[RecognizerTraining, LabelledImages]):
         return -(-len(self.data.train) // self.config.batch_size)
 
     @property
-    def feeds(self) -> tuple[LabelledBatchReader | None, ...]:
+    def readers(self) -> tuple[LabelledBatchReader | None, ...]:
         return self._train, self._validation
 
     def make_metadata(self) -> RecognizerMetadata:

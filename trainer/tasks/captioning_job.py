@@ -60,7 +60,7 @@ class CaptioningJob(TrainingJob[CaptionerTraining, Captions]):
         return steps_per_epoch(self.data.train, self.config.batch_size, self.config.captions_per_image)
 
     @property
-    def feeds(self) -> tuple[BatchReader | None, ...]:
+    def readers(self) -> tuple[BatchReader | None, ...]:
         return self._train, self._validation
 
     def make_metadata(self) -> CaptionerMetadata:

@@ -73,7 +73,7 @@ class TrainingJob(ABC, Generic[AnyConfig, AnySplit]):
 
     @property
     @abstractmethod
-    def feeds(self) -> tuple[FeatureReader | None, ...]:
+    def readers(self) -> tuple[FeatureReader | None, ...]:
         """The readers of training and validation batches."""
 
     @abstractmethod

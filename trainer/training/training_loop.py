@@ -23,13 +23,15 @@ from trainer.reports.plots import save_figure
 from trainer.runs.checkpoints import Checkpoints, Progress, random_states
 from trainer.runs.directory import CHECKPOINTS, LOGS, LOSS_PLOT, METRICS
 from trainer.runs.epoch_metrics import EpochMetrics
-from trainer.training.callbacks import EtaEstimator, StepCallback, TensorBoardLogger, check_finite
+from trainer.training.step_callback import StepCallback, check_finite
+from trainer.training.tensorboard import TensorBoardLogger
 from trainer.training.training_job import TrainingJob
 
 _log = logging.getLogger("capt.training")
 
 # Plotting takes a third of a second, as long as a short epoch.
 _PLOT_SECONDS = 10.0
+_FEW_SECONDS = 100
 
 
 class TrainingLoop:
@@ -88,7 +90,7 @@ class TrainingLoop:
 
         with progress_bar(label, epoch.records, self.job.unit) as show_records:
             callback = StepCallback(progress, self.job.steps, self.metrics, self._save, self.config.save_steps, show)
-            with raise_read_errors(*self.job.feeds):
+            with raise_read_errors(*self.job.readers):
                 history = self.model.fit(
                     epoch.batches(progress.step),
                     initial_epoch=progress.epoch,
@@ -126,7 +128,7 @@ class TrainingLoop:
         if batches is None:
             return {}
         started = time.monotonic()
-        with ema_weights(self.model), raise_read_errors(*self.job.feeds):
+        with ema_weights(self.model), raise_read_errors(*self.job.readers):
             logs = self.model.evaluate(batches, verbose=0, return_dict=True)
             values = {**self._name_metrics(logs), **self.job.extra_validation_metrics()}
         seconds = round(time.monotonic() - started, 3)
@@ -164,6 +166,20 @@ class TrainingLoop:
             **best.values(),
             "seconds": round(seconds, 3),
         }
+
+
+class EtaEstimator:
+    """Estimates the remaining time of `total` steps, of which `done` were finished before; includes validation."""
+
+    def __init__(self, done: int, total: int) -> None:
+        self._first, self._total, self._started = done, total, time.monotonic()
+
+    def left(self, done: int) -> str:
+        """Returns the remaining time after `done` steps as text; empty before the first and after the last step."""
+        if not self._first < done < self._total:
+            return ""
+        seconds = (time.monotonic() - self._started) / (done - self._first) * (self._total - done)
+        return f"{seconds:.0f} s left" if seconds < _FEW_SECONDS else f"{seconds / 60:.0f} min left"
 
 
 def _device_scope(devices: str) -> AbstractContextManager[object]:

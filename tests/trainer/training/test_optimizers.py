@@ -4,7 +4,7 @@ import pytest
 
 from trainer.config import CaptionerTraining
 from trainer.models.ema import ema_weights, has_ema
-from trainer.training.compile_model import WarmUp, make_optimizer
+from trainer.training.optimizers import WarmUp, make_optimizer
 
 
 def rates(steps, **settings):

@@ -1,21 +1,14 @@
-"""Shows progress, saves checkpoints and checks the loss within an epoch, and writes TensorBoard logs."""
+"""Shows progress, saves checkpoints and checks the loss within an epoch."""
 
 import math
-import shutil
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
-
-import tensorflow as tf
 
 from features.runtime.keras_settings import keras, ops
 from schemas.errors import CaptError
 from schemas.terminal.progress import is_progress_shown
 from trainer.runs.checkpoints import Progress, random_states
-from trainer.runs.epoch_metrics import EpochMetrics
-
-_FEW_SECONDS = 100
 
 
 class StepCallback(keras.callbacks.Callback):
@@ -68,52 +61,8 @@ class StepCallback(keras.callbacks.Callback):
         self._clock = time.monotonic()
 
 
-class EtaEstimator:
-    """Estimates the remaining time of `total` steps, of which `done` were finished before; includes validation."""
-
-    def __init__(self, done: int, total: int) -> None:
-        self._first, self._total, self._started = done, total, time.monotonic()
-
-    def left(self, done: int) -> str:
-        """Returns the remaining time after `done` steps as text; empty before the first and after the last step."""
-        if not self._first < done < self._total:
-            return ""
-        seconds = (time.monotonic() - self._started) / (done - self._first) * (self._total - done)
-        return f"{seconds:.0f} s left" if seconds < _FEW_SECONDS else f"{seconds / 60:.0f} min left"
-
-
 def check_finite(loss: float) -> float:
     """Returns the loss; CaptError if it is infinite or not a number."""
     if not math.isfinite(loss):
         raise CaptError("the loss is infinite or not a number", hint="Train again with a smaller learning_rate.")
     return loss
-
-
-class TensorBoardLogger:
-    """Writes the metrics of each epoch for TensorBoard: one directory per split, as the callback of Keras does.
-
-    Logs in `root` are written again from the history of the run, so that a resumed run shows every epoch once.
-    """
-
-    def __init__(self, root: Path, history: Sequence[EpochMetrics]) -> None:
-        shutil.rmtree(root, ignore_errors=True)
-        self._root = root
-        self._writers: dict[str, tf.summary.SummaryWriter] = {}
-        for metrics in history:
-            self.add(metrics)
-
-    def add(self, metrics: EpochMetrics) -> None:
-        """Writes the metrics of one epoch and flushes the files, so that TensorBoard shows them at once."""
-        for name, value in metrics.values().items():
-            folder = "validation" if name.startswith("val_") else "train"
-            if folder not in self._writers:
-                self._writers[folder] = tf.summary.create_file_writer(str(self._root / folder))
-            with self._writers[folder].as_default():
-                tf.summary.scalar(f"epoch_{name.removeprefix('val_')}", value, step=metrics.epoch)
-        for writer in self._writers.values():
-            writer.flush()
-
-    def close(self) -> None:
-        """Closes the files."""
-        for writer in self._writers.values():
-            writer.close()

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from trainer.training.callbacks import EtaEstimator
+from trainer.training.training_loop import EtaEstimator
 
 COMMAND = [sys.executable, "-c", "import capt; capt.main()", "train", "captcha"]
 

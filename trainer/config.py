@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Generic, Literal, Self, TypeVar
 
 from pydantic import Field, ValidationError
@@ -10,7 +11,7 @@ from features.runtime.numerics import detect_native_precision
 from schemas.choices import CaptionsPerImage
 from schemas.errors import UsageError
 from schemas.frozen import Settings
-from trainer.models.configs import PROFILES, BackboneConfig, ModelConfig, RecognizerConfig
+from trainer.models.configs import BackboneConfig, ModelConfig, RecognizerConfig
 
 AnyConfig = TypeVar("AnyConfig", bound="LoopConfig", covariant=True)
 TrainingT = TypeVar("TrainingT", bound=Settings)
@@ -18,6 +19,21 @@ ModelT = TypeVar("ModelT", bound=Settings)
 
 _POLICIES = {"bfloat16": "mixed_bfloat16", "float32": "float32"}
 _PIXEL_PREFIXES = ("extractor_", "augment_")
+
+DEFAULT_PROFILE = "default"
+
+_PROFILE_SETTINGS: Mapping[str, Any] = (
+    {"batch_size": 32, "learning_rate": 1.5e-3, "lr_schedule": "cosine", "warmup_steps": 100}
+    | {"weight_decay": 0.01, "global_clipnorm": 5.0, "precision": "auto"}
+    | {"augment_translation": 0.05, "augment_zoom": 0.1, "augment_channel_permutation": True}
+)
+# Defaults of the recognizer and its training: for 100,000 images or more, and for a first result on 20,000.
+PROFILES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        DEFAULT_PROFILE: {**_PROFILE_SETTINGS, "epochs": 12, "num_validation_images": 5000},
+        "quick": {**_PROFILE_SETTINGS, "epochs": 10, "num_validation_images": 2000},
+    }
+)
 
 
 class LoopConfig(Settings):

@@ -16,7 +16,7 @@ from features.synthetic.scenes.dataset import load_scenes, make_scenes
 from features.synthetic.scenes.grammar import parse_caption
 from features.synthetic.scenes.scene import COLORS, SHAPES, Scene
 from schemas.options.workflows import Demo
-from trainer.evaluation.caption_page import draw_attention_maps
+from trainer.reports.plots import draw_attention_maps
 from trainer.runs.captioner_run import Caption
 from trainer.runs.directory import LOSS_PLOT
 from trainer.runs.run import load_run

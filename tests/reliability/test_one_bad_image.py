@@ -16,7 +16,7 @@ from features.images.resize import make_resizer
 from features.store import storage_dtypes
 from schemas.errors import RecordError
 from tests.conftest import noise_image
-from trainer.evaluation.caption_page import draw_attention_maps
+from trainer.reports.plots import draw_attention_maps
 from trainer.runs.captioner_run import Caption
 
 EXCEPTIONS = [OverflowError, MemoryError, RecursionError, struct.error, KeyError, AssertionError, UnicodeError]

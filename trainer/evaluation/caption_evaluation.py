@@ -21,9 +21,10 @@ from schemas.terminal.console import Printer
 from trainer.data.held_out_images import HeldOutImages, load_held_out_images
 from trainer.data.table_selection import TrainingTables
 from trainer.evaluation.bootstrap import bootstrap_intervals, sample_captions
-from trainer.evaluation.caption_page import CaptionPrediction, draw_attention_maps, predictions_page
+from trainer.evaluation.caption_page import CaptionPrediction, predictions_page
 from trainer.evaluation.evaluate import EvaluatedRun, Evaluation, shorten
 from trainer.metrics.caption_metrics import METRICS, TITLES, Scorer, Scores
+from trainer.reports.plots import draw_attention_maps
 from trainer.runs.captioner_run import Caption, CaptionerRun
 
 RESULTS = "results.json"

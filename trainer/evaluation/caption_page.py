@@ -3,10 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from features.images.decode import open_image
-from features.images.resize import Resizer
-from schemas.errors import to_record_error
-from trainer.metrics.caption_tokenizer import plain_tokens
+from trainer.metrics.caption_tokenizer import mark_wrong_words
 from trainer.reports.markup import (
     Html,
     attention_details,
@@ -20,10 +17,6 @@ from trainer.reports.markup import (
     mark_wrong,
     section,
 )
-from trainer.reports.plots import attention_figure, encode_figure
-from trainer.runs.captioner_run import Caption
-
-_MAX_PIXELS = (320, 320)  # width and height of the image in a panel
 
 
 @dataclass(frozen=True)
@@ -53,28 +46,6 @@ def predictions_page(
         header(title, lead, notes, metrics),
         element("main", section("Best captions", *map(_card, best)), section("Worst captions", *map(_card, worst))),
     )
-
-
-def mark_wrong_words(words: Sequence[str], references: Sequence[str]) -> list[bool]:
-    """Returns for each word of a caption whether no reference contains it; punctuation is never wrong."""
-    known = {token for text in references for token in plain_tokens(text)}
-    return [not known.issuperset(plain_tokens(word)) for word in words]
-
-
-def draw_attention_maps(image: bytes | None, caption: Caption, resizer: Resizer) -> bytes | None:
-    """Draws the attention map of each word over the part of an encoded image that the model receives, as JPEG.
-
-    None if there is no attention, or the image or the maps cannot be drawn.
-    """
-    if image is None or caption.attention is None or not caption.words:
-        return None
-    try:
-        opened = open_image(image)
-        opened.thumbnail(_MAX_PIXELS)
-        return encode_figure(attention_figure(resizer.crop_visible(opened), caption.words, caption.attention), "jpeg")
-    except Exception as error:
-        to_record_error("draw", error)
-        return None
 
 
 def _card(one: CaptionPrediction) -> Html:

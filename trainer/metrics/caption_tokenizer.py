@@ -1,4 +1,4 @@
-"""Splits captions into lowercase words without punctuation, without Java.
+"""Splits captions into lowercase words without punctuation, without Java, and finds words that no reference has.
 
 The plain tokenizer follows `ptb`, the Java tokenizer of COCO's evaluation: contractions become two words (`does n't`,
 `man 's`), hyphens, periods and commas within a word stay, brackets count as words, other punctuation is removed.
@@ -33,3 +33,9 @@ def plain_tokens(text: str) -> list[str]:
 def plain_tokenize(texts: Sequence[str]) -> list[str]:
     """Returns the words of each text, joined by spaces."""
     return [" ".join(plain_tokens(text)) for text in texts]
+
+
+def mark_wrong_words(words: Sequence[str], references: Sequence[str]) -> list[bool]:
+    """Returns for each word of a caption whether no reference contains it; punctuation is never wrong."""
+    known = {token for text in references for token in plain_tokens(text)}
+    return [not known.issuperset(plain_tokens(word)) for word in words]

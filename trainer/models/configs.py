@@ -292,19 +292,3 @@ class RecognizerConfig(ModelConfig):
         if len(blocks) != len(info.data.get("filters", blocks)):
             raise ValueError(f"blocks_per_stage must have as many numbers as filters, {len(info.data['filters'])}")
         return blocks
-
-
-DEFAULT_PROFILE = "default"
-
-_PROFILE_SETTINGS: Mapping[str, Any] = (
-    {"batch_size": 32, "learning_rate": 1.5e-3, "lr_schedule": "cosine", "warmup_steps": 100}
-    | {"weight_decay": 0.01, "global_clipnorm": 5.0, "precision": "auto"}
-    | {"augment_translation": 0.05, "augment_zoom": 0.1, "augment_channel_permutation": True}
-)
-# Defaults of the recognizer and its training: for 100,000 images or more, and for a first result on 20,000.
-PROFILES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
-    {
-        DEFAULT_PROFILE: {**_PROFILE_SETTINGS, "epochs": 12, "num_validation_images": 5000},
-        "quick": {**_PROFILE_SETTINGS, "epochs": 10, "num_validation_images": 2000},
-    }
-)

@@ -14,11 +14,15 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 from PIL import Image
 
+from features.images.decode import open_image
+from features.images.resize import Resizer
 from features.io.atomic_files import atomic_write
-from schemas.errors import CaptError, UsageError
+from schemas.errors import CaptError, UsageError, to_record_error
+from trainer.runs.captioner_run import Caption
 from trainer.runs.epoch_metrics import EpochMetrics
 
 _COLUMNS = 5
+_MAX_PIXELS = (320, 320)  # width and height of the image in a panel
 _DPI = 110
 _PANEL_INCHES = 2.4
 _MAX_ASPECT_RATIO = 4  # of a panel; a longer image leaves the rest of its panel empty
@@ -74,6 +78,22 @@ def confusion_figure(counts: NDArray[np.int64], charset: str) -> Figure:
     axes.set_xticks(range(len(names)), names)
     axes.set_yticks(range(len(names)), names)
     return figure
+
+
+def draw_attention_maps(image: bytes | None, caption: Caption, resizer: Resizer) -> bytes | None:
+    """Draws the attention map of each word over the part of an encoded image that the model receives, as JPEG.
+
+    None if there is no attention, or the image or the maps cannot be drawn.
+    """
+    if image is None or caption.attention is None or not caption.words:
+        return None
+    try:
+        opened = open_image(image)
+        opened.thumbnail(_MAX_PIXELS)
+        return encode_figure(attention_figure(resizer.crop_visible(opened), caption.words, caption.attention), "jpeg")
+    except Exception as error:
+        to_record_error("draw", error)
+        return None
 
 
 def attention_figure(image: Image.Image, words: Sequence[str], attention: NDArray[np.float32]) -> Figure:

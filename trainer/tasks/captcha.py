@@ -10,14 +10,14 @@ from features.store import Store
 from schemas.errors import UsageError
 from schemas.options.inference import Evaluate, Export, SearchOptions
 from schemas.options.training import TrainCaptcha, TrainingOptions
-from trainer.config import Hyperparameters, RecognizerTraining, parse_recognizer
+from trainer.config import DEFAULT_PROFILE, Hyperparameters, RecognizerTraining, parse_recognizer
 from trainer.data.captcha_data import LabelledImages, join_labels
 from trainer.data.table_selection import TrainingTables, select_labelled_tables
 from trainer.data.training_data import TrainingData
 from trainer.evaluation.bootstrap import MetricSamples, sample_labels
 from trainer.evaluation.recognition_evaluation import RecognitionEvaluation
 from trainer.models.charset import CHARACTERS
-from trainer.models.configs import DEFAULT_PROFILE, RecognizerConfig
+from trainer.models.configs import RecognizerConfig
 from trainer.models.model_specs import RECOGNIZER_INPUT
 from trainer.runs.metadata import RecognizerMetadata
 from trainer.runs.recognizer_run import RecognizerRun

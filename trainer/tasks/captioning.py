@@ -16,8 +16,8 @@ from trainer.data.training_data import TrainingData
 from trainer.decoding.generation import parse_generation
 from trainer.evaluation.bootstrap import MetricSamples, sample_captions
 from trainer.evaluation.caption_evaluation import CaptionEvaluation
-from trainer.evaluation.caption_page import mark_wrong_words
 from trainer.metrics.caption_metrics import METRICS, RESAMPLED_METRICS, TITLES, Scorer
+from trainer.metrics.caption_tokenizer import mark_wrong_words
 from trainer.models.model_specs import ModelSpec, PixelInput, model_spec
 from trainer.runs.captioner_run import CaptionerRun
 from trainer.runs.directory import TRANSFORM

@@ -7,7 +7,8 @@ from PIL import Image
 from features.images.resize import Resizer
 from schemas.table_config import FeatureTableConfig
 from tests.workflows.test_example_pages import NASTY, Page, assert_inert
-from trainer.evaluation.caption_page import CaptionPrediction, draw_attention_maps, mark_wrong_words, predictions_page
+from trainer.evaluation.caption_page import CaptionPrediction, predictions_page
+from trainer.reports.plots import draw_attention_maps
 from trainer.runs.captioner_run import Caption
 
 FITTING = Resizer.from_table_config(
@@ -43,14 +44,6 @@ def prediction(**changes):
 
 def shown(best=(), worst=(), notices=(), figures=None):
     return Page(predictions_page("first run", notices, figures or {}, best, worst))
-
-
-def test_words_of_no_reference_are_wrong():
-    assert mark_wrong_words(["a", "red", "square"], ["A green square.", "there is a tree"]) == [False, True, False]
-
-
-def test_words_are_compared_as_the_metrics_count_them():
-    assert mark_wrong_words(["doesn't", "man's", "dog", "."], ["It does n't!", "A man's DOG,"]) == [False] * 4
 
 
 def test_a_page_shows_the_best_and_the_worst_with_the_references():

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from tests.trainer.programs import needs_java
-from trainer.metrics.caption_tokenizer import one_line, plain_tokenize, plain_tokens
+from trainer.metrics.caption_tokenizer import mark_wrong_words, one_line, plain_tokenize, plain_tokens
 from trainer.metrics.java import tokenize
 
 TEXTS = [
@@ -63,3 +63,11 @@ def test_hardly_any_real_caption_is_tokenized_differently():
     plain = plain_tokenize(texts)
     same = sum(a == b for a, b in zip(tokenize(texts), plain, strict=True))
     assert same >= 0.999 * len(texts)
+
+
+def test_words_of_no_reference_are_wrong():
+    assert mark_wrong_words(["a", "red", "square"], ["A green square.", "there is a tree"]) == [False, True, False]
+
+
+def test_words_are_compared_as_the_metrics_count_them():
+    assert mark_wrong_words(["doesn't", "man's", "dog", "."], ["It does n't!", "A man's DOG,"]) == [False] * 4

@@ -26,6 +26,10 @@ _EMPTY_BEAM = -1e30
 class BeamDecoder(AutoregressiveDecoder):
     """Searches for the most probable captions; the generation config has no temperature."""
 
+    @property
+    def rows_per_image(self) -> int:
+        return self.config.num_beams
+
     def __call__(self, features: NDArray[Any], image_numbers: Sequence[int] = ()) -> GenerationOutput:
         tokens, scores, attention = self.compiled_decode(ops.convert_to_tensor(features))
         order = np.tile(np.arange(self.config.num_return_sequences), (len(features), 1))
@@ -33,7 +37,7 @@ class BeamDecoder(AutoregressiveDecoder):
 
     def decode(self, features: Any) -> tuple[Any, Any, Any]:
         """Returns tokens [B, beams, T], scores [B, beams] and attention [B, beams, T, locations], best first."""
-        batch, beams = ops.shape(features)[0], self.captions_per_image
+        batch, beams = ops.shape(features)[0], self.rows_per_image
         scores = np.array([0.0] + [_EMPTY_BEAM] * (beams - 1), np.float32)
         lengths = ops.zeros((batch * beams,), dtype="float32")
         decoding = self.run(features, scores=ops.tile(scores, (batch,)), lengths=lengths)
@@ -63,7 +67,7 @@ class BeamDecoder(AutoregressiveDecoder):
 
     def _select_beams(self, scores: Any, lengths: Any, vocabulary: int) -> tuple[Any, Any, Any]:
         """Returns the best next beams of every image: their previous rows, tokens and scores, each [rows]."""
-        beams = self.captions_per_image
+        beams = self.rows_per_image
         ranking_scores = scores / ops.expand_dims(lengths**self.config.length_penalty, 1)
         _, best = ops.top_k(ops.reshape(ranking_scores, (-1, beams * vocabulary)), beams)
         best = ops.cast(best, "int32")
@@ -72,5 +76,5 @@ class BeamDecoder(AutoregressiveDecoder):
 
     def _rows(self, beam: Any) -> Any:
         """Returns the rows int32 [B · beams] of beam numbers int32 [B, beams]."""
-        first = ops.arange(ops.shape(beam)[0], dtype="int32") * self.captions_per_image
+        first = ops.arange(ops.shape(beam)[0], dtype="int32") * self.rows_per_image
         return ops.reshape(ops.expand_dims(first, 1) + beam, (-1,))

@@ -21,10 +21,10 @@ DecodingState = dict[str, Any]
 
 
 class AutoregressiveDecoder:
-    """Generates `captions_per_image` captions per image of a batch, one token of every caption per step.
+    """Generates `rows_per_image` captions per image of a batch, one token of every caption per step.
 
-    A subclass implements `decode_step`, `decode` and `__call__`; `compiled_decode` is `decode` as a compiled function.
-    The model must be built.
+    A subclass implements `rows_per_image`, `decode_step`, `decode` and `__call__`; `compiled_decode` is `decode` as a
+    compiled function. The model must be built.
     """
 
     decode: Callable[..., tuple[Any, Any, Any]]
@@ -32,8 +32,12 @@ class AutoregressiveDecoder:
     def __init__(self, model: Captioner, config: GenerationConfig) -> None:
         self.model = model
         self.config = config
-        self.captions_per_image = config.num_beams if config.temperature is None else config.num_return_sequences
         self.compiled_decode = compile_function(self.decode)
+
+    @property
+    def rows_per_image(self) -> int:
+        """Number of captions per image that are decoded together."""
+        raise NotImplementedError
 
     def __call__(self, features: NDArray[Any], image_numbers: Sequence[int] = ()) -> GenerationOutput:
         """Generates the captions of a batch.
@@ -53,7 +57,7 @@ class AutoregressiveDecoder:
 
         `initial` contains additional tensors of the decoding state, with one row per caption.
         """
-        max_new_tokens, captions, state = self.config.max_new_tokens, self.captions_per_image, {}
+        max_new_tokens, captions, state = self.config.max_new_tokens, self.rows_per_image, {}
         for name, value in self.model.init_state(features).items():
             state[name] = ops.repeat(value, captions, axis=0)
         rows = ops.shape(features)[0] * captions
@@ -105,11 +109,11 @@ class AutoregressiveDecoder:
         """Returns tokens [B, N, T], scores [B, N] and attention [B, N, T, locations]."""
         tokens, attention = decoding["tokens"], decoding["attention"]
         # Not −1, because the attention may be empty.
-        images = ops.shape(tokens)[0] // self.captions_per_image
+        images = ops.shape(tokens)[0] // self.rows_per_image
         return (
-            ops.reshape(tokens, (images, self.captions_per_image, tokens.shape[-1])),
-            ops.reshape(decoding["scores"], (images, self.captions_per_image)),
-            ops.reshape(attention, (images, self.captions_per_image, *attention.shape[1:])),
+            ops.reshape(tokens, (images, self.rows_per_image, tokens.shape[-1])),
+            ops.reshape(decoding["scores"], (images, self.rows_per_image)),
+            ops.reshape(attention, (images, self.rows_per_image, *attention.shape[1:])),
         )
 
 

@@ -20,8 +20,12 @@ from trainer.models.captioner import State
 class SamplingDecoder(AutoregressiveDecoder):
     """Samples captions, and sorts those of an image by their scores; the generation config has a temperature."""
 
+    @property
+    def rows_per_image(self) -> int:
+        return self.config.num_return_sequences
+
     def __call__(self, features: NDArray[Any], image_numbers: Sequence[int] = ()) -> GenerationOutput:
-        shape, seed = (self.captions_per_image, self.config.max_new_tokens), self.config.seed
+        shape, seed = (self.rows_per_image, self.config.max_new_tokens), self.config.seed
         numbers = image_numbers or range(len(features))
         samples = np.concatenate([np.random.default_rng([seed, image]).random(shape, np.float32) for image in numbers])
         tokens, scores, attention = self.compiled_decode(ops.convert_to_tensor(features), samples)

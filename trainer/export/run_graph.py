@@ -13,7 +13,7 @@ import tensorflow as tf
 from features.extractors.frozen_graph import INPUT, OUTPUT
 from features.images.resize import Resizer
 from schemas.table_config import PAD
-from trainer.decoding.beam_search import BeamDecoder
+from trainer.decoding.factory import make_decoder
 from trainer.decoding.generation import GenerationConfig
 from trainer.export.image_graph import PROBLEMS, read_images
 from trainer.models.charset import CHARACTERS
@@ -63,11 +63,11 @@ class GraphRun(tf.Module):
 
 
 def build_captioner_graph(run: CaptionerRun, config: GenerationConfig, run_dir: Path) -> GraphRun:
-    """Builds the graph of a captioner, with beam search, so `config` has no temperature; its vocabulary is an asset.
+    """Builds the graph of a captioner, for a `config` without a temperature; its vocabulary is an asset.
 
     `run_dir` is the run directory without characters that are special to TensorFlow (`features.io.plain_paths`).
     """
-    decoder = BeamDecoder(run.model, config)
+    decoder = make_decoder(run.model, config)
     vocabulary = tf.lookup.StaticHashTable(
         tf.lookup.TextFileInitializer(
             str(run_dir / VOCABULARY),

@@ -138,7 +138,7 @@ def write_directory(
             if is_same(path):
                 return
         hint = "Choose a directory that does not exist yet."
-        raise UsageError(f"the directory is not empty and not {description}", location=str(path), hint=hint)
+        raise UsageError(f"the directory has other contents than {description}", location=str(path), hint=hint)
     make_directory(path.parent)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as parent:
         temporary = Path(parent) / path.name

@@ -54,12 +54,12 @@ def test_an_equal_dataset_is_kept(made):
 
 @pytest.mark.parametrize("other", [{"num_images": 13}, {"seed": 6}, {"num_labelled": 14}])
 def test_a_directory_with_another_dataset_is_rejected(made, other):
-    with pytest.raises(UsageError, match="something else"):
+    with pytest.raises(UsageError, match="other contents than"):
         capt.synth_captcha(out=made, **{"num_images": 14, "seed": 5, **other})
 
 
 def test_other_words_are_another_dataset(made):
-    with pytest.raises(UsageError, match="something else"):
+    with pytest.raises(UsageError, match="other contents than"):
         make_captchas(CaptchaStyle(("null",), find_default_fonts()), made, 14, 5)
 
 

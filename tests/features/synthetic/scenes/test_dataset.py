@@ -93,13 +93,13 @@ def test_an_empty_directory_is_used(tmp_path):
 @pytest.mark.parametrize(("count", "seed"), [(20, 8), (21, 7)])
 def test_a_directory_with_other_scenes_is_rejected(made, count, seed):
     out, _ = made
-    with pytest.raises(UsageError, match="something else"):
+    with pytest.raises(UsageError, match="other contents than"):
         make_scenes(out, count, seed)
 
 
 def test_a_directory_with_something_else_is_rejected(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(UsageError, match="something else"):
+    with pytest.raises(UsageError, match="other contents than"):
         make_scenes(tmp_path, 5, 0)
     assert list(tmp_path.iterdir()) == [tmp_path / "notes.txt"]
 
@@ -126,7 +126,7 @@ def test_held_out_combinations_give_a_test_split(tmp_path):
     data = json.loads((tmp_path / "out/annotations/captions_test2017.json").read_text())
     assert [image["id"] for image in data["images"]] == [10, 15, 20, 25, 35, 40, 45, 50]
     assert load_scenes(tmp_path / "out") == [make_scene(1, number, CONFIG) for number in range(1, 51)]
-    with pytest.raises(UsageError, match="something else"):
+    with pytest.raises(UsageError, match="other contents than"):
         make_scenes(tmp_path / "out", 50, 1)
 
 

@@ -16,7 +16,8 @@ _RATIOS = split_like_published(7).ratios
 def prepare_captcha(options: PrepareCaptcha) -> dict[str, Any]:
     """Stores the pixels of the CAPTCHAs that the store lacks, and commits the dataset with their labels.
 
-    Returns the summary of `prepare_features`.
+    Returns:
+        The summary of `prepare_features`.
     """
     counts = parse_split_sizes(options.split_sizes) if options.split_sizes else None
     source = SourceDataset(

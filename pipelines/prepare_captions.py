@@ -20,7 +20,7 @@ from pipelines.datasets.base import DatasetReader, FailedRecord
 from pipelines.datasets.record_fields import MAX_TEXT
 from pipelines.datasets.splits import compute_rank, parse_split_ratios
 from pipelines.ingest.caption_database import CaptionDatabase
-from pipelines.ingest.job_database import InputRecord
+from pipelines.ingest.list_inputs import build_records
 from pipelines.jobs.caption_job import CaptionJob
 from pipelines.jobs.failure_limit import check_failures, parse_max_failures
 from pipelines.jobs.sinks import Sink, log_removed, open_sink
@@ -90,7 +90,9 @@ def _list(database: CaptionDatabase, options: PrepareCaptions, reader: DatasetRe
     with database.transaction():
         database.identities.insert(reader.read_images())
     with database.transaction():
-        database.insert_images(_list_images(database, options))
+        splitter = parse_split_ratios(options.split_ratios)
+        records = build_records(database.identities.list_images(), splitter, splitter, options.seed)
+        database.insert_images(records)
         database.insert_captions(_list_captions(database, options, reader, dataset.root.name))
     database.reject_two_splits()
     database.keep_assigned(dataset)
@@ -100,19 +102,6 @@ def _list(database: CaptionDatabase, options: PrepareCaptions, reader: DatasetRe
         message = f"there are no captions ({reasons})" if reasons else "there are no captions"
         location = ", ".join(options.annotations) or options.dataset_type
         raise CaptError(message, location=location, hint="Check --annotations and --dataset-type.")
-
-
-def _list_images(database: CaptionDatabase, options: PrepareCaptions) -> Iterator[InputRecord]:
-    splitter = parse_split_ratios(options.split_ratios)
-    for one in database.identities.list_images():
-        yield InputRecord(
-            one.image_id,
-            one.file_name,
-            splitter.assign(one.image_id, one.split),
-            compute_rank(options.seed, one.image_id),
-            stated=splitter.find_stated(one.image_id, one.split),
-            has_hashed_split=splitter.is_hashed(one.split),
-        )
 
 
 def _list_captions(

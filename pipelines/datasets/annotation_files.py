@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -126,7 +126,7 @@ class AnnotationFile:
             yield other
 
 
-class AnnotationReader(DatasetReader, ABC):
+class AnnotationReader(DatasetReader):
     """Reads a format that consists of annotation files. A subclass reads the images and the captions of one file.
 
     Attributes:
@@ -175,6 +175,7 @@ class AnnotationReader(DatasetReader, ABC):
         for document in self.list_documents():
             for one in self.read_file_captions(document):
                 yield one if isinstance(one, FailedRecord) else one._replace(document=document.location)
+        self._caption_counts.clear()  # a counter of every image
 
     def number_caption(self, image_id: str) -> str:
         """Returns the number of the next caption of an image, from 0 in each `read_captions`."""

@@ -57,22 +57,28 @@ class ListedImage(NamedTuple):
     root: str = ""
 
 
-class DatasetReader:
+class DatasetReader(ABC):
     """Reads one published format. `max_failures` is the default of `--max-failures` for it."""
 
     max_failures: ClassVar[str] = MAX_FAILURES
 
+    @abstractmethod
     def read_images(self) -> Iterator[ImageEntry]:
         """Yields the images that the annotations name."""
+
+    @abstractmethod
+    def read_captions(self) -> Iterator[CaptionEntry | FailedRecord]:
+        """Yields the captions in file order, and a `FailedRecord` for each that cannot be read."""
+
+
+class ListingReader(DatasetReader):
+    """Reads a format in which the image files define the dataset."""
+
+    def read_images(self) -> Iterator[ImageEntry]:
         return iter(())
 
     def read_captions(self) -> Iterator[CaptionEntry | FailedRecord]:
-        """Yields the captions in file order, and a `FailedRecord` for each that cannot be read."""
         return iter(())
-
-
-class ListingReader(DatasetReader, ABC):
-    """Reads a format in which the image files define the dataset."""
 
     @abstractmethod
     def read_listed_images(self, files: Iterable[ListedImage]) -> Iterator[ImageEntry]:

@@ -38,6 +38,7 @@ CREATE TABLE record (image_id TEXT PRIMARY KEY, file_name TEXT, root TEXT, split
 CREATE TABLE stored (key BLOB PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE failure (key BLOB PRIMARY KEY, stage TEXT, reason TEXT, detail TEXT, permanent INT) WITHOUT ROWID;
 CREATE TABLE failed_url (url TEXT PRIMARY KEY, reason TEXT, detail TEXT) WITHOUT ROWID;
+CREATE TABLE ambiguous (number INTEGER PRIMARY KEY, files TEXT);
 CREATE TABLE repeated_record (record TEXT, image_id TEXT);
 CREATE VIEW outcome AS
     SELECT image_id AS record, status, coalesce(stage, ''), coalesce(reason, ''), coalesce(detail, '') FROM record
@@ -243,9 +244,10 @@ class ImageDatabase(JobDatabase):
         return False
 
     def _assign_files(self) -> None:
-        for number, one, other in self.files.list_ambiguous():
-            named = "(file_name, root) = (SELECT file_name, root FROM name WHERE number = ?)"
-            self._fail("'find', 'ambiguous', ?", f"WHERE {named} AND status IS NULL", f"{one} and {other}", number)
+        ambiguous = ((number, f"{one} and {other}") for number, one, other in self.files.list_ambiguous())
+        self._insert("INSERT INTO ambiguous VALUES (?, ?)", ambiguous)
+        named = "n.file_name = record.file_name AND n.root = record.root AND record.status IS NULL"
+        self._fail("'find', 'ambiguous', a.files", f"FROM ambiguous a JOIN name n USING (number) WHERE {named}")
         self._db.execute(
             """UPDATE record SET (location, member, size, stamp, trusted) = (c.location, c.member, c.size, c.stamp,
             c.trusted) FROM name n JOIN candidate c ON c.name = n.number WHERE n.file_name = record.file_name
@@ -269,10 +271,9 @@ class ImageDatabase(JobDatabase):
         names, rows = columns.split(", "), self._db.execute(f"SELECT {columns} FROM record WHERE {condition}")
         return (dict(zip(names, row, strict=True)) for row in rows)
 
-    def _fail(self, values: str, which: str, *parameters: str | int) -> None:
+    def _fail(self, values: str, which: str) -> None:
         """Fails records. `values` are stage, reason and detail in SQL, `which` the end of the statement."""
-        update = f"UPDATE record SET status = 'failed', (stage, reason, detail) = ({values}) {which}"
-        self._db.execute(update, parameters)
+        self._db.execute(f"UPDATE record SET status = 'failed', (stage, reason, detail) = ({values}) {which}")
 
 
 def locate_hash_cache(root: Path) -> Path:

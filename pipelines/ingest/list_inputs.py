@@ -41,7 +41,7 @@ def list_inputs(
     if isinstance(reader, ListingReader):
         with database.transaction():
             identities.insert(reader.read_listed_images(database.files.list_images()))
-    database.insert_records(_build_records(identities.list_images(), splitter, stated, options.seed))
+    database.insert_records(build_records(identities.list_images(), splitter, stated, options.seed))
     if options.limit_captions is not None:
         database.insert_captions(_list_captioned_images(identities, reader))
     return database.find_files(options.limit_images, options.limit_captions)
@@ -57,9 +57,10 @@ def _list_root(root: str) -> Iterator[ListedFile]:
         raise CaptError("contains no image", location=root, hint="Check --images.")
 
 
-def _build_records(
+def build_records(
     images: Iterable[IdentifiedImage], splitter: Splitter, stated: Splitter | None, seed: int
 ) -> Iterator[InputRecord]:
+    """Yields the records of images. `stated` finds the splits that the input states; None if it states none."""
     for one in images:
         # A record that is not an image has no split to keep.
         split = "" if one.reason and not one.split else splitter.assign(one.image_id, one.split)

@@ -381,3 +381,24 @@ def test_a_job_that_commits_while_another_is_about_to_keeps_its_splits(
         assert all(splits[row["image_id"]] == row["split"] for row in table.captions().to_pylist())
     for dataset in capt.open_store(store).datasets():
         assert all(splits[row["image_id"]] == row["split"] for row in dataset.catalog().to_pylist())
+
+
+def test_a_record_that_is_not_an_image_gets_no_split(here: Path) -> None:
+    """An ID that one file gives to two images is none of them; later it is one, with the split of its file."""
+
+    def annotate(split: str, **images: int) -> None:
+        named = [{"id": number, "file_name": f"{name}.png"} for name, number in images.items()]
+        captions = [{"id": number, "image_id": number, "caption": f"word {number}"} for number in set(images.values())]
+        Path(f"c/captions_{split}2017.json").write_text(json.dumps({"images": named, "annotations": captions}))
+
+    def prepare() -> dict[str, Any]:
+        return capt.prepare_captions(store="S", dataset_type="coco", annotations=["c"], max_failures="100%")
+
+    Path("c").mkdir()
+    annotate("train", a0=1, a1=5)
+    annotate("val", a2=2, a3=5, a4=5)
+    assert prepare()["splits"] == {"hashed": 0, "kept": 0}
+    annotate("val", a2=2, a3=5)
+    assert prepare()["splits"] == {"hashed": 0, "kept": 0}
+    (table,) = capt.open_store("S").caption_tables()
+    assert {one["image_id"]: one["split"] for one in table.captions().to_pylist()}["5@a3.png"] == "val"

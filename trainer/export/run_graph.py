@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from features.extractors.frozen_graph import INPUT, OUTPUT
 from features.images.resize import Resizer
+from schemas.choices import StorageDtype
 from schemas.table_config import PAD
 from trainer.decoding.factory import make_decoder
 from trainer.decoding.generation import GenerationConfig
@@ -22,6 +23,8 @@ from trainer.runs.captioner_run import CaptionerRun
 from trainer.runs.directory import FROZEN_EXTRACTOR, VOCABULARY
 from trainer.runs.recognizer_run import RecognizerRun
 from trainer.runs.run import Run
+
+_OVERFLOW = "a feature is NaN or infinite, or does not fit the storage dtype"
 
 
 class GraphRun(tf.Module):
@@ -46,20 +49,36 @@ class GraphRun(tf.Module):
     def serve(self, images: Any) -> dict[str, Any]:
         """Predicts texts for encoded images; see `trainer.export.saved_model.export_run`."""
         pixels, problems = read_images(images, Resizer.from_table_config(self._table_config))
-        features = self._extract(pixels)
-        # The feature table rounds in the same way (`features.store.storage_dtypes`).
-        if self._table_config.dtype == "int8":
-            scale = tf.reduce_max(tf.abs(features), axis=-1, keepdims=True) / 127
-            features = tf.round(features / tf.where(scale > 0, scale, 1.0)) * scale
-        else:
-            features = tf.cast(features, self._table_config.dtype)
+        features, fits = round_as_stored(self._extract(pixels), self._table_config.dtype)
+        problems = tf.where(fits | (problems > 0), problems, len(PROBLEMS))
         texts, scores = self._predict(features)
-        is_readable = tf.equal(problems, 0)
+        is_usable = tf.equal(problems, 0)
         return {
-            self._output_name: tf.where(is_readable, texts, ""),
-            "scores": tf.where(is_readable, scores, np.float32("nan")),
-            "errors": tf.gather(tf.constant(PROBLEMS), problems),
+            self._output_name: tf.where(is_usable, texts, ""),
+            "scores": tf.where(is_usable, scores, np.float32("nan")),
+            "errors": tf.gather(tf.constant((*PROBLEMS, _OVERFLOW)), problems),
         }
+
+
+def round_as_stored(features: Any, dtype: StorageDtype) -> tuple[Any, Any]:
+    """Rounds features [N, …, channels] exactly as a feature table of this dtype does (`features.store.storage_dtypes`).
+
+    The only exceptions are int8 features of a location where all magnitudes are less than 3 × 10⁻³⁶, because TensorFlow
+    computes with 0 instead of subnormal numbers.
+
+    Returns:
+        The features, 0 for images that a table rejects, and whether a table accepts each image, bool [N].
+    """
+    stored = checked = tf.cast(features, tf.float32 if dtype == "int8" else dtype)
+    if dtype == "int8":
+        # In float64, because TensorFlow multiplies by the reciprocal of a constant, which is not exact in float32.
+        peak = tf.cast(tf.reduce_max(tf.abs(features), axis=-1, keepdims=True), tf.float64)
+        scale = tf.cast(peak / 127, tf.float32)
+        stored = tf.round(features / tf.where(scale > 0, scale, 1.0)) * scale
+    if not checked.dtype.is_floating:
+        return stored, tf.ones(tf.shape(stored)[:1], tf.bool)
+    fits = tf.reduce_all(tf.math.is_finite(checked), axis=range(1, features.shape.rank), keepdims=True)
+    return tf.where(fits, stored, tf.zeros_like(stored)), tf.reshape(fits, (-1,))
 
 
 def build_captioner_graph(run: CaptionerRun, config: GenerationConfig, run_dir: Path) -> GraphRun:

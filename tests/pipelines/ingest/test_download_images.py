@@ -183,7 +183,7 @@ fetch(Path(sys.argv[1]), json.loads(sys.argv[2]))
 def test_a_killed_run_resumes_and_downloads_nothing_twice(
     tmp_path: Path, server: ImageServer, blow: signal.Signals
 ) -> None:
-    server.seconds = 0.05
+    server.seconds = 0.25
     count = 300
     urls = [server.url(f"/{number}.jpg") for number in range(count)]
     images = tmp_path / "images"

@@ -42,6 +42,7 @@ _BUCKETS = 256
 # A unit takes as long as its largest host, and smaller units do not speed up a host.
 _UNIT_URLS = 1 << 18
 _UNREACHABLE = frozenset(("refused", "no connection", "timed out"))
+_WAKE_SECONDS = 0.2
 
 
 class FailedUrl(Frozen):
@@ -222,7 +223,9 @@ class _DownloadPool:
             thread.start()
         try:
             for thread in threads:
-                thread.join()
+                # A signal that another thread received is handled when this thread runs again.
+                while thread.is_alive():
+                    thread.join(_WAKE_SECONDS)
         except BaseException as error:
             self._broken = error
             raise

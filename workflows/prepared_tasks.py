@@ -24,7 +24,8 @@ from trainer.task_registry import TASKS, find_task
 from trainer.tasks.task import Task
 from trainer.training.train import train
 
-# These options determine the images and captions of a dataset, and how a job runs. The others determine rows.
+# These options are equal for all tables of a dataset: they select records, limit failures or choose where a job runs.
+# The others may differ per table: they determine rows, or how their values are computed and stored.
 _DATASET_OPTIONS = {
     *("dataset_type", "dataset_name", "images", "annotations", "labels", "split_sizes", "split_ratios", "seed"),
     *(
@@ -57,12 +58,12 @@ class Preparation:
 
     @property
     def dataset_options(self) -> tuple[str, ...]:
-        """Names of the options that determine the records. These options are equal for all tables of a dataset."""
+        """Names of the options that are equal for all tables of a dataset."""
         return tuple(name for name in self.options.model_fields if name in _DATASET_OPTIONS)
 
     @property
     def row_options(self) -> tuple[str, ...]:
-        """Names of the options that determine the rows of a table, or how its job computes them."""
+        """Names of the options that may differ per table."""
         others = _DATASET_OPTIONS.union(_STORE_OPTIONS)
         return tuple(name for name in self.options.model_fields if name not in others)
 

@@ -104,7 +104,11 @@ class Resizer:
     def from_table_config(cls, table_config: FeatureTableConfig) -> Self:
         """Returns the resizer of a table config."""
         return cls(
-            table_config.height, table_config.width, table_config.resize, table_config.fit, table_config.shorter_side
+            table_config.height,
+            table_config.width,
+            method=table_config.resize,
+            mode=table_config.fit,
+            shortest_edge=table_config.shorter_side,
         )
 
     @property

@@ -10,9 +10,9 @@ STORE/work/                       work plans of running jobs; their job database
 STORE/pins/                       leases of running jobs
 STORE/cache/                      stat.sqlite (hash cache), damage.json (files that verification found corrupt)
 
-The files keep names that the code no longer uses: `recipe.json` is the table config, `network.json` the record of the
-table's frozen extractor, `networks/` the frozen extractors, `pins/` the leases. `trainer.runs.directory` has the files
-of a run.
+Files and stored fields have older names than the code: `recipe.json` is the table config, `network.json` the record of
+the table's frozen extractor, `networks/` the frozen extractors, `pins/` the leases, and `damaged` means corrupt.
+`trainer.runs.directory` has the files of a run.
 """
 
 import re

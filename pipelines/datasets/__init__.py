@@ -1,7 +1,8 @@
 """Reads datasets in their published formats, one module per format.
 
-To add a dataset type, write a module with one subclass of `DatasetReader` and add it to `DATASET_READERS` and to
-`schemas.options.prepare.DatasetType`. Annotations → `AnnotationReader`; images only → `ListingReader`.
+To add a dataset type, write a module with a subclass of `annotation_files.AnnotationReader` (captions) or
+`base.ListingReader` (images only). Add it to `DATASET_READERS`, and in `schemas.options.prepare` to
+`CaptionDatasetType` or `DatasetType` and to the help of `--dataset-type`.
 """
 
 from collections.abc import Callable, Sequence

@@ -23,7 +23,7 @@ class PlannedTable:
     """A table that trials are trained on, with the result of the dry run of its preparation.
 
     Args:
-        kind: Key of `Task.preparations`.
+        kind: Key of `PreparedTask.preparations`.
         command: Key in the experiment file and command of `capt prepare`.
         names: Names in the experiment file. Names of equal tables share one entry.
     """

@@ -1,4 +1,4 @@
-"""Implements the captioner of the reference notebooks, the peer in training, captioning and reading.
+"""Implements the captioner of the reference notebooks, which benchmarks compare with.
 
 It is a reimplementation with their inefficiencies and errors:
 

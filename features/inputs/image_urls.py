@@ -2,10 +2,10 @@
 
     URL → checked → requested → redirected, each hop checked → 200, an image, not encoded → bytes, counted → complete
 
-Any response of a server raises only RecordError. Messages contain URLs without users, and targets of redirects
-without queries, which often are signatures. Only http and https URLs without a user name, and by default only public
-addresses, are requested (`features.io.public_http`). Proxies of the environment are not used, because they would
-resolve host names unchecked.
+No response of a server raises an error other than RecordError. Messages contain URLs without users, and targets of
+redirects without queries, which often are signatures. Only http and https URLs without a user name, and by default
+only public addresses, are requested (`features.io.public_http`). Proxies of the environment are not used, because they
+would resolve host names unchecked.
 """
 
 import contextlib

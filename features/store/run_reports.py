@@ -41,7 +41,7 @@ def latest_reports(root: Path) -> list[Path]:
 
 
 def old_reports(root: Path) -> list[Path]:
-    """Returns the reports that garbage collection may delete: all but the newest of each kind of run."""
+    """Returns the reports that garbage collection may delete: all but the newest ones of each kind of run."""
     return [path for paths in _reports_by_kind(root) for path in paths[:-KEPT_REPORTS]]
 
 

@@ -11,11 +11,13 @@ GENERATOR_SEED = option(0, "Seed of the random generator.")
 class Fetch(Options):
     """Download the published files of a dataset. Interrupted downloads resume. Checksums are verified."""
 
-    dataset: Annotated[str, Argument("Dataset to download: coco2014, coco2017, flickr8k or conceptual.", "NAME")]
+    dataset: Annotated[
+        str, Argument("Dataset to download: coco2014, coco2017, flickr8k or conceptual (lists of URLs).", "NAME")
+    ]
     directory: Annotated[str, Argument("Directory to download to. Created if it does not exist.", "DIR")]
     only: tuple[str, ...] = option(
         (),
-        "Name of a file to download. Repeatable. [default: all files except caption_datasets.zip]",
+        "Name of a file to download. Repeatable. [default: all files except caption_datasets.zip, Karpathy's splits]",
         "FILENAME",
     )
     mirror_url: str | None = option(

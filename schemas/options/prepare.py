@@ -189,7 +189,8 @@ class PrepareCaptions(Options):
 class PrepareCaptcha(Options):
     """Resize CAPTCHA images and write their pixels and labels to the store.
 
-    The dataset then consists of the images of this run.
+    The dataset then consists of the images of this run. Images of earlier runs that this run does not list leave
+    the dataset; their pixels stay until `capt store compact`.
     """
 
     store: StoreToWrite

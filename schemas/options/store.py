@@ -32,10 +32,10 @@ class StoreShow(Options):
 
 
 class StoreVerify(Options):
-    """Recompute the checksum of every file.
+    """Recompute the checksum of every file that a commit references.
 
-    Report corrupt, missing and unreferenced files, and record them for the next `capt prepare`. The exit code
-    is 4 if any file is corrupt or missing.
+    Report corrupt, missing and orphan files. An orphan file was never referenced by a commit. Corrupt and missing
+    files are recorded for repair by the next `capt prepare`. The exit code is 4 if any file is corrupt or missing.
     """
 
     store: StoreArgument
@@ -69,14 +69,14 @@ class StoreGc(Options):
     """Delete files that no live commit has referenced for --older-than.
 
     Also deletes files of killed jobs, run directories of registered models that were rejected or are no longer kept,
-    and run reports except the newest 10 of each kind. Files that capt did not write are kept.
+    and run reports except the newest 10 of each kind per dataset. Files that capt did not write are kept.
     """
 
     store: StoreArgument
     older_than: str = option(
         "24h",
-        "Minimum time since the commit that superseded the last one with the file: a number and s, m, h, d or w. Files "
-        "of killed jobs are kept for at least 1h.",
+        "Minimum time since a commit superseded the last live commit that referenced the file: a number and s, m, h, d "
+        "or w. Files of killed jobs are kept for at least 1h.",
         "TIME",
     )
     dry_run: bool = option(False, "List the files that would be deleted. Delete nothing.")

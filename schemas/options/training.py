@@ -30,8 +30,8 @@ SAVE_STEPS = option(
 )
 WARM_START_FROM = option(
     None,
-    "Run that the initial weights are copied from. The model and its sizes must be the same; the vocabulary "
-    "may differ. [default: random initialization]",
+    "Run that the initial weights are copied from. The model and its sizes must be the same; the vocabulary of a "
+    "captioner may differ. [default: random initialization]",
     "RUN",
 )
 

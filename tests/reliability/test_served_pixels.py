@@ -45,7 +45,7 @@ def assert_served_as_stored(images: list[bytes]) -> None:
 
 
 @given(st.lists(pngs(sides=st.just(SIDE)), min_size=20, max_size=20))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_pngs_of_every_kind_are_served_as_stored(images: list[Drawn]) -> None:
     assert_served_as_stored([image.encoded() for image in images])
 

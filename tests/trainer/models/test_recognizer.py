@@ -51,7 +51,8 @@ def test_logits_do_not_depend_on_the_batch(model, images):
             np.testing.assert_allclose(logits[i], alone[name][0], atol=1e-5)
 
 
-@pytest.mark.parametrize("head", ["ctc", pytest.param("attention", marks=pytest.mark.slow)])
+@pytest.mark.slow  # In the fast suite, a whole run learns with CTC: tests/trainer/tasks/test_captcha.py.
+@pytest.mark.parametrize("head", ["ctc", "attention"])
 def test_each_head_learns_to_recognize(head):
     # A letter is a patch of its own colour.
     rng = np.random.default_rng(1)

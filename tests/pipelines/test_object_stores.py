@@ -17,7 +17,6 @@ from features.io.cache_paths import cache_root
 from features.io.locations import ObjectPath, parse_location
 from tests.features.buckets import BUCKET, bucket
 from tests.features.faults import Faults
-from tests.pipelines.test_resume import begin, kill
 
 PIXELS: dict[str, Any] = {"extractor": "pixels", "storage_dtype": "uint8", "height": 64, "width": 64}
 SPLIT = "0.6,0.2,0.2"
@@ -32,6 +31,12 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture
 def address(served: tuple[str, Faults], request: pytest.FixtureRequest) -> str:
     return f"{served[0]}://{BUCKET}/{request.node.originalname}"
+
+
+def begin(command: str, **given: Any) -> subprocess.Popen[bytes]:
+    """Starts a command in a process of its own, which finds the server of objects in its environment."""
+    program = f"import capt; capt.{command}(**{given!r})"
+    return subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def committed(root: Path) -> dict[str, bytes]:
@@ -94,7 +99,9 @@ def test_the_same_command_completes_killed_runs(address: str, photos: Any, tmp_p
         waited = time.monotonic()
         while not parse_location(address).exists() and time.monotonic() - waited < 60:
             time.sleep(0.05)
-        kill(process, random.Random(seed).uniform(0, 3))
+        time.sleep(random.Random(seed).uniform(0, 3))
+        process.kill()
+        process.wait()
     result = capt.prepare_features(store=address, **options)
     assert result["ok"] + result["cached"] == 24
     assert committed(parse_location(address)) == committed(tmp_path / "store")

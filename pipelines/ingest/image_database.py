@@ -245,6 +245,7 @@ class ImageDatabase(JobDatabase):
 
     def _assign_files(self) -> None:
         ambiguous = ((number, f"{one} and {other}") for number, one, other in self.files.list_ambiguous())
+        self._db.execute("DELETE FROM ambiguous")  # of a listing before the downloads
         self._insert("INSERT INTO ambiguous VALUES (?, ?)", ambiguous)
         named = "n.file_name = record.file_name AND n.root = record.root AND record.status IS NULL"
         self._fail("'find', 'ambiguous', a.files", f"FROM ambiguous a JOIN name n USING (number) WHERE {named}")

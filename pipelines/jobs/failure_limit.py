@@ -1,4 +1,4 @@
-"""Limits the failed records of a run, as `--max-failures` states."""
+"""Limits the failed records of a job, as `--max-failures` states."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,6 +1,5 @@
 """Runs `capt caption`: generates captions and plots the attention weights."""
 
-from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -65,15 +64,6 @@ def to_json(generated: Caption | RecordError) -> dict[str, Any]:
     if not generated.others:
         return best
     return {**best, "captions": [{"text": one.text, "score": one.score} for one in (generated, *generated.others)]}
-
-
-def draw_attention(data: bytes, generated: Caption, path: Path, resizer: Resizer) -> None:
-    """Plots the attention weights of a caption over the part of an encoded image that the model received.
-
-    Raises:
-        UsageError: The model has no attention, or the suffix is not an image format.
-    """
-    save_figure(_make_figure(data, generated, resizer), path)
 
 
 def _make_figure(data: bytes, generated: Caption, resizer: Resizer) -> Figure:

@@ -281,6 +281,17 @@ def test_conceptual_captions_are_downloaded_and_every_dead_link_is_a_failed_row(
     assert (retried["ok"], retried["failed"], retried["downloads"]) == (1, 3, 1)
 
 
+def test_an_ambiguous_file_fails_alone_while_others_are_downloaded(rows: Path, server: ImageServer) -> None:
+    roots = [rows.parent / "images", rows.parent / "other"]
+    for number, root in enumerate(roots):
+        path = root / build_download_name(server.url("/3.jpg"))
+        path.parent.mkdir(parents=True)
+        path.write_bytes(jpeg(50 + number))
+    result = prepare(rows, images=[str(root) for root in roots])
+    assert result["reasons"] == {"ambiguous": 1, "http 404": 1, "not an image": 1, "scheme": 1, "truncated": 1}
+    assert result["ok"] == 11
+
+
 def test_private_addresses_are_refused_unless_allowed(rows: Path, server: ImageServer) -> None:
     result = prepare(rows, allow_private_addresses=False)
     assert (result["ok"], result["reasons"]) == (0, {"private address": 17})

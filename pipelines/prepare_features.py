@@ -106,7 +106,7 @@ def prepare_images(options: PrepareFeatures, source: SourceDataset) -> dict[str,
                 extracted = None
                 while extracted is None:  # None: another job has committed to the table meanwhile.
                     extracted = sink.run_job(_plan(options, sink, database, repair, limits))
-            sink.commit_dataset(database, dataset, source.dataset_type)
+            sink.commit_dataset(database, dataset, source.dataset_type, source.reader.label_format)
             sink.remove_corrupt(dataset)
             summary = {
                 **sink.summarize(database, dataset, "features"),

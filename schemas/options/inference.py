@@ -153,7 +153,11 @@ class PredictCaptcha(Options):
     ]
     output: Annotated[
         str,
-        Option("Output file, one `a120000 fail` line per image. Written only when every image has a label.", "FILE"),
+        Option(
+            "Output file, one `a120000 fail` line per image. Separator and line ends are those of the label file that "
+            "the dataset was prepared with. Written only when every image has a label.",
+            "FILE",
+        ),
     ]
     decoding_strategy: DecodingStrategy = STRATEGY
     fallback_label: str | None = option(

@@ -198,8 +198,8 @@ class PrepareCaptcha(Options):
     labels: Annotated[
         str,
         Option(
-            "Label file with one `ID LABEL` per line (`a0 thus`), or a directory or archive that contains "
-            "spec_train_val.txt.",
+            "Label file with one `ID LABEL` per line, separated by a space or a tab (`a0 thus`), or a directory or "
+            "archive that contains spec_train_val.txt.",
             "FILE",
         ),
     ]

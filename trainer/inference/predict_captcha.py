@@ -12,6 +12,7 @@ from features.io.locations import local_path
 from features.text.captcha_names import parse_image_number
 from schemas.choices import DecodingStrategy
 from schemas.errors import CaptError, RecordError, UsageError
+from schemas.manifests import LabelFormat
 from schemas.options.inference import PredictCaptcha
 from schemas.table_config import compute_digest
 from schemas.terminal.progress import progress_bar
@@ -31,7 +32,8 @@ def predict_captcha(options: PredictCaptcha) -> dict[str, Any]:
     If an image is missing, the command lists it and fails before it recognizes others. If an image is unreadable, the
     command recognizes all others, lists the image and fails without the output file. The next run recognizes only the
     missing images. With `--fallback-label`, these images get that label instead. If no character is recognized, the
-    most probable training label is written.
+    most probable training label is written. The lines have the separator and line end of the label file that
+    `capt prepare captcha` read.
 
     Returns:
         `output`, `ids`, `labels_written` (number of recognized lines), `failed` (number of lines with the fallback
@@ -56,12 +58,13 @@ def predict_captcha(options: PredictCaptcha) -> dict[str, Any]:
     if missing and fallback is None:
         raise _make_error("are missing", missing, "Check --images and --ids")
     owner = compute_digest([run.identity, strategy, numbers.start, numbers.stop])
-    lines = PartialOutput(path, owner, [images.get(number) for number in numbers])
-    errors = _recognize(run, strategy, lines, numbers, images)
+    label_format = run.metadata.label_format or LabelFormat()
+    lines = PartialOutput(path, owner, [images.get(number) for number in numbers], label_format.line_end)
+    errors = _recognize(run, strategy, lines, numbers, images, label_format.separator)
     if errors and fallback is None:
         raise _make_error("are unreadable", list(errors), f"Fix them (first error: {next(iter(errors.values()))})")
     failed = lines.missing
-    lines.finish(lambda line: f"a{numbers[line]} {fallback}")
+    lines.finish(lambda line: f"a{numbers[line]}{label_format.separator}{fallback}")
     return {
         "output": options.output,
         "ids": len(numbers),
@@ -83,7 +86,12 @@ def _find_images(locations: Sequence[str], numbers: range) -> dict[int, ImageInp
 
 
 def _recognize(
-    run: RecognizerRun, strategy: DecodingStrategy, lines: PartialOutput, numbers: range, images: dict[int, ImageInput]
+    run: RecognizerRun,
+    strategy: DecodingStrategy,
+    lines: PartialOutput,
+    numbers: range,
+    images: dict[int, ImageInput],
+    separator: str,
 ) -> dict[int, RecordError]:
     """Adds the missing lines, and returns the errors of unreadable images by number."""
     errors: dict[int, RecordError] = {}
@@ -101,7 +109,7 @@ def _recognize(
             labels = {line: result.text for line, result in batch if isinstance(result, Prediction)}
             empty = [line for line, label in labels.items() if not label]
             labels |= {line: one.text for line, one in recognize(empty, "lexicon") if isinstance(one, Prediction)}
-            lines.add((line, f"a{numbers[line]} {label}") for line, label in labels.items())
+            lines.add((line, f"a{numbers[line]}{separator}{label}") for line, label in labels.items())
             done += len(batch)
             show(done, "")
     return errors

@@ -85,6 +85,15 @@ def read_label_file(path: str | Path) -> dict[str, str]:
     return labels
 
 
+def parse_id_range(text: str) -> range:
+    """Parses `--ids`: image numbers FROM:TO, such as `120000:140000`. TO is excluded."""
+    first, _, last = text.partition(":")
+    if not (first.isdecimal() and last.isdecimal() and int(first) < int(last)):
+        hint = "Use FROM:TO, such as 120000:140000; TO is excluded."
+        raise UsageError(f"{text!r} is not a range", location="--ids", hint=hint)
+    return range(int(first), int(last))
+
+
 def join_labels(tables: TrainingTables) -> TrainingData[LabelledImages]:
     """Joins the labels of all datasets to the pixels of their images; CaptError if the train split has no pair."""
     joined = [_join(dataset, tables.features) for dataset in tables.datasets]

@@ -26,6 +26,7 @@ from schemas.terminal.console import Printer
 from schemas.terminal.progress import progress_bar
 from trainer.data.held_out_images import HeldOutImages
 from trainer.data.table_selection import TrainingTables
+from trainer.evaluation.answers import grade_answers, print_grades
 from trainer.runs.directory import EVALUATION, recorded_store
 from trainer.runs.run import Run, load_run
 from trainer.task_registry import find_task
@@ -208,17 +209,25 @@ class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
 
 
 def evaluate(options: Evaluate) -> dict[str, Any]:
-    """Evaluates runs of one task on the images of a split.
+    """Evaluates runs of one task on the images of a split. With `answers`, grades answer files instead.
 
     Returns:
         `task`; `runs`, the results of `trainer.evaluation.evaluate.Evaluation.evaluate` per run; `notes`. The result
-        of a single run is also merged into the result itself.
+        of a single run is also merged into the result itself. With `answers`, the result of
+        `trainer.evaluation.answers.grade_answers`.
 
     Raises:
-        UsageError: The runs have different tasks, an option does not fit, or the store is unknown.
+        UsageError: There is no run, the runs have different tasks, an option does not fit, or the store is unknown.
         StoreError: A run cannot be read, or the store lacks one of its tables.
         CaptError: The split has no usable images, or pycocoevalcap is not installed.
     """
+    if options.answers:
+        return grade_answers(options)
+    if not options.runs:
+        hint = "Name a run, or grade answer files by --answers FILE --labels FILE."
+        raise UsageError("a value is required", location="RUN", hint=hint)
+    if options.ids:
+        raise UsageError("this option is only valid with --answers", location="--ids", hint="Omit the option.")
     runs: list[Run] = [load_run(run) for run in options.runs]
     tasks = {run.metadata.task: run for run in runs}
     if len(tasks) > 1:
@@ -239,10 +248,13 @@ def evaluate(options: Evaluate) -> dict[str, Any]:
 def print_evaluation(result: Mapping[str, Any]) -> None:
     """Prints the metrics, notes and output directories of `evaluate`."""
     printer = Printer()
-    find_task(result["task"]).evaluation.print_tables(printer, result["runs"])
+    if "answers" in result:
+        print_grades(printer, result)
+    else:
+        find_task(result["task"]).evaluation.print_tables(printer, result["runs"])
     for note in result["notes"]:
         printer.line(note, "yellow")
-    for summary in result["runs"]:
+    for summary in result.get("runs", ()):
         printer.line(f"predictions and scores: {shorten(Path(summary['scores_path']).parent)}")
 
 

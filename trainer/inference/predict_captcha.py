@@ -16,6 +16,7 @@ from schemas.manifests import LabelFormat
 from schemas.options.inference import PredictCaptcha
 from schemas.table_config import compute_digest
 from schemas.terminal.progress import progress_bar
+from trainer.data.captcha_data import parse_id_range
 from trainer.decoding.label_decoder import Prediction
 from trainer.inference.image_inputs import ImageInput, find_images
 from trainer.inference.partial_output import PartialOutput
@@ -45,11 +46,7 @@ def predict_captcha(options: PredictCaptcha) -> dict[str, Any]:
         CaptError: An image is missing, unreadable or ambiguous.
     """
     fallback, strategy = options.fallback_label, options.decoding_strategy
-    first, _, last = options.ids.partition(":")
-    if not (first.isdecimal() and last.isdecimal() and int(first) < int(last)):
-        hint = "Use FROM:TO, such as 120000:140000; TO is excluded."
-        raise UsageError(f"{options.ids!r} is not a range", location="--ids", hint=hint)
-    numbers, path = range(int(first), int(last)), local_path(options.output, "--output")
+    numbers, path = parse_id_range(options.ids), local_path(options.output, "--output")
     if fallback is not None and not (fallback and set(fallback) <= set(CHARACTERS)):
         raise UsageError("a label has only characters a to z", location=f"--fallback-label {fallback}")
     run = open_run(options.run, RecognizerRun)

@@ -128,9 +128,9 @@ class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
 
         Returns:
             `run_dir`, `model`, `datasets`, `split`, the metrics by name, `intervals`, numbers of skipped images
-            (`without_features`, `without_image`, `without_label`), `training_images` (evaluated images that are
-            training images), `data_digest` (digest of images and references), and the paths of the files:
-            `scores_path`, `images_path`, `page_path` and the task's own paths.
+            (`without_features`, `without_image`, `without_label`), `validation_split` (on which the best epoch was
+            selected), `training_images` (evaluated images that are training images), `data_digest` (digest of images
+            and references), and the paths of the files: `scores_path`, `images_path`, `page_path` and the task's own.
         """
         store = open_store(find_store(run, self.options))
         with hold_snapshot(store.path, lambda: run.metadata.open_tables(store)) as tables:
@@ -143,6 +143,7 @@ class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
             "split": held_out.split,
             **self.summarize(evaluated),
             **held_out.skipped,
+            "validation_split": run.metadata.validation_split,
             "training_images": run.count_training_images(held_out.keys),
             "data_digest": held_out.digest,
         }
@@ -168,6 +169,8 @@ class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
         if summary["training_images"]:
             share = f"{summary['training_images']:,} of {summary['images']:,} images are training images"
             notes.append(f"{name}: {share}. The metrics are biased upward.")
+        if split == summary["validation_split"] == "test":
+            notes.append(f"{name}: the best epoch was selected on test. The metrics are biased upward.")
         return notes
 
     def _predict_all(self, run: AnyRun, tables: TrainingTables, held_out: HeldOutImages) -> list[AnyPrediction]:

@@ -104,6 +104,10 @@ class ImageDatabase(JobDatabase):
         self._fail_missing()
         return unannotated
 
+    def list_located(self) -> Iterator[dict[str, Any]]:
+        """Yields image ID, file name, split, location and member of the records with a file, by rank."""
+        return self._select("image_id, file_name, split, location, member", "status IS NULL ORDER BY rank, image_id")
+
     # === Downloading ===
 
     def count_pending(self) -> int:

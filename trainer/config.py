@@ -61,6 +61,8 @@ class LoopConfig(Settings):
         early_stopping_patience: Number of epochs without improvement after which training stops; null for no limit.
         devices: `one`, or `all`: every accelerator has a copy of the model and computes a part of each batch.
         save_steps: Number of steps between checkpoints, in addition to one per epoch; null for none.
+        validation_split: Split to validate on after each epoch: `val` (test, if val has no usable records) or `test`.
+            Scores on test are biased upward if the best epoch is selected on test.
     """
 
     seed: int = Field(0, ge=0, lt=1 << 32)
@@ -80,6 +82,8 @@ class LoopConfig(Settings):
     early_stopping_patience: int | None = Field(None, ge=1)
     devices: Literal["one", "all"] = "one"
     save_steps: int | None = Field(None, ge=1)
+    # A default that is not written leaves the identity of older runs as it is.
+    validation_split: Literal["val", "test"] = Field("val", exclude_if=lambda split: split == "val")
 
     def resolved(self) -> Self:
         """Returns a copy in which `precision: auto` is resolved for this machine, so that it can resume on others."""
@@ -147,9 +151,17 @@ class Hyperparameters(Generic[AnyConfig]):
     architecture: ModelConfig
 
     def to_dict(self, *, resolve: bool = True) -> dict[str, Any]:
-        """Returns all by name; `resolve` replaces values that depend on the machine, such as `precision: auto`."""
-        training = self.training.resolved() if resolve else self.training
-        return {**self.choice, **self.architecture.model_dump(mode="json"), **training.model_dump(mode="json")}
+        """Returns all by name, for a user to read or, with `resolve`, to identify a run.
+
+        `resolve` replaces values that depend on the machine, such as `precision: auto`, and omits those that identify
+        a run only if they are set.
+        """
+        training = (self.training.resolved() if resolve else self.training).model_dump(mode="json")
+        if not resolve:
+            training = {
+                name: training.get(name, getattr(self.training, name)) for name in type(self.training).model_fields
+            }
+        return {**self.choice, **self.architecture.model_dump(mode="json"), **training}
 
 
 def parse_options(model_config: type[ModelConfig], options: Mapping[str, Any]) -> tuple[CaptionerTraining, ModelConfig]:

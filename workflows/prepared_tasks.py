@@ -31,6 +31,7 @@ _DATASET_OPTIONS = {
     *(
         "limit_images",
         "limit_captions",
+        "sample_captions",
         "max_failures",
         "max_image_pixels",
         "max_image_bytes",

@@ -26,7 +26,7 @@ class Command:
 
 
 GROUPS = {
-    "synth": "Generate synthetic datasets.",
+    "synth": "Generate synthetic datasets, and small samples of published ones.",
     "prepare": "Compute features, caption tokens and CAPTCHA pixels, and write them to a store.",
     "store": "Inspect and maintain a store.",
     "train": "Train a model on the tables of a store.",
@@ -43,6 +43,7 @@ COMMANDS = (
     Command("fetch", data.Fetch, "pipelines.fetch.fetch_dataset:fetch_dataset", "print_fetched"),
     Command("synth scenes", data.SynthScenes, "features.synthetic.scenes.dataset:synth_scenes"),
     Command("synth captcha", data.SynthCaptcha, "features.synthetic.captchas.dataset:synth_captcha"),
+    Command("synth sample", data.SynthSample, "pipelines.sample_dataset:synth_sample"),
     Command("prepare features", prepare.PrepareFeatures, "pipelines.prepare_features:prepare_features"),
     Command("prepare captions", prepare.PrepareCaptions, "pipelines.prepare_captions:prepare_captions"),
     Command("prepare captcha", prepare.PrepareCaptcha, "pipelines.prepare_captcha:prepare_captcha"),

@@ -70,16 +70,20 @@ class GenerationOptions(SearchOptions):
 
 
 class Evaluate(GenerationOptions):
-    """Evaluate runs on a held-out split.
+    """Evaluate runs on a held-out split, or grade answer files.
 
     Captioners: BLEU, METEOR, ROUGE-L, CIDEr-D. CAPTCHA recognizers: exact-match accuracy and character error
-    rate (CER).
+    rate (CER). With --answers: the exact-match accuracy of CAPTCHA answer files, without a run.
     """
 
     runs: Annotated[
         tuple[str, ...],
-        Argument("Run directory, or STORE/models/NAME. Repeatable. All runs must have the same task.", "RUN"),
-    ]
+        Argument(
+            "Run directory, or STORE/models/NAME. Repeatable. All runs must have the same task. Required without "
+            "--answers.",
+            "RUN",
+        ),
+    ] = ()
     split: Split = option(
         "test",
         "Split to evaluate: train, val, test or unused. If test has no captioned or labeled images, val is "
@@ -99,8 +103,19 @@ class Evaluate(GenerationOptions):
     labels: str | None = option(
         None,
         "File with ground-truth labels, one `ID LABEL` per line (`a0 thus`). Replaces the labels in the store. "
-        "CAPTCHA recognizers only.",
+        "CAPTCHA recognizers and --answers only.",
         "FILE",
+    )
+    answers: tuple[str, ...] = option(
+        (),
+        "File with answers, one `ID LABEL` per line, or a directory with .txt files. It is compared with --labels, and "
+        "no run is needed. Repeatable; files after it, such as those of a pattern, are graded, too.",
+        "PATH",
+    )
+    ids: str | None = option(
+        None,
+        "With --answers: range of image numbers FROM:TO that are graded. TO is excluded. [default: all of --labels]",
+        "FROM:TO",
     )
 
 
@@ -153,7 +168,11 @@ class PredictCaptcha(Options):
     ]
     output: Annotated[
         str,
-        Option("Output file, one `a120000 fail` line per image. Written only when every image has a label.", "FILE"),
+        Option(
+            "Output file, one `a120000 fail` line per image. Separator and line ends are those of the label file that "
+            "the dataset was prepared with. Written only when every image has a label.",
+            "FILE",
+        ),
     ]
     decoding_strategy: DecodingStrategy = STRATEGY
     fallback_label: str | None = option(

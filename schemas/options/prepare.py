@@ -22,16 +22,28 @@ ANNOTATIONS = option(
 )
 DATASET_NAME = option(None, "Name of the dataset in the store. [default: the dataset type]", "NAME")
 SHARD_FORMAT = option("tfrecord", "File format of the shards: tfrecord or parquet.")
-LIMIT_IMAGES = option(None, "Maximum number of images. The image ID and --seed determine the selection. [default: all]")
+LIMIT_IMAGES = option(
+    None,
+    "Maximum number of images, in total (1000) or by split (train=10000,val=5000; a split that is not named has no "
+    "limit). The image ID and --seed determine the selection. [default: all]",
+    "N|SPLIT=N,...",
+)
 LIMIT_CAPTIONS = option(
     None, "Maximum total number of captions of the selected images. All their captions are used. [default: all]"
 )
-SELECTION_SEED = option(0, "Seed of the selection by --limit-images and --limit-captions. Does not affect splits.")
+SAMPLE_CAPTIONS = option(
+    None,
+    "Number of captions to sample from those of all selected images. Only the images of these captions are used. Not "
+    "valid with --limit-captions. [default: all captions]",
+)
+SELECTION_SEED = option(
+    0, "Seed of the selection by --limit-images, --limit-captions and --sample-captions. Does not affect splits."
+)
 SPLIT_RATIOS = option(
     "own",
     "Split assignment. `own`: published splits; other images are assigned by a hash of the image ID "
-    f"({'/'.join(map(str, defaults.SPLIT_RATIOS))}). TRAIN,VAL,TEST, such as 0.8,0.1,0.1: all images are assigned by "
-    "the hash. An image already in the store keeps its split.",
+    f"({'/'.join(map(str, defaults.SPLIT_RATIOS))}). TRAIN,VAL,TEST, such as 0.8,0.1,0.1, or TRAIN,VAL, such as "
+    "0.8,0.2: all images are assigned by the hash. An image already in the store keeps its split.",
     "RATIOS",
 )
 _MAX_FAILURES = (
@@ -107,8 +119,9 @@ class PrepareFeatures(ExtractorOptions):
         "N|auto",
     )
     num_shards: Count | None = NUM_SHARDS
-    limit_images: Count | None = LIMIT_IMAGES
+    limit_images: Count | str | None = LIMIT_IMAGES
     limit_captions: Count | None = LIMIT_CAPTIONS
+    sample_captions: Count | None = SAMPLE_CAPTIONS
     seed: Natural = SELECTION_SEED
     split_ratios: str = SPLIT_RATIOS
     max_failures: str | None = MAX_FAILURES
@@ -177,8 +190,9 @@ class PrepareCaptions(Options):
         "Maximum caption length in tokens, including <start> and <end>. Longer captions are truncated. At least 3, "
         "or 0 for no limit.",
     )
-    limit_images: Count | None = LIMIT_IMAGES
+    limit_images: Count | str | None = LIMIT_IMAGES
     limit_captions: Count | None = LIMIT_CAPTIONS
+    sample_captions: Count | None = SAMPLE_CAPTIONS
     seed: Natural = SELECTION_SEED
     split_ratios: str = SPLIT_RATIOS
     max_failures: str | None = MAX_FAILURES
@@ -198,8 +212,8 @@ class PrepareCaptcha(Options):
     labels: Annotated[
         str,
         Option(
-            "Label file with one `ID LABEL` per line (`a0 thus`), or a directory or archive that contains "
-            "spec_train_val.txt.",
+            "Label file with one `ID LABEL` per line, separated by a space or a tab (`a0 thus`), or a directory or "
+            "archive that contains spec_train_val.txt.",
             "FILE",
         ),
     ]

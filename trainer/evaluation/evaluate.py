@@ -26,6 +26,7 @@ from schemas.terminal.console import Printer
 from schemas.terminal.progress import progress_bar
 from trainer.data.held_out_images import HeldOutImages
 from trainer.data.table_selection import TrainingTables
+from trainer.evaluation.answers import grade_answers, print_grades
 from trainer.runs.directory import EVALUATION, recorded_store
 from trainer.runs.run import Run, load_run
 from trainer.task_registry import find_task
@@ -127,9 +128,9 @@ class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
 
         Returns:
             `run_dir`, `model`, `datasets`, `split`, the metrics by name, `intervals`, numbers of skipped images
-            (`without_features`, `without_image`, `without_label`), `training_images` (evaluated images that are
-            training images), `data_digest` (digest of images and references), and the paths of the files:
-            `scores_path`, `images_path`, `page_path` and the task's own paths.
+            (`without_features`, `without_image`, `without_label`), `validation_split` (on which the best epoch was
+            selected), `training_images` (evaluated images that are training images), `data_digest` (digest of images
+            and references), and the paths of the files: `scores_path`, `images_path`, `page_path` and the task's own.
         """
         store = open_store(find_store(run, self.options))
         with hold_snapshot(store.path, lambda: run.metadata.open_tables(store)) as tables:
@@ -142,6 +143,7 @@ class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
             "split": held_out.split,
             **self.summarize(evaluated),
             **held_out.skipped,
+            "validation_split": run.metadata.validation_split,
             "training_images": run.count_training_images(held_out.keys),
             "data_digest": held_out.digest,
         }
@@ -167,6 +169,8 @@ class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
         if summary["training_images"]:
             share = f"{summary['training_images']:,} of {summary['images']:,} images are training images"
             notes.append(f"{name}: {share}. The metrics are biased upward.")
+        if split == summary["validation_split"] == "test":
+            notes.append(f"{name}: the best epoch was selected on test. The metrics are biased upward.")
         return notes
 
     def _predict_all(self, run: AnyRun, tables: TrainingTables, held_out: HeldOutImages) -> list[AnyPrediction]:
@@ -208,17 +212,25 @@ class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
 
 
 def evaluate(options: Evaluate) -> dict[str, Any]:
-    """Evaluates runs of one task on the images of a split.
+    """Evaluates runs of one task on the images of a split. With `answers`, grades answer files instead.
 
     Returns:
         `task`; `runs`, the results of `trainer.evaluation.evaluate.Evaluation.evaluate` per run; `notes`. The result
-        of a single run is also merged into the result itself.
+        of a single run is also merged into the result itself. With `answers`, the result of
+        `trainer.evaluation.answers.grade_answers`.
 
     Raises:
-        UsageError: The runs have different tasks, an option does not fit, or the store is unknown.
+        UsageError: There is no run, the runs have different tasks, an option does not fit, or the store is unknown.
         StoreError: A run cannot be read, or the store lacks one of its tables.
         CaptError: The split has no usable images, or pycocoevalcap is not installed.
     """
+    if options.answers:
+        return grade_answers(options)
+    if not options.runs:
+        hint = "Name a run, or grade answer files by --answers FILE --labels FILE."
+        raise UsageError("a value is required", location="RUN", hint=hint)
+    if options.ids:
+        raise UsageError("this option is only valid with --answers", location="--ids", hint="Omit the option.")
     runs: list[Run] = [load_run(run) for run in options.runs]
     tasks = {run.metadata.task: run for run in runs}
     if len(tasks) > 1:
@@ -239,10 +251,13 @@ def evaluate(options: Evaluate) -> dict[str, Any]:
 def print_evaluation(result: Mapping[str, Any]) -> None:
     """Prints the metrics, notes and output directories of `evaluate`."""
     printer = Printer()
-    find_task(result["task"]).evaluation.print_tables(printer, result["runs"])
+    if "answers" in result:
+        print_grades(printer, result)
+    else:
+        find_task(result["task"]).evaluation.print_tables(printer, result["runs"])
     for note in result["notes"]:
         printer.line(note, "yellow")
-    for summary in result["runs"]:
+    for summary in result.get("runs", ()):
         printer.line(f"predictions and scores: {shorten(Path(summary['scores_path']).parent)}")
 
 

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 from features.store import Store
 from schemas.errors import CorruptFileError, StoreError
 from schemas.frozen import Frozen
-from schemas.manifests import Sha256
+from schemas.manifests import LabelFormat, Sha256
 from schemas.strict_json import parse_json
 from schemas.table_config import CaptionTableConfig, FeatureTableConfig
 from trainer.config import CaptionerTraining, LoopConfig, RecognizerTraining
@@ -28,10 +28,11 @@ METADATA = "run.json"
 EXTRACTOR = "extractor.json"
 
 # These hyperparameters may change when a run resumes: they determine the number of epochs, the checkpoints, and the
-# log messages. The location of an extractor may change, too, because the run identifies it by its features.
+# log messages. The location of an extractor may change, too, because the run identifies it by its features. So may the
+# format of the label file, because it does not change the labels.
 _LENGTH = ("epochs", "save_steps", "num_sample_captions", "num_validation_images", "early_stopping_patience")
 _EXTRACTOR_LOCATION = ("extractor", "extractor_weights", "extractor_layer", "extractor_preprocess")
-_MAY_CHANGE: Any = {"training": {*_LENGTH, *_EXTRACTOR_LOCATION}, "libraries": True}
+_MAY_CHANGE: Any = {"training": {*_LENGTH, *_EXTRACTOR_LOCATION}, "libraries": True, "label_format": True}
 _DESCRIPTIONS = {"train_digest": "digest of the train split", "validation_digest": "digest of the validation split"}
 
 
@@ -119,12 +120,16 @@ class CaptionerMetadata(RunMetadata):
 
 
 class RecognizerMetadata(RunMetadata):
-    """The metadata of a CAPTCHA recognizer; `words.txt` lists the distinct labels of the train split."""
+    """The metadata of a CAPTCHA recognizer; `words.txt` lists the distinct labels of the train split.
+
+    `label_format` is that of the label file; None for a space and a line feed.
+    """
 
     task: Literal["captcha"] = "captcha"
     model: Literal["recognizer"] = "recognizer"
     training: RecognizerTraining
     num_labels: int = Field(ge=1)
+    label_format: LabelFormat | None = Field(default=None, exclude_if=lambda label_format: label_format is None)
 
     @property
     def config(self) -> RecognizerConfig:

@@ -48,7 +48,12 @@ class CaptchaJob(TrainingJob[RecognizerTraining, LabelledImages]):
         return self._train, self._validation
 
     def make_metadata(self) -> RecognizerMetadata:
-        return RecognizerMetadata(num_labels=len(set(self.data.train.labels)), **self.common_metadata())
+        formats = [dataset.label_format for dataset in self.tables.datasets if dataset.label_format]
+        return RecognizerMetadata(
+            num_labels=len(set(self.data.train.labels)),
+            label_format=formats[0] if formats else None,
+            **self.common_metadata(),
+        )
 
     def write_files(self) -> None:
         labels = sorted(set(self.data.train.labels))

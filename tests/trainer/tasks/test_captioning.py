@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import logging
 import os
@@ -224,13 +225,33 @@ def test_steps_per_epoch_sets_the_length_of_an_epoch(store, tmp_path):
 
 
 def test_without_a_val_split_validation_uses_test(shown, squares, tmp_path, caplog):
-    import dataclasses
-
     shown = [dataclasses.replace(p, split={"val": "test"}.get(p.split, p.split)) for p in shown]
     store = squares.make_store(tmp_path / "s", shown)
     figures = capt.train_captioner(store=store.path, run_dir=tmp_path / "run", epochs=1, hyperparameters=SMALL)
     assert figures["validation_split"] == "test"
     assert "Validating on test" in caplog.text
+
+
+def test_validation_may_use_test_and_the_run_and_its_evaluation_report_it(shown, squares, tmp_path, caplog):
+    train, val = ([p for p in shown if p.split == split] for split in ("train", "val"))
+    test = [dataclasses.replace(p, split="test") for p in val[::2]]
+    store = squares.make_store(tmp_path / "s", [*train, *val[1::2], *test])
+    settings = {**SMALL, "validation_split": "test"}
+    run = tmp_path / "run"
+    figures = capt.train_captioner(store=store.path, run_dir=run, epochs=1, hyperparameters=settings)
+    assert figures["validation_split"] == read_metadata(run).validation_split == "test"
+    assert "The best epoch is selected on test, so scores on test are biased upward" in caplog.text
+    note = "the best epoch was selected on test. The metrics are biased upward."
+    assert any(note in one for one in capt.evaluate(runs=run, num_examples=0)["notes"])
+    assert not any(note in one for one in capt.evaluate(runs=run, split="val", num_examples=0)["notes"])
+
+
+def test_validation_on_an_empty_test_split_is_refused(shown, squares, tmp_path):
+    store = squares.make_store(tmp_path / "s", [p for p in shown if p.split != "test"])
+    settings = {**SMALL, "validation_split": "test"}
+    with pytest.raises(CaptError, match=r"validation_split: the test split has no usable records\. Use .*: val"):
+        capt.train_captioner(store=store.path, run_dir=tmp_path / "run", epochs=1, hyperparameters=settings)
+    assert not (tmp_path / "run").exists()
 
 
 def test_training_works_without_validation_captions(shown, squares, tmp_path, caplog):

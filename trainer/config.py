@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Generic, Literal, Self, TypeVar
+from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
 
 from pydantic import Field, ValidationError
 
@@ -63,6 +63,9 @@ class LoopConfig(Settings):
         save_steps: Number of steps between checkpoints, in addition to one per epoch; null for none.
     """
 
+    # A run with other values of these hyperparameters has the same weights after the same number of steps.
+    without_effect_on_weights: ClassVar[frozenset[str]] = frozenset()
+
     seed: int = Field(0, ge=0, lt=1 << 32)
     epochs: int = Field(20, ge=1)
     steps_per_epoch: int | None = Field(None, ge=1)
@@ -96,6 +99,7 @@ class CaptionerTraining(LoopConfig, BackboneConfig):
             epoch.
         label_smoothing: Fraction of each target that is spread evenly over all tokens that may be generated.
         monitor: Metric that selects the best epoch: the lowest `val_loss`, or the highest `val_cider_d`.
+        num_validation_images: Number of validation images for the loss and CIDEr-D after each epoch; null for all.
         num_sample_captions: Number of validation images that are captioned after each epoch.
         max_new_tokens: Maximum number of generated tokens per caption, including the end token; null for the length of
             the longest training caption plus one for the end token.
@@ -106,9 +110,12 @@ class CaptionerTraining(LoopConfig, BackboneConfig):
         augment_horizontal_flip: Whether half of the images are flipped, regardless of their captions.
     """
 
+    without_effect_on_weights = LoopConfig.without_effect_on_weights | {"num_validation_images"}
+
     captions_per_image: CaptionsPerImage = "all"
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     monitor: Literal["val_loss", "val_cider_d"] = "val_loss"
+    num_validation_images: int | None = Field(None, ge=1)
     num_sample_captions: int = Field(3, ge=0)
     max_new_tokens: int | None = Field(None, ge=1)
     augment_translation: float = Field(0.0, ge=0, le=0.5)

@@ -54,6 +54,22 @@ class Captions:
         """Number of tokens of the longest caption per image: int64 [images]."""
         return np.maximum.reduceat(self.lengths, self.first[:-1]) if len(self) else np.zeros(0, np.int64)
 
+    def limit_images(self, count: int | None) -> "Captions":
+        """Returns the captions of the first images, a random sample because content hashes determine the order.
+
+        None: of all images.
+        """
+        if count is None or count >= len(self.rows):
+            return self
+        captions = self.first[count]
+        return Captions(
+            tokens=self.tokens[: self.starts[captions]],
+            starts=self.starts[: captions + 1],
+            image=self.image[:captions],
+            keys=self.keys[:count],
+            rows=self.rows[:count],
+        )
+
     def get_tokens(self, number: int) -> NDArray[np.int32]:
         """Returns the token IDs of one caption, with start and end tokens: int32 [tokens]."""
         return self.tokens[self.starts[number] : self.starts[number + 1]]

@@ -82,7 +82,9 @@ class Run(ABC):
     def identity(self) -> str:
         """A digest of all inputs that determine the run's predictions."""
         state = self._checkpoints.state()
-        return compute_digest([self.metadata.model_dump(mode="json"), state.best if state else ""])
+        ignored = set(self.metadata.training.without_effect_on_weights)
+        metadata = self.metadata.model_dump(mode="json", exclude={"training": ignored})
+        return compute_digest([metadata, state.best if state else ""])
 
     @cached_property
     def training_images(self) -> NDArray[np.uint8]:

@@ -49,11 +49,12 @@ class CaptioningJob(TrainingJob[CaptionerTraining, Captions]):
     # Opening a reader may download shards, so it follows the checks of the run directory.
     @cached_property
     def _train(self) -> BatchReader:
-        return self._open_reader("train")
+        return self._open_reader(self.data.train)
 
     @cached_property
     def _validation(self) -> BatchReader | None:
-        return self._open_reader(self.data.validation_split) if self.data.validation_split else None
+        split, limit = self.data.validation_split, self.config.num_validation_images
+        return self._open_reader(self.data.splits[split].limit_images(limit)) if split else None
 
     @property
     def steps_per_pass(self) -> int:
@@ -89,11 +90,9 @@ class CaptioningJob(TrainingJob[CaptionerTraining, Captions]):
             metrics = [CrossEntropy(model.ignored_ids), MaskedAccuracy(model.ignored_ids)]
             loss = MaskedCrossEntropy(self.config.label_smoothing, model.ignored_ids)
             compile_model(model, self.config, self.steps, loss, metrics, slow, self.config.extractor_lr_multiplier)
-        split, max_new_tokens = self.data.validation_split, self.metadata.max_new_tokens
         count, reader = self.config.num_sample_captions, self._validation or self._train
-        self._samples = SampleLogger(model, reader, self.vocabulary, count, max_new_tokens)
-        needs_cider = self.config.monitor != "val_loss"
-        self._cider = CiderMetric(model, self.tables, split, max_new_tokens) if split and needs_cider else None
+        self._samples = SampleLogger(model, reader, self.vocabulary, count, self.metadata.max_new_tokens)
+        self._cider = self._make_cider_metric(model) if self.config.monitor == "val_cider_d" else None
         return model, metrics
 
     def initialize(self, model: Captioner) -> None:
@@ -131,8 +130,13 @@ class CaptioningJob(TrainingJob[CaptionerTraining, Captions]):
     def plot(self, history: Sequence[EpochMetrics]) -> Figure:
         return loss_figure(history)
 
-    def _open_reader(self, split: str) -> BatchReader:
+    def _make_cider_metric(self, model: Captioner) -> CiderMetric | None:
+        split, reader = self.data.validation_split, self._validation
+        if split is None or reader is None:
+            return None
+        return CiderMetric(model, self.tables, split, reader.rows, self.metadata.max_new_tokens)
+
+    def _open_reader(self, captions: Captions) -> BatchReader:
         # TensorFlow graphs accept any shape; other backends compile each new one.
         tokens, images = (1, 1) if keras.backend.backend() == "tensorflow" else (4, 8)
-        split_data, features = self.data.splits[split], self.tables.features
-        return BatchReader(split_data, features, pad_tokens_to=tokens, pad_images_to=images)
+        return BatchReader(captions, self.tables.features, pad_tokens_to=tokens, pad_images_to=images)

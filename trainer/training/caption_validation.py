@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from features.text.vocabulary import detokenize
 from trainer.data.caption_batches import BatchReader
@@ -21,15 +22,19 @@ _log = logging.getLogger("capt.training")
 
 
 class CiderMetric:
-    """Computes CIDEr-D of greedy captions of a split by the current weights, with the plain tokenizer.
+    """Computes CIDEr-D of greedy captions of images of a split by the current weights, with the plain tokenizer.
+
+    `rows` int64 [images] are their positions in the feature table.
 
     Raises:
         CaptError: pycocoevalcap is not installed.
     """
 
-    def __init__(self, model: Captioner, tables: TrainingTables, split: str, max_new_tokens: int) -> None:
+    def __init__(
+        self, model: Captioner, tables: TrainingTables, split: str, rows: NDArray[np.int64], max_new_tokens: int
+    ) -> None:
         Scorer()  # fails now, not after an epoch, if pycocoevalcap is missing
-        self._images = load_held_out_images(tables, split)
+        self._images = load_held_out_images(tables, split).select_rows(rows)
         self._features = tables.features
         self._vocabulary = tables.caption_tables[0].vocabulary()
         self._decode = make_decoder(model, GenerationConfig(max_new_tokens=max_new_tokens))

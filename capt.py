@@ -46,11 +46,14 @@ def open_store(path: str | Path) -> Store:
     return store.open_store(path)
 
 
-def load_run(path: str | Path) -> CaptionerRun | RecognizerRun:
-    """Loads a training run: `load_run(R).caption(image)`, `load_run(R).recognize(image)`."""
+def load_run(path: str | Path, epoch: int | None = None) -> CaptionerRun | RecognizerRun:
+    """Loads a training run: `load_run(R).caption(image)`, `load_run(R).recognize(image)`.
+
+    `epoch` selects the weights of an epoch that the run has kept (`keep_epochs`); None selects the best epoch.
+    """
     from trainer.runs import run as runs
 
-    return runs.load_run(path)
+    return runs.load_run(path, epoch)
 
 
 def __getattr__(name: str) -> Callable[..., Any]:

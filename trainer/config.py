@@ -61,10 +61,12 @@ class LoopConfig(Settings):
         early_stopping_patience: Number of epochs without improvement after which training stops; null for no limit.
         devices: `one`, or `all`: every accelerator has a copy of the model and computes a part of each batch.
         save_steps: Number of steps between checkpoints, in addition to one per epoch; null for none.
+        keep_epochs: Number of last epochs whose weights are kept for `--epoch`, in addition to the best epoch and the
+            last checkpoint.
     """
 
     # A run with other values of these hyperparameters has the same weights after the same number of steps.
-    without_effect_on_weights: ClassVar[frozenset[str]] = frozenset()
+    without_effect_on_weights: ClassVar[frozenset[str]] = frozenset({"keep_epochs"})
 
     seed: int = Field(0, ge=0, lt=1 << 32)
     epochs: int = Field(20, ge=1)
@@ -83,6 +85,7 @@ class LoopConfig(Settings):
     early_stopping_patience: int | None = Field(None, ge=1)
     devices: Literal["one", "all"] = "one"
     save_steps: int | None = Field(None, ge=1)
+    keep_epochs: int = Field(0, ge=0)
 
     def resolved(self) -> Self:
         """Returns a copy in which `precision: auto` is resolved for this machine, so that it can resume on others."""

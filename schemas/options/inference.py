@@ -13,6 +13,12 @@ ImageArguments = Annotated[
     tuple[str, ...],
     Argument("Image, directory, .zip or .tar file, or a URI (s3://, gs://, http://, https://). Repeatable.", "PATH"),
 ]
+EPOCH = option(
+    None,
+    "Epoch whose weights are used, one of those that the run has kept (hyperparameter keep_epochs). [default: the best "
+    "epoch]",
+    "N",
+)
 ALLOW_PRIVATE_ADDRESSES = option(False, "Allow http:// and https:// URLs that resolve to non-public IP addresses.")
 STRATEGY = option(
     "greedy",
@@ -85,6 +91,7 @@ class Evaluate(GenerationOptions):
         "Split to evaluate: train, val, test or unused. If test has no captioned or labeled images, val is "
         "evaluated, and a note reports it.",
     )
+    epoch: Count | None = EPOCH
     store: str | None = option(
         None,
         "Store to evaluate on: a local directory, or an s3:// or gs:// URI. [default: the store that the run was "
@@ -109,6 +116,7 @@ class Caption(GenerationOptions):
 
     run: RunArgument
     images: ImageArguments
+    epoch: Count | None = EPOCH
     attention_plot: str | None = option(
         None,
         "Image file for the attention maps (such as maps.png), one panel per word. With several images, a number "
@@ -128,6 +136,7 @@ class Recognize(Options):
 
     run: RunArgument
     images: ImageArguments
+    epoch: Count | None = EPOCH
     decoding_strategy: DecodingStrategy = STRATEGY
     allow_private_addresses: bool = ALLOW_PRIVATE_ADDRESSES
 
@@ -138,6 +147,7 @@ class PredictCaptions(GenerationOptions):
     run: RunArgument
     images: Annotated[tuple[str, ...], Option("Image, directory, .zip or .tar file, or a URI. Repeatable.", "PATH")]
     output: Annotated[str, Option("Output file in JSON Lines format. Incomplete output is kept in FILE.part.", "FILE")]
+    epoch: Count | None = EPOCH
 
 
 class PredictCaptcha(Options):
@@ -155,6 +165,7 @@ class PredictCaptcha(Options):
         str,
         Option("Output file, one `a120000 fail` line per image. Written only when every image has a label.", "FILE"),
     ]
+    epoch: Count | None = EPOCH
     decoding_strategy: DecodingStrategy = STRATEGY
     fallback_label: str | None = option(
         None,
@@ -173,3 +184,4 @@ class Export(SearchOptions):
 
     run: RunArgument
     out: Annotated[str, Argument("Output directory. Must not exist.", "DIR")]
+    epoch: Count | None = EPOCH

@@ -1,6 +1,6 @@
 """Implements `capt evaluate`: evaluates runs on held-out images; a task provides predictions, metrics and files.
 
-stored features → predictions → metrics → RUN/evaluation/<split>/
+stored features → predictions → metrics → RUN/evaluation/<split>/, or RUN/evaluation/epoch-N/<split>/ with --epoch N
 
 scores.json     the metrics and all inputs that affect them
 images.tsv      one line per image: name, prediction, references (a JSON list), and the columns of the task
@@ -126,10 +126,10 @@ class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
         """Evaluates a run and writes the results to its directory.
 
         Returns:
-            `run_dir`, `model`, `datasets`, `split`, the metrics by name, `intervals`, numbers of skipped images
-            (`without_features`, `without_image`, `without_label`), `training_images` (evaluated images that are
-            training images), `data_digest` (digest of images and references), and the paths of the files:
-            `scores_path`, `images_path`, `page_path` and the task's own paths.
+            `run_dir`, `model`, `datasets`, `split`, `epoch` (if `--epoch` is set), the metrics by name, `intervals`,
+            numbers of skipped images (`without_features`, `without_image`, `without_label`), `training_images`
+            (evaluated images that are training images), `data_digest` (digest of images and references), and the paths
+            of the files: `scores_path`, `images_path`, `page_path` and the task's own paths.
         """
         store = open_store(find_store(run, self.options))
         with hold_snapshot(store.path, lambda: run.metadata.open_tables(store)) as tables:
@@ -140,12 +140,13 @@ class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
             "model": run.metadata.model,
             "datasets": list(run.metadata.datasets),
             "split": held_out.split,
+            **({"epoch": run.epoch} if run.epoch else {}),
             **self.summarize(evaluated),
             **held_out.skipped,
             "training_images": run.count_training_images(held_out.keys),
             "data_digest": held_out.digest,
         }
-        directory = run.path / EVALUATION / held_out.split
+        directory = run.path / EVALUATION / (f"epoch-{run.epoch}" if run.epoch else "") / held_out.split
         try:
             paths = self._write(directory, evaluated, summary)
         except OSError as error:
@@ -219,7 +220,7 @@ def evaluate(options: Evaluate) -> dict[str, Any]:
         StoreError: A run cannot be read, or the store lacks one of its tables.
         CaptError: The split has no usable images, or pycocoevalcap is not installed.
     """
-    runs: list[Run] = [load_run(run) for run in options.runs]
+    runs: list[Run] = [load_run(run, options.epoch) for run in options.runs]
     tasks = {run.metadata.task: run for run in runs}
     if len(tasks) > 1:
         found = ", ".join(f"{run.path.name} {run.task.description}" for run in tasks.values())

@@ -135,7 +135,7 @@ class TrainingLoop:
         return {**{f"val_{name}": value for name, value in values.items()}, "val_seconds": seconds}
 
     def _save(self, progress: Progress) -> None:
-        self.checkpoints.save(self.model, progress, self._count_steps(progress))
+        self.checkpoints.save(self.model, progress, self._count_steps(progress), self.config.keep_epochs)
 
     def _count_steps(self, progress: Progress) -> int:
         return progress.epoch * self.job.steps + progress.step

@@ -63,10 +63,11 @@ class LoopConfig(Settings):
         save_steps: Number of steps between checkpoints, in addition to one per epoch; null for none.
         keep_epochs: Number of last epochs whose weights are kept for `--epoch`, in addition to the best epoch and the
             last checkpoint.
+        plot_from_zero: Whether the axes of loss and accuracy in `loss.png` begin at 0.
     """
 
     # A run with other values of these hyperparameters has the same weights after the same number of steps.
-    without_effect_on_weights: ClassVar[frozenset[str]] = frozenset({"keep_epochs"})
+    without_effect_on_weights: ClassVar[frozenset[str]] = frozenset({"keep_epochs", "plot_from_zero"})
 
     seed: int = Field(0, ge=0, lt=1 << 32)
     epochs: int = Field(20, ge=1)
@@ -86,6 +87,7 @@ class LoopConfig(Settings):
     devices: Literal["one", "all"] = "one"
     save_steps: int | None = Field(None, ge=1)
     keep_epochs: int = Field(0, ge=0)
+    plot_from_zero: bool = False
 
     def resolved(self) -> Self:
         """Returns a copy in which `precision: auto` is resolved for this machine, so that it can resume on others."""

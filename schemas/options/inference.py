@@ -103,6 +103,11 @@ class Evaluate(GenerationOptions):
         "Number of examples on the HTML page: the N best and the N worst captions, or the N worst recognition errors. "
         "0 writes no page.",
     )
+    teacher_forced: Natural = option(
+        0,
+        "Number of captions whose words are predicted from the true words before them, as in training, and shown "
+        "beside the true ones. Captioners only.",
+    )
     labels: str | None = option(
         None,
         "File with ground-truth labels, one `ID LABEL` per line (`a0 thus`). Replaces the labels in the store. "

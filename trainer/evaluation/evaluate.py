@@ -85,6 +85,10 @@ class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
     def predict(self, run: AnyRun, features: NDArray[Any], numbers: range) -> list[AnyPrediction]:
         """Predicts from stored features [N, *shape] of the images with these numbers."""
 
+    def examine(self, run: AnyRun, tables: TrainingTables, held_out: HeldOutImages) -> dict[str, Any]:
+        """Returns further results that need stored features, by name."""
+        return {}
+
     @abstractmethod
     def score(self, held_out: HeldOutImages, predictions: list[AnyPrediction]) -> AnyScores:
         """Scores the predictions."""
@@ -135,6 +139,7 @@ class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
         with hold_snapshot(store.path, lambda: run.metadata.open_tables(store)) as tables:
             held_out = self.load(tables, self.options.split)
             predictions = self._predict_all(run, tables, held_out)
+            examined = self.examine(run, tables, held_out)
         evaluated = EvaluatedRun(run, held_out, predictions, self.score(held_out, predictions))
         summary = {
             "model": run.metadata.model,
@@ -145,6 +150,7 @@ class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
             **held_out.skipped,
             "training_images": run.count_training_images(held_out.keys),
             "data_digest": held_out.digest,
+            **examined,
         }
         directory = run.path / EVALUATION / (f"epoch-{run.epoch}" if run.epoch else "") / held_out.split
         try:

@@ -76,7 +76,7 @@ class CaptchaJob(TrainingJob[RecognizerTraining, LabelledImages]):
         return -metrics["exact_match"], metrics["loss"]
 
     def plot(self, history: Sequence[EpochMetrics]) -> Figure:
-        return recognizer_figure(history)
+        return recognizer_figure(history, from_zero=self.config.plot_from_zero)
 
     def _open_reader(self, images: LabelledImages) -> LabelledBatchReader:
         length = self.metadata.config.max_label_length

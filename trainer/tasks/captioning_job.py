@@ -128,7 +128,7 @@ class CaptioningJob(TrainingJob[CaptionerTraining, Captions]):
         self._samples.log(epoch)
 
     def plot(self, history: Sequence[EpochMetrics]) -> Figure:
-        return loss_figure(history)
+        return loss_figure(history, from_zero=self.config.plot_from_zero)
 
     def _make_cider_metric(self, model: Captioner) -> CiderMetric | None:
         split, reader = self.data.validation_split, self._validation

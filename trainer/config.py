@@ -1,11 +1,12 @@
 """Declares the training hyperparameters of each task, and parses them together with the hyperparameters of a model."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from features.runtime.numerics import detect_native_precision
 from schemas.choices import CaptionsPerImage
@@ -106,6 +107,9 @@ class CaptionerTraining(LoopConfig, BackboneConfig):
         monitor: Metric that selects the best epoch: the lowest `val_loss`, or the highest `val_cider_d`.
         num_validation_images: Number of validation images for the loss and CIDEr-D after each epoch; null for all.
         num_sample_captions: Number of validation images that are captioned after each epoch.
+        sample_images: Image files that are also captioned after each epoch.
+        sample_temperatures: Softmax temperatures of the captions after each epoch, as `--temperature` of `capt
+            caption`: one caption per image and temperature; 0 is greedy decoding.
         max_new_tokens: Maximum number of generated tokens per caption, including the end token; null for the length of
             the longest training caption plus one for the end token.
         augment_translation: Maximum translation as a fraction of the image's side. Edge pixels are repeated.
@@ -115,18 +119,32 @@ class CaptionerTraining(LoopConfig, BackboneConfig):
         augment_horizontal_flip: Whether half of the images are flipped, regardless of their captions.
     """
 
-    without_effect_on_weights = LoopConfig.without_effect_on_weights | {"num_validation_images"}
+    without_effect_on_weights = LoopConfig.without_effect_on_weights | {
+        "num_validation_images",
+        "sample_images",
+        "sample_temperatures",
+    }
 
     captions_per_image: CaptionsPerImage = "all"
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     monitor: Literal["val_loss", "val_cider_d"] = "val_loss"
     num_validation_images: int | None = Field(None, ge=1)
     num_sample_captions: int = Field(3, ge=0)
+    sample_images: tuple[str, ...] = ()
+    sample_temperatures: tuple[Annotated[float, Field(ge=0)], ...] = Field((0.0,), min_length=1)
     max_new_tokens: int | None = Field(None, ge=1)
     augment_translation: float = Field(0.0, ge=0, le=0.5)
     augment_zoom: float = Field(0.0, ge=0, le=1)
     augment_color_jitter: float = Field(0.0, ge=0, lt=1)
     augment_horizontal_flip: bool = False
+
+    @field_validator("sample_images", mode="before")
+    @classmethod
+    def _as_paths(cls, value: Any) -> Any:
+        values = [value] if isinstance(value, (str, os.PathLike)) else value
+        if not isinstance(values, (list, tuple)):
+            return values
+        return tuple(os.fspath(one) if isinstance(one, os.PathLike) else one for one in values)
 
 
 class RecognizerTraining(LoopConfig):

@@ -22,8 +22,9 @@ from trainer.runs.captioner_run import CaptionerRun
 from trainer.runs.directory import TRANSFORM, VOCABULARY, copy_tree
 from trainer.runs.epoch_metrics import EpochMetrics
 from trainer.runs.metadata import EXTRACTOR, CaptionerMetadata, ExtractorOrigin
-from trainer.training.caption_validation import CiderMetric, SampleLogger
+from trainer.training.caption_validation import CiderMetric
 from trainer.training.compile_model import build_scope, compile_model
+from trainer.training.sample_captions import SampleLogger, extract_sample_images, select_validation_samples
 from trainer.training.training_job import Epoch, TrainingJob
 from trainer.training.warm_start import copy_weights
 
@@ -90,8 +91,7 @@ class CaptioningJob(TrainingJob[CaptionerTraining, Captions]):
             metrics = [CrossEntropy(model.ignored_ids), MaskedAccuracy(model.ignored_ids)]
             loss = MaskedCrossEntropy(self.config.label_smoothing, model.ignored_ids)
             compile_model(model, self.config, self.steps, loss, metrics, slow, self.config.extractor_lr_multiplier)
-        count, reader = self.config.num_sample_captions, self._validation or self._train
-        self._samples = SampleLogger(model, reader, self.vocabulary, count, self.metadata.max_new_tokens)
+        self._samples = self._make_sample_logger(model)
         self._cider = self._make_cider_metric(model) if self.config.monitor == "val_cider_d" else None
         return model, metrics
 
@@ -129,6 +129,16 @@ class CaptioningJob(TrainingJob[CaptionerTraining, Captions]):
 
     def plot(self, history: Sequence[EpochMetrics]) -> Figure:
         return loss_figure(history, from_zero=self.config.plot_from_zero)
+
+    def _make_sample_logger(self, model: Captioner) -> SampleLogger:
+        config, reader, samples = self.config, self._validation or self._train, []
+        if config.num_sample_captions:
+            samples.append(select_validation_samples(reader, self.vocabulary, config.num_sample_captions))
+        if config.sample_images:
+            table_config = self.tables.features.table_config
+            samples.append(extract_sample_images(self.root, table_config, config.sample_images))
+        limit, seed = self.metadata.max_new_tokens, config.seed
+        return SampleLogger(model, samples, self.vocabulary, config.sample_temperatures, limit, seed)
 
     def _make_cider_metric(self, model: Captioner) -> CiderMetric | None:
         split, reader = self.data.validation_split, self._validation

@@ -33,6 +33,13 @@ _MIN_ERROR_RATE = 1e-4  # a logarithmic axis cannot show 0
 _BLUR, _MIN_BLUR = 20 / 224, 0.6
 
 
+class InlineFigure(Figure):
+    """A figure that a notebook shows without pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        return encode_figure(self, "png")
+
+
 def loss_figure(
     history: Sequence[EpochMetrics], unit: str = "cross-entropy (nats per token)", *, from_zero: bool = False
 ) -> Figure:
@@ -44,7 +51,7 @@ def loss_figure(
         from_zero: Whether the axes of the values begin at 0.
     """
     panels = 2 if getattr(history[0], "token_accuracy", None) is not None else 1
-    figure = Figure(figsize=(11, 4) if panels == 2 else (6, 4), layout="constrained")
+    figure = InlineFigure(figsize=(11, 4) if panels == 2 else (6, 4), layout="constrained")
     _plot_by_epoch(figure.add_subplot(1, panels, 1, xlabel="epoch", ylabel=unit), history, "loss")
     if panels == 2:
         axes = figure.add_subplot(1, 2, 2, xlabel="epoch", ylabel="next-word accuracy")
@@ -61,7 +68,7 @@ def recognizer_figure(history: Sequence[EpochMetrics], *, from_zero: bool = Fals
 
     `from_zero` begins the axis of the loss at 0.
     """
-    figure = Figure(figsize=(11, 4), layout="constrained")
+    figure = InlineFigure(figsize=(11, 4), layout="constrained")
     losses = figure.add_subplot(1, 2, 1, xlabel="epoch", ylabel="loss (nats per label)")
     _plot_by_epoch(losses, history, "loss")
     if from_zero:

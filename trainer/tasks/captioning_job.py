@@ -127,8 +127,9 @@ class CaptioningJob(TrainingJob[CaptionerTraining, Captions]):
     def log_samples(self, epoch: int) -> None:
         self._samples.log(epoch)
 
-    def plot(self, history: Sequence[EpochMetrics]) -> Figure:
-        return loss_figure(history, from_zero=self.config.plot_from_zero)
+    @staticmethod
+    def plot(history: Sequence[EpochMetrics], *, from_zero: bool = False) -> Figure:
+        return loss_figure(history, from_zero=from_zero)
 
     def _make_sample_logger(self, model: Captioner) -> SampleLogger:
         config, reader, samples = self.config, self._validation or self._train, []

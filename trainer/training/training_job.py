@@ -92,9 +92,10 @@ class TrainingJob(ABC, Generic[AnyConfig, AnySplit]):
     def validation_batches(self) -> tf.data.Dataset | None:
         """Returns the batches of the validation split; None without validation."""
 
+    @staticmethod
     @abstractmethod
-    def plot(self, history: Sequence[EpochMetrics]) -> Figure:
-        """Plots the metrics of the run."""
+    def plot(history: Sequence[EpochMetrics], *, from_zero: bool = False) -> Figure:
+        """Plots the metrics of the run; `from_zero` begins the axes of the values at 0."""
 
     def initialize(self, model: keras.Model) -> None:
         """Prepares the weights of the model before the first step of the run."""

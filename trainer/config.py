@@ -105,6 +105,8 @@ class CaptionerTraining(LoopConfig, BackboneConfig):
             epoch.
         label_smoothing: Fraction of each target that is spread evenly over all tokens that may be generated.
         monitor: Metric that selects the best epoch: the lowest `val_loss`, or the highest `val_cider_d`.
+        padded_loss: Whether `padded_loss` is also computed: the loss per position of captions that are padded to the
+            longest training caption, start and end tokens included, as some notebooks print it.
         num_validation_images: Number of validation images for the loss and CIDEr-D after each epoch; null for all.
         num_sample_captions: Number of validation images that are captioned after each epoch.
         sample_images: Image files that are also captioned after each epoch.
@@ -121,6 +123,7 @@ class CaptionerTraining(LoopConfig, BackboneConfig):
 
     without_effect_on_weights = LoopConfig.without_effect_on_weights | {
         "num_validation_images",
+        "padded_loss",
         "sample_images",
         "sample_temperatures",
     }
@@ -128,6 +131,7 @@ class CaptionerTraining(LoopConfig, BackboneConfig):
     captions_per_image: CaptionsPerImage = "all"
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     monitor: Literal["val_loss", "val_cider_d"] = "val_loss"
+    padded_loss: bool = False
     num_validation_images: int | None = Field(None, ge=1)
     num_sample_captions: int = Field(3, ge=0)
     sample_images: tuple[str, ...] = ()

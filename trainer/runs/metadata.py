@@ -30,7 +30,7 @@ EXTRACTOR = "extractor.json"
 # These hyperparameters may change when a run resumes: they determine the number of epochs, the checkpoints, and the
 # log messages. The location of an extractor may change, too, because the run identifies it by its features.
 _LENGTH = ("epochs", "early_stopping_patience")
-_OUTPUT = ("save_steps", "keep_epochs", "plot_from_zero", "num_validation_images")
+_OUTPUT = ("save_steps", "keep_epochs", "plot_from_zero", "padded_loss", "num_validation_images")
 _SAMPLES = ("num_sample_captions", "sample_images", "sample_temperatures")
 _EXTRACTOR_LOCATION = ("extractor", "extractor_weights", "extractor_layer", "extractor_preprocess")
 _MAY_CHANGE: Any = {"training": {*_LENGTH, *_OUTPUT, *_SAMPLES, *_EXTRACTOR_LOCATION}, "libraries": True}

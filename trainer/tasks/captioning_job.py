@@ -6,12 +6,13 @@ from functools import cached_property
 import numpy as np
 import tensorflow as tf
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from features.io.atomic_files import write
 from features.runtime.keras_settings import keras
 from features.text.vocabulary import write_vocabulary
 from trainer.config import CaptionerTraining
-from trainer.data.caption_batches import BatchReader, shuffle_captions, sort_captions, steps_per_epoch
+from trainer.data.caption_batches import BatchReader, Order, shuffle_captions, sort_captions, steps_per_epoch
 from trainer.data.caption_data import Captions
 from trainer.models.backbone import Backbone, open_backbone
 from trainer.models.captioner import Captioner
@@ -29,6 +30,7 @@ from trainer.training.training_job import Epoch, TrainingJob
 from trainer.training.warm_start import copy_weights
 
 _NORMALIZATION_IMAGES = 256
+_SENTENCE_TOKENS = 2  # start and end token
 
 
 class CaptioningJob(TrainingJob[CaptionerTraining, Captions]):
@@ -88,6 +90,7 @@ class CaptioningJob(TrainingJob[CaptionerTraining, Captions]):
         with build_scope(self.config):
             model = self.metadata.build(self.root)
             slow = model.feature_normalization.network.trainable_variables if self._backbone else ()
+            self._ignored_ids = model.ignored_ids
             metrics = [CrossEntropy(model.ignored_ids), MaskedAccuracy(model.ignored_ids)]
             loss = MaskedCrossEntropy(self.config.label_smoothing, model.ignored_ids)
             compile_model(model, self.config, self.steps, loss, metrics, slow, self.config.extractor_lr_multiplier)
@@ -106,9 +109,7 @@ class CaptioningJob(TrainingJob[CaptionerTraining, Captions]):
             copy_weights(run, model, self.metadata, self.root, (run.vocabulary, self.vocabulary))
 
     def epoch(self, number: int) -> Epoch:
-        train, config = self.data.train, self.config
-        size, per_image = config.batch_size, config.captions_per_image
-        order = shuffle_captions(train, size, config.seed, number, per_image, config.steps_per_epoch)
+        order, size = self._order(number), self.config.batch_size
         augment = self.augmentation.for_epoch(number) if self.augmentation else None
         return Epoch(sum(map(len, order)), lambda first: self._train.dataset(order, size, first, augment))
 
@@ -124,12 +125,32 @@ class CaptioningJob(TrainingJob[CaptionerTraining, Captions]):
     def monitored(self, metrics: dict[str, float]) -> tuple[float, ...]:
         return (-metrics["val_cider_d"],) if "val_cider_d" in metrics else super().monitored(metrics)
 
+    def derived_metrics(self, epoch: int, metrics: dict[str, float]) -> dict[str, float]:
+        if not self.config.padded_loss:
+            return {}
+        train = self.data.train
+        derived = {"padded_loss": metrics["loss"] * self._filled_fraction(train, np.concatenate(self._order(epoch)))}
+        if self._validation:
+            captions = self._validation.captions
+            derived["val_padded_loss"] = metrics["val_loss"] * self._filled_fraction(captions, np.arange(len(captions)))
+        return derived
+
     def log_samples(self, epoch: int) -> None:
         self._samples.log(epoch)
 
     @staticmethod
     def plot(history: Sequence[EpochMetrics], *, from_zero: bool = False) -> Figure:
         return loss_figure(history, from_zero=from_zero)
+
+    def _order(self, epoch: int) -> Order:
+        config = self.config
+        sizes = (config.batch_size, config.seed, epoch, config.captions_per_image, config.steps_per_epoch)
+        return shuffle_captions(self.data.train, *sizes)
+
+    def _filled_fraction(self, captions: Captions, numbers: NDArray[np.int64]) -> float:
+        """Returns how much of captions that are padded to the longest training caption are predicted tokens."""
+        positions = len(numbers) * (self.data.train.max_length + _SENTENCE_TOKENS)
+        return captions.count_targets(numbers, self._ignored_ids) / positions
 
     def _make_sample_logger(self, model: Captioner) -> SampleLogger:
         config, reader, samples = self.config, self._validation or self._train, []

@@ -119,6 +119,10 @@ class TrainingJob(ABC, Generic[AnyConfig, AnySplit]):
         """Computes the validation metrics that the model does not compute itself, by name."""
         return {}
 
+    def derived_metrics(self, epoch: int, metrics: dict[str, float]) -> dict[str, float]:
+        """Computes metrics from those of an epoch, from 0, by name."""
+        return {}
+
     def log_samples(self, epoch: int) -> None:
         """Logs sample predictions after an epoch."""
 

@@ -111,6 +111,7 @@ class TrainingLoop:
 
     def _finish_epoch(self, progress: Progress, logs: dict[str, float], records: int) -> Progress:
         values = {**self._name_metrics(logs), **self._validate()}
+        values |= self.job.derived_metrics(progress.epoch, values)
         metrics = EpochMetrics(
             epoch=progress.epoch + 1,
             **values,

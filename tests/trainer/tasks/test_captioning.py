@@ -412,6 +412,25 @@ def test_a_run_without_the_number_of_validation_images_is_the_same_run(trained, 
     capt.train_captioner(store=store.path, run_dir=tmp_path / "run", seed=4, epochs=EPOCHS, hyperparameters=options)
 
 
+@pytest.mark.parametrize("options", [{}, {"captions_per_image": "one"}, {"steps_per_epoch": 5}])
+def test_the_padded_loss_is_the_loss_per_position_of_padded_captions(store, shown, tmp_path, options):
+    options = {**SMALL, "padded_loss": True, "num_validation_images": 4, **options}
+    capt.train_captioner(store=store.path, run_dir=tmp_path / "run", epochs=2, hyperparameters=options)
+    longest = max(len(caption.split()) for one in shown if one.split == "train" for caption in one.captions) + 2
+    held_out = sorted((one for one in shown if one.split == "val"), key=lambda one: one.key)[:4]
+    lengths = [len(caption.split()) + 1 for one in held_out for caption in one.captions]
+    for row in lines_of(tmp_path / "run"):
+        assert row["val_padded_loss"] == pytest.approx(row["val_loss"] * np.mean(lengths) / longest)
+        assert 0.3 < row["padded_loss"] / row["loss"] < 0.9
+
+
+def test_the_padded_loss_changes_neither_training_nor_the_best_epoch(trained, store, tmp_path):
+    options = {**SMALL, "padded_loss": True}
+    padded = capt.train_captioner(store=store.path, run_dir=tmp_path / "run", seed=4, epochs=2, hyperparameters=options)
+    assert [row["val_loss"] for row in padded.history] == [row["val_loss"] for row in lines_of(trained[0])[:2]]
+    assert load_run(tmp_path / "run").metadata.training.monitor == "val_loss"
+
+
 def test_fixed_validation_images_are_captioned_after_each_epoch(store, tmp_path, caplog):
     with caplog.at_level("INFO", "capt.training"):
         capt.train_captioner(

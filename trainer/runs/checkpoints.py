@@ -160,7 +160,7 @@ class Checkpoints:
 def _make_missing_epoch_error(root: Path, epoch: int, state: TrainingState) -> UsageError:
     best = state.progress.best
     names = [f"{one} (best)" if best and one == best.epoch else str(one) for one in state.epochs]
-    known = f"its weights are those of {', '.join(names)}" if names else "no epoch is finished yet"
+    known = f"it has those of epoch{'s' * (len(names) > 1)} {', '.join(names)}" if names else "no epoch is finished yet"
     return UsageError(
         f"the run has no weights of epoch {epoch}: {known}",
         location=f"--epoch: {root.parent}",

@@ -25,6 +25,7 @@ from trainer.models.configs import RecognizerConfig
 from trainer.models.model_specs import MODELS
 from trainer.runs.captioner_run import Caption, CaptionerRun
 from trainer.runs.recognizer_run import RecognizerRun
+from trainer.training.training_result import TrainingResult
 from workflows.experiments.config import ExperimentConfig
 from workflows.retraining.config import RetrainConfig
 
@@ -132,6 +133,8 @@ def _python_api() -> str:
         "## Commands",
         "",
         "Each command is a function of `capt`. It returns the dictionary that `--json` prints.",
+        "Training functions return a `TrainingResult`, which is this dictionary with the history of the run. Their",
+        "`verbose` is 1 for progress bars and messages, 2 for messages only, or 0 for warnings only.",
     ]
     lines += ["The [command line](command_line.md) describes the options.", ""]
     for command in COMMANDS:
@@ -146,7 +149,7 @@ def _python_api() -> str:
     for kind in (Store, Dataset, FeatureTable, CaptionTable):
         lines += _class(kind)
     lines += ["## Training runs", "", *_function(capt.load_run, "capt.load_run")]
-    for kind in (CaptionerRun, Caption, RecognizerRun):
+    for kind in (TrainingResult, CaptionerRun, Caption, RecognizerRun):
         lines += _class(kind)
     lines += ["## Metrics", "", *_function(score, "trainer.metrics.score")]
     return "\n".join(lines)

@@ -13,6 +13,12 @@ ImageArguments = Annotated[
     tuple[str, ...],
     Argument("Image, directory, .zip or .tar file, or a URI (s3://, gs://, http://, https://). Repeatable.", "PATH"),
 ]
+EPOCH = option(
+    None,
+    "Epoch whose weights are used, one of those that the run has kept (hyperparameter keep_epochs). [default: the best "
+    "epoch]",
+    "N",
+)
 ALLOW_PRIVATE_ADDRESSES = option(False, "Allow http:// and https:// URLs that resolve to non-public IP addresses.")
 STRATEGY = option(
     "greedy",
@@ -89,6 +95,7 @@ class Evaluate(GenerationOptions):
         "Split to evaluate: train, val, test or unused. If test has no captioned or labeled images, val is "
         "evaluated, and a note reports it.",
     )
+    epoch: Count | None = EPOCH
     store: str | None = option(
         None,
         "Store to evaluate on: a local directory, or an s3:// or gs:// URI. [default: the store that the run was "
@@ -99,6 +106,11 @@ class Evaluate(GenerationOptions):
         6,
         "Number of examples on the HTML page: the N best and the N worst captions, or the N worst recognition errors. "
         "0 writes no page.",
+    )
+    teacher_forced: Natural = option(
+        0,
+        "Number of captions whose words are predicted from the true words before them, as in training, and shown "
+        "beside the true ones. Captioners only.",
     )
     labels: str | None = option(
         None,
@@ -124,6 +136,7 @@ class Caption(GenerationOptions):
 
     run: RunArgument
     images: ImageArguments
+    epoch: Count | None = EPOCH
     attention_plot: str | None = option(
         None,
         "Image file for the attention maps (such as maps.png), one panel per word. With several images, a number "
@@ -143,6 +156,7 @@ class Recognize(Options):
 
     run: RunArgument
     images: ImageArguments
+    epoch: Count | None = EPOCH
     decoding_strategy: DecodingStrategy = STRATEGY
     allow_private_addresses: bool = ALLOW_PRIVATE_ADDRESSES
 
@@ -153,6 +167,7 @@ class PredictCaptions(GenerationOptions):
     run: RunArgument
     images: Annotated[tuple[str, ...], Option("Image, directory, .zip or .tar file, or a URI. Repeatable.", "PATH")]
     output: Annotated[str, Option("Output file in JSON Lines format. Incomplete output is kept in FILE.part.", "FILE")]
+    epoch: Count | None = EPOCH
 
 
 class PredictCaptcha(Options):
@@ -174,6 +189,7 @@ class PredictCaptcha(Options):
             "FILE",
         ),
     ]
+    epoch: Count | None = EPOCH
     decoding_strategy: DecodingStrategy = STRATEGY
     fallback_label: str | None = option(
         None,
@@ -192,3 +208,4 @@ class Export(SearchOptions):
 
     run: RunArgument
     out: Annotated[str, Argument("Output directory. Must not exist.", "DIR")]
+    epoch: Count | None = EPOCH

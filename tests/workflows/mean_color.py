@@ -186,8 +186,9 @@ def _define_job() -> Any:
         def validation_batches(self) -> tf.data.Dataset | None:
             return self.validation.all_images(64)
 
-        def plot(self, history: Sequence[EpochMetrics]) -> Figure:
-            return loss_figure(history)
+        @staticmethod
+        def plot(history: Sequence[EpochMetrics], *, from_zero: bool = False) -> Figure:
+            return loss_figure(history, from_zero=from_zero)
 
         def _open_reader(self, split: str) -> LabelledBatchReader:
             images = self.data.splits[split]

@@ -23,6 +23,12 @@ from trainer.data.table_selection import TrainingTables
 from trainer.evaluation.bootstrap import bootstrap_intervals, sample_captions
 from trainer.evaluation.caption_page import CaptionPrediction, predictions_page
 from trainer.evaluation.evaluate import EvaluatedRun, Evaluation, shorten
+from trainer.evaluation.teacher_forcing import (
+    ForcedCaption,
+    next_word_accuracy,
+    predict_next_words,
+    print_forced_captions,
+)
 from trainer.metrics.caption_metrics import METRICS, TITLES, Scorer, Scores
 from trainer.reports.plots import draw_attention_maps
 from trainer.runs.captioner_run import Caption, CaptionerRun
@@ -35,8 +41,9 @@ Evaluated = EvaluatedRun[CaptionerRun, Caption, Scores]
 class CaptionEvaluation(Evaluation[CaptionerRun, Caption, Scores]):
     """Evaluates captioners on all captioned images of a split, with all references as published.
 
-    `summarize` adds `references`, `tokenizer`, `skipped_metrics` (reasons by metric) and `decoding`; `write_files` adds
-    `results_paths`.
+    `summarize` adds `references`, `tokenizer`, `skipped_metrics` (reasons by metric) and `decoding`; `examine` adds
+    `next_word_accuracy` and `teacher_forced` (`image`, `true` and `predicted` words) with `--teacher-forced`;
+    `write_files` adds `results_paths`.
     """
 
     page = "predictions.html"
@@ -60,6 +67,13 @@ class CaptionEvaluation(Evaluation[CaptionerRun, Caption, Scores]):
             replace(one, attention=None if one.attention is None else one.attention.astype(np.float16), others=())
             for one in captions
         ]
+
+    def examine(self, run: CaptionerRun, tables: TrainingTables, held_out: HeldOutImages) -> dict[str, Any]:
+        if not self.options.teacher_forced:
+            return {}
+        captions = predict_next_words(run, tables, held_out, self.options.teacher_forced)
+        listed = [caption.to_dict() for caption in captions]
+        return {"next_word_accuracy": next_word_accuracy(captions), "teacher_forced": listed}
 
     def score(self, held_out: HeldOutImages, predictions: list[Caption]) -> Scores:
         texts = [caption.text for caption in predictions]
@@ -128,6 +142,13 @@ class CaptionEvaluation(Evaluation[CaptionerRun, Caption, Scores]):
             for one in results
         ]
         printer.table("scores × 100", texts, numbers, rows)
+        for one in results:
+            forced = [
+                ForcedCaption(caption["image"], tuple(caption["true"]), tuple(caption["predicted"]))
+                for caption in one.get("teacher_forced", ())
+            ]
+            if forced:
+                print_forced_captions(printer, forced)
 
 
 def to_coco_results(captions: Mapping[str, str]) -> list[dict[str, Any]]:

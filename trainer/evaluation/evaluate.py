@@ -1,6 +1,6 @@
 """Implements `capt evaluate`: evaluates runs on held-out images; a task provides predictions, metrics and files.
 
-stored features → predictions → metrics → RUN/evaluation/<split>/
+stored features → predictions → metrics → RUN/evaluation/<split>/, or RUN/evaluation/epoch-N/<split>/ with --epoch N
 
 scores.json     the metrics and all inputs that affect them
 images.tsv      one line per image: name, prediction, references (a JSON list), and the columns of the task
@@ -86,6 +86,10 @@ class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
     def predict(self, run: AnyRun, features: NDArray[Any], numbers: range) -> list[AnyPrediction]:
         """Predicts from stored features [N, *shape] of the images with these numbers."""
 
+    def examine(self, run: AnyRun, tables: TrainingTables, held_out: HeldOutImages) -> dict[str, Any]:
+        """Returns further results that need stored features, by name."""
+        return {}
+
     @abstractmethod
     def score(self, held_out: HeldOutImages, predictions: list[AnyPrediction]) -> AnyScores:
         """Scores the predictions."""
@@ -127,27 +131,31 @@ class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
         """Evaluates a run and writes the results to its directory.
 
         Returns:
-            `run_dir`, `model`, `datasets`, `split`, the metrics by name, `intervals`, numbers of skipped images
-            (`without_features`, `without_image`, `without_label`), `validation_split` (on which the best epoch was
-            selected), `training_images` (evaluated images that are training images), `data_digest` (digest of images
-            and references), and the paths of the files: `scores_path`, `images_path`, `page_path` and the task's own.
+            `run_dir`, `model`, `datasets`, `split`, `epoch` (if `--epoch` is set), the metrics by name, `intervals`,
+            numbers of skipped images (`without_features`, `without_image`, `without_label`), `validation_split` (on
+            which the best epoch was selected), `training_images` (evaluated images that are training images),
+            `data_digest` (digest of images and references), and the paths of the files: `scores_path`, `images_path`,
+            `page_path` and the task's own paths.
         """
         store = open_store(find_store(run, self.options))
         with hold_snapshot(store.path, lambda: run.metadata.open_tables(store)) as tables:
             held_out = self.load(tables, self.options.split)
             predictions = self._predict_all(run, tables, held_out)
+            examined = self.examine(run, tables, held_out)
         evaluated = EvaluatedRun(run, held_out, predictions, self.score(held_out, predictions))
         summary = {
             "model": run.metadata.model,
             "datasets": list(run.metadata.datasets),
             "split": held_out.split,
+            **({"epoch": run.epoch} if run.epoch else {}),
             **self.summarize(evaluated),
             **held_out.skipped,
             "validation_split": run.metadata.validation_split,
             "training_images": run.count_training_images(held_out.keys),
             "data_digest": held_out.digest,
+            **examined,
         }
-        directory = run.path / EVALUATION / held_out.split
+        directory = run.path / EVALUATION / (f"epoch-{run.epoch}" if run.epoch else "") / held_out.split
         try:
             paths = self._write(directory, evaluated, summary)
         except OSError as error:
@@ -231,7 +239,7 @@ def evaluate(options: Evaluate) -> dict[str, Any]:
         raise UsageError("a value is required", location="RUN", hint=hint)
     if options.ids:
         raise UsageError("this option is only valid with --answers", location="--ids", hint="Omit the option.")
-    runs: list[Run] = [load_run(run) for run in options.runs]
+    runs: list[Run] = [load_run(run, options.epoch) for run in options.runs]
     tasks = {run.metadata.task: run for run in runs}
     if len(tasks) > 1:
         found = ", ".join(f"{run.path.name} {run.task.description}" for run in tasks.values())

@@ -34,7 +34,7 @@ def caption(options: inference_options.Caption) -> dict[str, Any]:
         NoUsableImageError: No image can be captioned.
     """
     plot_path = local_path(options.attention_plot, "--attention-plot") if options.attention_plot else None
-    run = open_run(options.run, CaptionerRun)
+    run = open_run(options.run, CaptionerRun, options.epoch)
     config = run.decoding(**options.generation())
     limits = DownloadLimits(allow_private=options.allow_private_addresses)
     images = [image for name in options.images for image in find_images(name, limits)]

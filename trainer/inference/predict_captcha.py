@@ -49,7 +49,7 @@ def predict_captcha(options: PredictCaptcha) -> dict[str, Any]:
     numbers, path = parse_id_range(options.ids), local_path(options.output, "--output")
     if fallback is not None and not (fallback and set(fallback) <= set(CHARACTERS)):
         raise UsageError("a label has only characters a to z", location=f"--fallback-label {fallback}")
-    run = open_run(options.run, RecognizerRun)
+    run = open_run(options.run, RecognizerRun, options.epoch)
     images = _find_images(options.images, numbers)
     missing = [number for number in numbers if number not in images]
     if missing and fallback is None:

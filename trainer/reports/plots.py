@@ -33,17 +33,46 @@ _MIN_ERROR_RATE = 1e-4  # a logarithmic axis cannot show 0
 _BLUR, _MIN_BLUR = 20 / 224, 0.6
 
 
-def loss_figure(history: Sequence[EpochMetrics], unit: str = "cross-entropy (nats per token)") -> Figure:
-    """Plots training and validation loss by epoch, for at least one epoch; `unit` is the label of the loss axis."""
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    _plot_by_epoch(figure.add_subplot(xlabel="epoch", ylabel=unit), history, "loss")
+class InlineFigure(Figure):
+    """A figure that a notebook shows without pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        return encode_figure(self, "png")
+
+
+def loss_figure(
+    history: Sequence[EpochMetrics], unit: str = "cross-entropy (nats per token)", *, from_zero: bool = False
+) -> Figure:
+    """Plots the loss by epoch, for at least one epoch, and the next-word accuracy beside it if there is one.
+
+    Args:
+        history: The epochs.
+        unit: The label of the loss axis.
+        from_zero: Whether the axes of the values begin at 0.
+    """
+    panels = 2 if getattr(history[0], "token_accuracy", None) is not None else 1
+    figure = InlineFigure(figsize=(11, 4) if panels == 2 else (6, 4), layout="constrained")
+    _plot_by_epoch(figure.add_subplot(1, panels, 1, xlabel="epoch", ylabel=unit), history, "loss")
+    if panels == 2:
+        axes = figure.add_subplot(1, 2, 2, xlabel="epoch", ylabel="next-word accuracy")
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+        _plot_by_epoch(axes, history, "token_accuracy")
+    if from_zero:
+        for axes in figure.axes:
+            axes.set_ylim(bottom=0)
     return figure
 
 
-def recognizer_figure(history: Sequence[EpochMetrics]) -> Figure:
-    """Plots loss and error rate (fraction of wrong labels, logarithmic axis) by epoch, for at least one epoch."""
-    figure = Figure(figsize=(11, 4), layout="constrained")
-    _plot_by_epoch(figure.add_subplot(1, 2, 1, xlabel="epoch", ylabel="loss (nats per label)"), history, "loss")
+def recognizer_figure(history: Sequence[EpochMetrics], *, from_zero: bool = False) -> Figure:
+    """Plots loss and error rate (fraction of wrong labels, logarithmic axis) by epoch, for at least one epoch.
+
+    `from_zero` begins the axis of the loss at 0.
+    """
+    figure = InlineFigure(figsize=(11, 4), layout="constrained")
+    losses = figure.add_subplot(1, 2, 1, xlabel="epoch", ylabel="loss (nats per label)")
+    _plot_by_epoch(losses, history, "loss")
+    if from_zero:
+        losses.set_ylim(bottom=0)
     axes = figure.add_subplot(1, 2, 2, xlabel="epoch", ylabel="wrong labels", yscale="log")
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     _plot_by_epoch(axes, history, "exact_match", lambda accuracy: max(1 - accuracy, _MIN_ERROR_RATE))

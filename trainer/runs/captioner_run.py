@@ -56,8 +56,8 @@ class CaptionerRun(Run):
     metadata: CaptionerMetadata
     model: "Captioner"
 
-    def __init__(self, path: Path, metadata: CaptionerMetadata) -> None:
-        super().__init__(path, metadata)
+    def __init__(self, path: Path, metadata: CaptionerMetadata, epoch: int | None = None) -> None:
+        super().__init__(path, metadata, epoch)
         self._decoders: dict[GenerationConfig, AutoregressiveDecoder] = {}
         if metadata.model not in MODELS:
             raise StoreError(f"this version of capt does not have the model {metadata.model!r}", location=str(path))

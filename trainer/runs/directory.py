@@ -10,7 +10,7 @@ RUN/learned.keys      content hashes of the training images, also of those of a 
 RUN/checkpoints/      weights: `trainer.runs.checkpoints`
 RUN/metrics.jsonl     one line per epoch; RUN/loss.png shows them, RUN/logs/ has them for TensorBoard
 RUN/store.txt         location of the store, for `capt evaluate` only
-RUN/evaluation/       results of `capt evaluate` by split
+RUN/evaluation/       results of `capt evaluate` by split, and by epoch with --epoch
 """
 
 import os

@@ -30,9 +30,12 @@ EXTRACTOR = "extractor.json"
 # These hyperparameters may change when a run resumes: they determine the number of epochs, the checkpoints, and the
 # log messages. The location of an extractor may change, too, because the run identifies it by its features. So may the
 # format of the label file, because it does not change the labels.
-_LENGTH = ("epochs", "save_steps", "num_sample_captions", "num_validation_images", "early_stopping_patience")
+_LENGTH = ("epochs", "early_stopping_patience")
+_OUTPUT = ("save_steps", "keep_epochs", "plot_from_zero", "padded_loss", "num_validation_images")
+_SAMPLES = ("num_sample_captions", "sample_images", "sample_temperatures")
 _EXTRACTOR_LOCATION = ("extractor", "extractor_weights", "extractor_layer", "extractor_preprocess")
-_MAY_CHANGE: Any = {"training": {*_LENGTH, *_EXTRACTOR_LOCATION}, "libraries": True, "label_format": True}
+_TRAINING = {*_LENGTH, *_OUTPUT, *_SAMPLES, *_EXTRACTOR_LOCATION}
+_MAY_CHANGE: Any = {"training": _TRAINING, "libraries": True, "label_format": True}
 _DESCRIPTIONS = {"train_digest": "digest of the train split", "validation_digest": "digest of the validation split"}
 
 

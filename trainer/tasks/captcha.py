@@ -90,6 +90,9 @@ class CaptchaTask(Task):
 
     def check_evaluation(self, options: Evaluate) -> None:
         _refuse_generation_options(options)
+        if options.teacher_forced:
+            message = "recognizers do not predict words from earlier ones"
+            raise UsageError(message, location="--teacher-forced", hint="Omit the option.")
 
     def sample_metrics(self, texts: Sequence[str], references: Sequence[Sequence[str]]) -> MetricSamples:
         return sample_labels(np.array([labels[0] for labels in references]) == np.array(texts))

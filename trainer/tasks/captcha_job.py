@@ -80,8 +80,9 @@ class CaptchaJob(TrainingJob[RecognizerTraining, LabelledImages]):
             return -metrics["val_exact_match"], metrics["val_loss"]
         return -metrics["exact_match"], metrics["loss"]
 
-    def plot(self, history: Sequence[EpochMetrics]) -> Figure:
-        return recognizer_figure(history)
+    @staticmethod
+    def plot(history: Sequence[EpochMetrics], *, from_zero: bool = False) -> Figure:
+        return recognizer_figure(history, from_zero=from_zero)
 
     def _open_reader(self, images: LabelledImages) -> LabelledBatchReader:
         length = self.metadata.config.max_label_length

@@ -23,6 +23,7 @@ from trainer.runs.captioner_run import CaptionerRun
 from trainer.runs.directory import TRANSFORM
 from trainer.runs.metadata import CaptionerMetadata
 from trainer.tasks.task import Task
+from trainer.training.sample_images import check_sample_images
 from trainer.training.train import train
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class CaptioningTask(Task):
         return join_captions(tables)
 
     def check_data(self, hyperparameters: _Hyperparameters, data: TrainingData[Captions]) -> None:
+        check_sample_images(hyperparameters.training.sample_images)
         limit = hyperparameters.architecture.max_caption_length
         if limit is None:
             return

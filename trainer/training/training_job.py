@@ -92,9 +92,10 @@ class TrainingJob(ABC, Generic[AnyConfig, AnySplit]):
     def validation_batches(self) -> tf.data.Dataset | None:
         """Returns the batches of the validation split; None without validation."""
 
+    @staticmethod
     @abstractmethod
-    def plot(self, history: Sequence[EpochMetrics]) -> Figure:
-        """Plots the metrics of the run."""
+    def plot(history: Sequence[EpochMetrics], *, from_zero: bool = False) -> Figure:
+        """Plots the metrics of the run; `from_zero` begins the axes of the values at 0."""
 
     def initialize(self, model: keras.Model) -> None:
         """Prepares the weights of the model before the first step of the run."""
@@ -116,6 +117,10 @@ class TrainingJob(ABC, Generic[AnyConfig, AnySplit]):
 
     def extra_validation_metrics(self) -> dict[str, float]:
         """Computes the validation metrics that the model does not compute itself, by name."""
+        return {}
+
+    def derived_metrics(self, epoch: int, metrics: dict[str, float]) -> dict[str, float]:
+        """Computes metrics from those of an epoch, from 0, by name."""
         return {}
 
     def log_samples(self, epoch: int) -> None:

@@ -40,6 +40,28 @@ def test_without_validation_the_loss_figure_has_one_curve():
     assert (line.get_label(), line.get_ydata().tolist()) == ("train", [3.0])
 
 
+def test_next_word_accuracies_are_shown_beside_the_losses():
+    shared = {"seconds": 1, "monitored": ()}
+    rows = [
+        EpochMetrics(epoch=1, loss=3.0, token_accuracy=0.3, val_loss=2.5, val_token_accuracy=0.4, **shared),
+        EpochMetrics(epoch=2, loss=2.0, token_accuracy=0.5, val_loss=2.2, val_token_accuracy=0.6, **shared),
+    ]
+    losses, accuracies = loss_figure(rows).axes
+    assert [line.get_ydata().tolist() for line in losses.lines] == [[3.0, 2.0], [2.5, 2.2]]
+    assert [line.get_ydata().tolist() for line in accuracies.lines] == [[0.3, 0.5], [0.4, 0.6]]
+    assert accuracies.get_ylabel() == "next-word accuracy"
+
+
+@pytest.mark.parametrize(("figure", "panels"), [(loss_figure, 2), (recognizer_figure, 1)])
+def test_axes_begin_at_zero_where_asked(figure, panels):
+    rows = [
+        EpochMetrics(epoch=n, loss=3.0 - n, token_accuracy=0.5, exact_match=0.5, seconds=1, monitored=())
+        for n in (0, 1)
+    ]
+    assert [axes.get_ylim()[0] for axes in figure(rows, from_zero=True).axes[:panels]] == [0.0] * panels
+    assert all(axes.get_ylim()[0] > 0 for axes in figure(rows).axes)
+
+
 def test_the_recognizer_figure_shows_losses_and_error_rates_even_without_errors(tmp_path):
     shared = {"seconds": 1, "monitored": ()}
     rows = [

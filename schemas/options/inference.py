@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from schemas.choices import DecodingStrategy, Split
+from schemas.choices import AttentionScale, AttentionStyle, DecodingStrategy, Split
 from schemas.options.base import Argument, Count, Natural, Option, Options, option
 from schemas.options.shared import CaptchaImages
 
@@ -111,9 +111,24 @@ class Caption(GenerationOptions):
     images: ImageArguments
     attention_plot: str | None = option(
         None,
-        "Image file for the attention maps (such as maps.png), one panel per word. With several images, a number "
-        "is added to the name. Attention models only.",
+        "Image file for the attention maps (such as maps.png), one panel per word and one for the end token. A .gif or "
+        ".webp file is an animation, word by word. With several images, a number is added to the name. Attention "
+        "models only.",
         "FILE",
+    )
+    attention_style: AttentionStyle = option(
+        "smooth",
+        "Style of the attention maps: smooth (upsampled to the image with a Gaussian filter) or grid (one gray "
+        "rectangle per spatial location). Requires --attention-plot.",
+    )
+    attention_scale: AttentionScale = option(
+        "word",
+        "Largest value of the color scale of the attention maps, which begins at 0: word (the maximum of each map) or "
+        "caption (the maximum of all maps of the caption, so that colors are comparable). Requires --attention-plot.",
+    )
+    attention_heads: bool = option(
+        False,
+        "Plot one row of attention maps per layer and head instead of their mean. Requires --attention-plot.",
     )
     num_return_sequences: Count | None = option(
         None,

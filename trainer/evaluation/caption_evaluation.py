@@ -55,11 +55,7 @@ class CaptionEvaluation(Evaluation[CaptionerRun, Caption, Scores]):
 
     def predict(self, run: CaptionerRun, features: NDArray[Any], numbers: range) -> list[Caption]:
         captions = run.caption_features(features, run.decoding(**self.options.generation()), numbers)
-        # A slice would keep the array of its whole batch in memory.
-        return [
-            replace(one, attention=None if one.attention is None else one.attention.astype(np.float16), others=())
-            for one in captions
-        ]
+        return list(map(_shrink, captions))
 
     def score(self, held_out: HeldOutImages, predictions: list[Caption]) -> Scores:
         texts = [caption.text for caption in predictions]
@@ -142,6 +138,15 @@ def select_best_and_worst(scores: Scores, count: int) -> tuple[list[int], list[i
     ranked = np.lexsort((scores.per_image["bleu_4"], scores.per_image["cider_d"]))[::-1].tolist()
     best = ranked[: min(count, -(-len(ranked) // 2))]
     return best, ranked[len(best) :][::-1][:count]
+
+
+def _shrink(caption: Caption) -> Caption:
+    """Returns the caption with half the attention bytes; a slice would keep the array of its whole batch in memory."""
+    attention, end = (
+        None if weights is None else weights.astype(np.float16)
+        for weights in (caption.attention, caption.end_attention)
+    )
+    return replace(caption, attention=attention, end_attention=end, others=())
 
 
 def _to_prediction(evaluated: Evaluated, number: int) -> CaptionPrediction:

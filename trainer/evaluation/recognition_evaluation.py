@@ -21,9 +21,10 @@ from trainer.data.held_out_images import HeldOutImages
 from trainer.data.table_selection import TrainingTables
 from trainer.evaluation.evaluate import EvaluatedRun, Evaluation, shorten
 from trainer.evaluation.recognition_metrics import RecognitionScores, align, rank_errors
+from trainer.figures.figure_files import encode_figure
 from trainer.models.charset import CHARACTERS
 from trainer.reports.markup import Html, card, document, element, header, inline_image, join, label, mark_wrong, section
-from trainer.reports.plots import confusion_figure, encode_figure
+from trainer.reports.plots import confusion_figure
 from trainer.runs.recognizer_run import STRATEGIES, RecognizedImage, RecognizerRun
 
 CONFUSION = "confusion.png"

@@ -1,21 +1,18 @@
 """Runs `capt caption`: generates captions and plots the attention weights."""
 
-from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from features.extractors.extraction import EncodedImage
-from features.images.decode import open_image
-from features.images.resize import Resizer
 from features.inputs.image_urls import DownloadLimits
 from features.io.locations import local_path
 from schemas.errors import RecordError, UsageError, to_record_error
 from schemas.options import inference as inference_options
+from trainer.figures.attention_maps import AttentionMaps
 from trainer.inference.image_inputs import check_images, find_images
-from trainer.reports.plots import attention_figure, save_figure
 from trainer.runs.captioner_run import Caption, CaptionerRun
 from trainer.runs.run import open_run
+
+_PLOT_OPTIONS = {"attention_style", "attention_scale", "attention_heads"}
 
 
 def caption(options: inference_options.Caption) -> dict[str, Any]:
@@ -34,6 +31,7 @@ def caption(options: inference_options.Caption) -> dict[str, Any]:
         NoUsableImageError: No image can be captioned.
     """
     plot_path = local_path(options.attention_plot, "--attention-plot") if options.attention_plot else None
+    _check_plot_options(options)
     run = open_run(options.run, CaptionerRun)
     config = run.decoding(**options.generation())
     limits = DownloadLimits(allow_private=options.allow_private_addresses)
@@ -45,13 +43,13 @@ def caption(options: inference_options.Caption) -> dict[str, Any]:
         if plot_path and isinstance(generated, Caption):
             path = plot_path.with_stem(f"{plot_path.stem}-{number}") if len(images) > 1 else plot_path
             try:
-                figure = _make_figure(image.read(), generated, run.resizer)
+                maps = _make_maps(generated, options)
             except UsageError:
                 raise
             except Exception as error:
                 result["attention_error"] = str(to_record_error("draw", error))
             else:
-                save_figure(figure, path)
+                maps.save(path)
                 result["attention"] = str(path)
         results.append(result)
     return check_images({"results": results})
@@ -67,18 +65,15 @@ def to_json(generated: Caption | RecordError) -> dict[str, Any]:
     return {**best, "captions": [{"text": one.text, "score": one.score} for one in (generated, *generated.others)]}
 
 
-def draw_attention(data: bytes, generated: Caption, path: Path, resizer: Resizer) -> None:
-    """Plots the attention weights of a caption over the part of an encoded image that the model received.
-
-    Raises:
-        UsageError: The model has no attention, or the suffix is not an image format.
-    """
-    save_figure(_make_figure(data, generated, resizer), path)
+def _check_plot_options(options: inference_options.Caption) -> None:
+    unused = sorted(name for name in options.model_fields_set & _PLOT_OPTIONS)
+    if unused and not options.attention_plot:
+        flag = f"--{unused[0]}".replace("_", "-")
+        raise UsageError("it requires --attention-plot", location=flag, hint="Add --attention-plot maps.png.")
 
 
-def _make_figure(data: bytes, generated: Caption, resizer: Resizer) -> Figure:
-    if generated.attention is None:
+def _make_maps(generated: Caption, options: inference_options.Caption) -> AttentionMaps:
+    if generated.attention is None or generated.source is None:
         raise UsageError("the run's model has no attention", location="--attention-plot", hint="Omit the option.")
-    image = open_image(data)
-    image.thumbnail((600, 600))
-    return attention_figure(resizer.crop_visible(image), generated.words, generated.attention)
+    image = generated.source.open_visible()
+    return generated.plot_maps(image, options.attention_style, options.attention_scale, options.attention_heads)

@@ -55,8 +55,9 @@ class GenerationOptions(SearchOptions):
 
     temperature: float | None = option(
         None,
-        "Softmax temperature of sampling, which replaces beam search. 0 means greedy decoding. Below 1 makes captions "
-        "more conservative, above 1 more diverse. Cannot be combined with a beam width above 1. [default: off]",
+        "Softmax temperature of sampling, which replaces beam search: 0 (greedy decoding), or from 1e-6 to 1e6. Below "
+        "1 makes captions more conservative, above 1 more diverse. Cannot be combined with a beam width above 1. "
+        "[default: off]",
     )
     top_k: Count | None = option(
         None, "Number of most probable tokens to sample from. Requires --temperature. [default: off]"

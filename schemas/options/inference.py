@@ -92,11 +92,16 @@ class Evaluate(GenerationOptions):
         "trained from]",
         "STORE",
     )
-    num_examples: Natural = option(
-        6,
-        "Number of examples on the HTML page: the N best and the N worst captions, or the N worst recognition errors. "
-        "0 writes no page.",
+    examples: str | None = option(
+        None,
+        "Kinds of examples on the HTML page, in order: best, worst and random, separated by commas, each with an "
+        "optional number: best,worst,random:10. [default: best,worst for captioners; worst for recognizers]",
+        "KIND[:N],...",
     )
+    num_examples: Natural = option(
+        6, "Number of examples of each kind that --examples states no number for. Without examples, no page is written."
+    )
+    seed: Natural = option(0, "Seed of sampling and of random examples. Used only with --temperature or --examples.")
     labels: str | None = option(
         None,
         "File with ground-truth labels, one `ID LABEL` per line (`a0 thus`). Replaces the labels in the store. "
@@ -120,16 +125,23 @@ class Caption(GenerationOptions):
     attention_style: AttentionStyle = option(
         "smooth",
         "Style of the attention maps: smooth (upsampled to the image with a Gaussian filter) or grid (one gray "
-        "rectangle per spatial location). Requires --attention-plot.",
+        "rectangle per spatial location). Requires --attention-plot or --page.",
     )
     attention_scale: AttentionScale = option(
         "word",
         "Largest value of the color scale of the attention maps, which begins at 0: word (the maximum of each map) or "
-        "caption (the maximum of all maps of the caption, so that colors are comparable). Requires --attention-plot.",
+        "caption (the maximum of all maps of the caption, so that colors are comparable). Requires --attention-plot or "
+        "--page.",
     )
     attention_heads: bool = option(
         False,
-        "Plot one row of attention maps per layer and head instead of their mean. Requires --attention-plot.",
+        "Plot one row of attention maps per layer and head instead of their mean. Requires --attention-plot or --page.",
+    )
+    page: str | None = option(
+        None,
+        "HTML file with all images and their captions, in one file without links, and with attention maps if the model "
+        "has attention.",
+        "FILE",
     )
     num_return_sequences: Count | None = option(
         None,

@@ -9,6 +9,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
 from features.images.resize import Resizer
+from schemas.choices import AttentionScale, AttentionStyle
 from schemas.errors import to_record_error
 from trainer.figures.figure_files import encode_figure
 from trainer.runs.captioner_run import Caption, open_visible
@@ -65,7 +66,14 @@ def confusion_figure(counts: NDArray[np.int64], charset: str) -> Figure:
     return figure
 
 
-def draw_attention_maps(image: bytes | None, caption: Caption, resizer: Resizer) -> bytes | None:
+def draw_attention_maps(
+    image: bytes | None,
+    caption: Caption,
+    resizer: Resizer,
+    style: AttentionStyle = "smooth",
+    scale: AttentionScale = "word",
+    heads: bool = False,
+) -> bytes | None:
     """Draws the attention map of each word over the part of an encoded image that the model receives, as JPEG.
 
     None if there is no attention, or the image or the maps cannot be drawn.
@@ -73,7 +81,8 @@ def draw_attention_maps(image: bytes | None, caption: Caption, resizer: Resizer)
     if image is None or caption.attention is None or not caption.words:
         return None
     try:
-        return encode_figure(caption.plot_maps(open_visible(image, resizer, _MAX_PIXELS)).figure(), "jpeg")
+        visible = open_visible(image, resizer, _MAX_PIXELS)
+        return encode_figure(caption.plot_maps(visible, style, scale, heads).figure(), "jpeg")
     except Exception as error:
         to_record_error("draw", error)
         return None

@@ -10,6 +10,7 @@ from PIL import Image
 
 import capt
 from schemas.errors import CaptError, CorruptFileError, RecordError, StoreError, UsageError
+from tests.workflows.test_example_pages import Page, assert_inert
 from trainer.inference.image_inputs import print_results
 from trainer.runs.run import load_run
 
@@ -230,8 +231,50 @@ def test_attention_plots_have_a_style_a_scale_and_an_animation(run, shown, tmp_p
     "options", [{"attention_style": "grid"}, {"attention_scale": "caption"}, {"attention_heads": True}]
 )
 def test_options_of_the_attention_plot_require_it(run, options):
-    with pytest.raises(UsageError, match=r"--attention-[a-z]+: it requires --attention-plot"):
+    with pytest.raises(UsageError, match=r"--attention-[a-z]+: it requires --attention-plot or --page"):
         capt.caption(run=run.path, images="a.png", **options)
+
+
+def test_a_page_shows_every_image_with_its_captions_and_maps(run, shown, tmp_path):
+    for number in range(3):
+        (tmp_path / f"{number}.png").write_bytes(shown[number].data if number else b"")
+    result = capt.caption(
+        run=run.path,
+        images=[str(tmp_path / f"{number}.png") for number in range(3)],
+        page=tmp_path / "deep" / "page.html",
+        num_beams=3,
+        num_return_sequences=2,
+        attention_style="grid",
+    )
+    assert result["page_path"] == str(tmp_path / "deep" / "page.html")
+    page = Page(Path(result["page_path"]).read_text())
+    assert len(page.pictures) == 2 * 2, "a picture and its maps"
+    assert "no caption: decode: empty" in page.text
+    for row in result["results"][1:]:
+        assert row["image"] in page.text
+        for caption in row["captions"]:
+            assert caption["text"] in page.text
+    assert "beam search of width 3" in page.text
+    assert_inert(page)
+
+
+def test_the_page_of_a_model_with_pooled_features_has_no_maps(squares, shown, tmp_path, tiny_sizes):
+    store = squares.make_store(tmp_path / "store", shown[:16], pooled=True)
+    sizes = {**tiny_sizes["nic"], "batch_size": 16}
+    capt.train_captioner(store=store.path, run_dir=tmp_path / "nic", model="nic", epochs=1, hyperparameters=sizes)
+    (tmp_path / "a.png").write_bytes(shown[0].data)
+    capt.caption(run=tmp_path / "nic", images=str(tmp_path / "a.png"), page=tmp_path / "page.html")
+    page = Page((tmp_path / "page.html").read_text())
+    assert len(page.pictures) == 1
+    made = load_run(tmp_path / "nic").caption(shown[0].data)
+    assert made.figure().get_suptitle().split() == list(made.words)
+    with pytest.raises(UsageError, match="has no attention"):
+        made.figure(heads=True)
+
+
+def test_a_page_that_is_a_directory_is_wrong_usage(run, tmp_path):
+    with pytest.raises(UsageError, match=r"--page .*: this is a directory"):
+        capt.caption(run=run.path, images="a.png", page=tmp_path)
 
 
 def test_one_line_per_image_is_printed(run, shown, tmp_path, capsys):

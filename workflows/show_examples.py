@@ -20,7 +20,8 @@ from schemas.errors import StoreError
 from schemas.options.store import StoreShow
 from schemas.table_config import SHORT_FINGERPRINT
 from schemas.terminal.console import Printer
-from workflows.example_pages import Example, ExampleCaption, build_examples_page, check_page_path, write_page
+from trainer.reports.page_files import check_page_path, write_page
+from workflows.example_pages import Example, ExampleCaption, build_examples_page
 
 
 def show_examples(options: StoreShow) -> dict[str, Any]:
@@ -41,7 +42,7 @@ def show_examples(options: StoreShow) -> dict[str, Any]:
         UsageError: The output is a directory.
         CaptError: The page cannot be written.
     """
-    output = None if options.output is None else check_page_path(options.output)
+    output = None if options.output is None else check_page_path(options.output, "--output")
     store = open_store(options.store)
     name, dataset, caption_table = _select_tables(store, options.dataset, options.caption_table)
     catalog = dataset.catalog() if dataset else None

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from schemas.choices import DecodingStrategy, Split
+from schemas.choices import AttentionScale, AttentionStyle, DecodingStrategy, Split
 from schemas.options.base import Argument, Count, Natural, Option, Options, option
 from schemas.options.shared import CaptchaImages
 
@@ -61,8 +61,9 @@ class GenerationOptions(SearchOptions):
 
     temperature: float | None = option(
         None,
-        "Softmax temperature of sampling, which replaces beam search. 0 means greedy decoding. Below 1 makes captions "
-        "more conservative, above 1 more diverse. Cannot be combined with a beam width above 1. [default: off]",
+        "Softmax temperature of sampling, which replaces beam search: 0 (greedy decoding), or from 1e-6 to 1e6. Below "
+        "1 makes captions more conservative, above 1 more diverse. Cannot be combined with a beam width above 1. "
+        "[default: off]",
     )
     top_k: Count | None = option(
         None, "Number of most probable tokens to sample from. Requires --temperature. [default: off]"
@@ -102,16 +103,21 @@ class Evaluate(GenerationOptions):
         "trained from]",
         "STORE",
     )
-    num_examples: Natural = option(
-        6,
-        "Number of examples on the HTML page: the N best and the N worst captions, or the N worst recognition errors. "
-        "0 writes no page.",
+    examples: str | None = option(
+        None,
+        "Kinds of examples on the HTML page, in order: best, worst and random, separated by commas, each with an "
+        "optional number: best,worst,random:10. [default: best,worst for captioners; worst for recognizers]",
+        "KIND[:N],...",
     )
     teacher_forced: Natural = option(
         0,
         "Number of captions whose words are predicted from the true words before them, as in training, and shown "
         "beside the true ones. Captioners only.",
     )
+    num_examples: Natural = option(
+        6, "Number of examples of each kind that --examples states no number for. Without examples, no page is written."
+    )
+    seed: Natural = option(0, "Seed of sampling and of random examples. Used only with --temperature or --examples.")
     labels: str | None = option(
         None,
         "File with ground-truth labels, one `ID LABEL` per line (`a0 thus`). Replaces the labels in the store. "
@@ -139,8 +145,30 @@ class Caption(GenerationOptions):
     epoch: Count | None = EPOCH
     attention_plot: str | None = option(
         None,
-        "Image file for the attention maps (such as maps.png), one panel per word. With several images, a number "
-        "is added to the name. Attention models only.",
+        "Image file for the attention maps (such as maps.png), one panel per word and one for the end token. A .gif or "
+        ".webp file is an animation, word by word. With several images, a number is added to the name. Attention "
+        "models only.",
+        "FILE",
+    )
+    attention_style: AttentionStyle = option(
+        "smooth",
+        "Style of the attention maps: smooth (upsampled to the image with a Gaussian filter) or grid (one gray "
+        "rectangle per spatial location). Requires --attention-plot or --page.",
+    )
+    attention_scale: AttentionScale = option(
+        "word",
+        "Largest value of the color scale of the attention maps, which begins at 0: word (the maximum of each map) or "
+        "caption (the maximum of all maps of the caption, so that colors are comparable). Requires --attention-plot or "
+        "--page.",
+    )
+    attention_heads: bool = option(
+        False,
+        "Plot one row of attention maps per layer and head instead of their mean. Requires --attention-plot or --page.",
+    )
+    page: str | None = option(
+        None,
+        "HTML file with all images and their captions, in one file without links, and with attention maps if the model "
+        "has attention.",
         "FILE",
     )
     num_return_sequences: Count | None = option(

@@ -61,6 +61,7 @@ class ColorRun(Run):
 
 class ColorEvaluation(Evaluation[ColorRun, str, NDArray[np.bool_]]):
     page = "colors.html"
+    default_examples = "worst"
 
     def load(self, tables: TrainingTables, split: str) -> HeldOutImages:
         return load_labelled_images(tables, split)
@@ -84,9 +85,7 @@ class ColorEvaluation(Evaluation[ColorRun, str, NDArray[np.bool_]]):
     ) -> Mapping[str, Sequence[object]]:
         return {"exact_match": evaluated.scores.astype(int).tolist()}
 
-    def render_page(
-        self, evaluated: EvaluatedRun[ColorRun, str, NDArray[np.bool_]], notes: Sequence[str], count: int
-    ) -> str:
+    def render_page(self, evaluated: EvaluatedRun[ColorRun, str, NDArray[np.bool_]], notes: Sequence[str]) -> str:
         return "<p>colors</p>"
 
     @staticmethod

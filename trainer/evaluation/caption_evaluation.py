@@ -3,12 +3,13 @@
 Further files in RUN/evaluation/<split>/:
 
     results.json        captions in the COCO results format; results-NAME.json per dataset if there are several
-    predictions.html    the best and the worst captions
+    predictions.html    the best and the worst captions, or those of `--examples`
 """
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,13 @@ from numpy.typing import NDArray
 
 from features.inputs.file_reference import read_source_image
 from features.io.atomic_files import write
+from schemas.choices import ExampleKind
 from schemas.terminal.console import Printer
 from trainer.data.held_out_images import HeldOutImages, load_held_out_images
 from trainer.data.table_selection import TrainingTables
 from trainer.evaluation.bootstrap import bootstrap_intervals, sample_captions
 from trainer.evaluation.caption_page import CaptionPrediction, predictions_page
-from trainer.evaluation.evaluate import EvaluatedRun, Evaluation, shorten
+from trainer.evaluation.evaluate import EvaluatedRun, Evaluation, select_random, shorten
 from trainer.evaluation.teacher_forcing import (
     ForcedCaption,
     next_word_accuracy,
@@ -47,6 +49,7 @@ class CaptionEvaluation(Evaluation[CaptionerRun, Caption, Scores]):
     """
 
     page = "predictions.html"
+    default_examples = "best,worst"
 
     def __enter__(self) -> None:
         self._scorer = Scorer()
@@ -62,11 +65,7 @@ class CaptionEvaluation(Evaluation[CaptionerRun, Caption, Scores]):
 
     def predict(self, run: CaptionerRun, features: NDArray[Any], numbers: range) -> list[Caption]:
         captions = run.caption_features(features, run.decoding(**self.options.generation()), numbers)
-        # A slice would keep the array of its whole batch in memory.
-        return [
-            replace(one, attention=None if one.attention is None else one.attention.astype(np.float16), others=())
-            for one in captions
-        ]
+        return list(map(_shrink, captions))
 
     def examine(self, run: CaptionerRun, tables: TrainingTables, held_out: HeldOutImages) -> dict[str, Any]:
         if not self.options.teacher_forced:
@@ -104,18 +103,20 @@ class CaptionEvaluation(Evaluation[CaptionerRun, Caption, Scores]):
                 write(paths[-1], json.dumps(to_coco_results(own)).encode())
         return {"results_paths": list(map(str, paths))}
 
-    def render_page(self, evaluated: Evaluated, notes: Sequence[str], count: int) -> str:
+    def render_page(self, evaluated: Evaluated, notes: Sequence[str]) -> str:
         run, scores = evaluated.run, evaluated.scores
-        best, worst = select_best_and_worst(scores, count)
-        shown = {number: _to_prediction(evaluated, number) for number in (*best, *worst)}
+        selected = select_examples(scores, self.examples, self.options.seed)
+        shown = {number: _to_prediction(evaluated, number) for number in set(chain.from_iterable(selected.values()))}
         missing = sum(one.image is None for one in shown.values())
         metrics = {TITLES[name]: f"{100 * scores.metrics[name]:.1f}" for name in METRICS if name in scores.metrics}
         return predictions_page(
             f"{run.path.name}: {run.metadata.model} on {evaluated.held_out.split}",
             [*notes, *([f"Images that cannot be read any more: {missing}."] if missing else [])],
             {**metrics, "images": f"{len(evaluated.predictions):,}"},
-            [shown[number] for number in best],
-            [shown[number] for number in worst],
+            {
+                f"{kind.capitalize()} captions": [shown[number] for number in numbers]
+                for kind, numbers in selected.items()
+            },
         )
 
     def notes(self, summary: Mapping[str, Any], name: str) -> list[str]:
@@ -158,11 +159,31 @@ def to_coco_results(captions: Mapping[str, str]) -> list[dict[str, Any]]:
     return [{"image_id": kind(name), "caption": captions[name]} for name in sorted(captions, key=kind)]
 
 
-def select_best_and_worst(scores: Scores, count: int) -> tuple[list[int], list[int]]:
-    """Returns the numbers of at most `count` images, best first by CIDEr-D, then BLEU-4, and of others, worst first."""
+def select_examples(scores: Scores, examples: Mapping[ExampleKind, int], seed: int = 0) -> dict[ExampleKind, list[int]]:
+    """Returns the numbers of at most as many images of each kind, ranked by CIDEr-D, then BLEU-4.
+
+    No image is both among the best and the worst. The random images are a sample of all images.
+    """
     ranked = np.lexsort((scores.per_image["bleu_4"], scores.per_image["cider_d"]))[::-1].tolist()
-    best = ranked[: min(count, -(-len(ranked) // 2))]
-    return best, ranked[len(best) :][::-1][:count]
+    images = len(ranked)
+    # If there are too few images for both, each kind gets its half, and what the other leaves.
+    best = min(examples.get("best", 0), max(-(-images // 2), images - examples.get("worst", 0)))
+    worst = min(examples.get("worst", 0), images - best)
+    numbers = {
+        "best": ranked[:best],
+        "worst": ranked[images - worst :][::-1],
+        "random": select_random(images, examples.get("random", 0), seed),
+    }
+    return {kind: numbers[kind] for kind in examples}
+
+
+def _shrink(caption: Caption) -> Caption:
+    """Returns the caption with half the attention bytes; a slice would keep the array of its whole batch in memory."""
+    attention, end = (
+        None if weights is None else weights.astype(np.float16)
+        for weights in (caption.attention, caption.end_attention)
+    )
+    return replace(caption, attention=attention, end_attention=end, others=())
 
 
 def _to_prediction(evaluated: Evaluated, number: int) -> CaptionPrediction:

@@ -1,4 +1,4 @@
-"""Renders the HTML page of the best and the worst captions, with images, attention maps and marked errors."""
+"""Renders the HTML page of some captions of an evaluation, with images, attention maps and marked errors."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -35,16 +35,15 @@ def predictions_page(
     title: str,
     notes: Sequence[str],
     metrics: Mapping[str, object],
-    best: Sequence[CaptionPrediction],
-    worst: Sequence[CaptionPrediction],
+    sections: Mapping[str, Sequence[CaptionPrediction]],
 ) -> str:
-    """Renders the page as an HTML document, with values by title in `metrics` and captions in their order."""
+    """Renders the page as an HTML document, with values by title in `metrics` and captions by heading in `sections`."""
     marked = element("span", "marked", class_="wrong")
     lead = join(["Scores × 100. Words that are in no reference of their image are ", marked, "."])
     return document(
         title,
         header(title, lead, notes, metrics),
-        element("main", section("Best captions", *map(_card, best)), section("Worst captions", *map(_card, worst))),
+        element("main", *(section(heading, *map(_card, captions)) for heading, captions in sections.items())),
     )
 
 

@@ -12,14 +12,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar, get_args
 
+import numpy as np
 from numpy.typing import NDArray
 
 from features.io.atomic_files import write
 from features.io.locations import parse_location
 from features.store import open_store
 from features.store.leases import hold_snapshot
+from schemas.choices import ExampleKind
 from schemas.errors import CaptError, UsageError
 from schemas.options.inference import Evaluate
 from schemas.terminal.console import Printer
@@ -38,6 +40,7 @@ AnyRun = TypeVar("AnyRun", bound=Run)
 AnyPrediction = TypeVar("AnyPrediction")
 AnyScores = TypeVar("AnyScores")
 
+_KINDS: tuple[ExampleKind, ...] = get_args(ExampleKind)
 _SKIPPED = {
     "without_features": "skipped images without features",
     "without_image": "skipped captioned images that are not in the dataset",
@@ -60,14 +63,16 @@ class EvaluatedRun(Generic[AnyRun, AnyPrediction, AnyScores]):
 class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
     """Evaluates runs of one task; a context manager. Each forward pass has `batch_size` images.
 
-    `page` is the name of the HTML page.
+    `page` is the name of the HTML page, and `default_examples` the examples on it without `--examples`.
     """
 
     batch_size: ClassVar[int] = 64
     page: ClassVar[str]
+    default_examples: ClassVar[str]
 
     def __init__(self, options: Evaluate) -> None:
         self.options = options
+        self.examples = parse_examples(options.examples or self.default_examples, options.num_examples)
 
     def __enter__(self) -> None:
         """Opens the resources of `score`."""
@@ -109,10 +114,8 @@ class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
         """Returns further columns of images.tsv by name, among them the primary metric of each image."""
 
     @abstractmethod
-    def render_page(
-        self, evaluated: EvaluatedRun[AnyRun, AnyPrediction, AnyScores], notes: Sequence[str], count: int
-    ) -> str:
-        """Renders the HTML page with `count` examples of each kind."""
+    def render_page(self, evaluated: EvaluatedRun[AnyRun, AnyPrediction, AnyScores], notes: Sequence[str]) -> str:
+        """Renders the HTML page with the numbers of `examples`, by kind, in their order."""
 
     def write_files(self, directory: Path, evaluated: EvaluatedRun[AnyRun, AnyPrediction, AnyScores]) -> dict[str, Any]:
         """Writes further files and returns their paths by name."""
@@ -208,15 +211,47 @@ class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
         page = directory / self.page
         # The page of an earlier evaluation would not match the other files.
         page.unlink(missing_ok=True)
-        if self.options.num_examples:
+        has_page = any(self.examples.values())
+        if has_page:
             notes = self._notes(summary, evaluated.run.path.name)
-            write(page, self.render_page(evaluated, notes, self.options.num_examples).encode())
+            write(page, self.render_page(evaluated, notes).encode())
         return {
             "scores_path": str(directory / SCORES),
             "images_path": str(directory / IMAGES),
             **paths,
-            "page_path": str(page) if self.options.num_examples else None,
+            "page_path": str(page) if has_page else None,
         }
+
+
+def parse_examples(text: str, default: int) -> dict[ExampleKind, int]:
+    """Parses `best,worst,random:10`: the number of examples by kind, in order; `default` if a kind has no number.
+
+    Raises:
+        UsageError: A kind is unknown or named twice, or its number is not one.
+    """
+    examples: dict[ExampleKind, int] = {}
+    for part in text.split(","):
+        name, colon, number = (piece.strip() for piece in part.partition(":"))
+        kind = next((one for one in _KINDS if one == name), None)
+        if kind is None:
+            raise _examples_error(f"{name!r} is not a kind of examples")
+        if kind in examples:
+            raise _examples_error(f"{kind} is named twice")
+        if colon and not (number.isascii() and number.isdecimal()):
+            raise _examples_error(f"{number!r} is not a number of examples")
+        examples[kind] = int(number) if colon else default
+    return examples
+
+
+def select_random(images: int, count: int, seed: int) -> list[int]:
+    """Returns at most `count` distinct numbers below `images`; a larger count adds numbers."""
+    order: list[int] = np.random.default_rng(seed).permutation(images)[:count].tolist()
+    return order
+
+
+def _examples_error(problem: str) -> UsageError:
+    hint = "Use best, worst and random, each with an optional number, such as best,worst,random:10."
+    return UsageError(problem, location="--examples", hint=hint)
 
 
 def evaluate(options: Evaluate) -> dict[str, Any]:

@@ -114,7 +114,7 @@ def train_captcha(options: TrainCaptcha) -> dict[str, Any]:
 
 
 def _refuse_generation_options(options: SearchOptions) -> None:
-    given = options.generation()
+    given = {name: value for name, value in options.generation().items() if name != "seed"}  # of random examples
     if given:
         option = f"--{next(iter(given))}".replace("_", "-")
         raise UsageError("recognizers do not use this option", location=option, hint="Omit the option.")

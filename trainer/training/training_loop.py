@@ -18,8 +18,8 @@ from features.runtime.numerics import warn_about_emulation
 from schemas.errors import UsageError
 from schemas.terminal.progress import progress_bar
 from trainer.data.feature_reader import raise_read_errors
+from trainer.figures.figure_files import save_figure
 from trainer.models.ema import ema_weights
-from trainer.reports.plots import save_figure
 from trainer.runs.checkpoints import Checkpoints, Progress, random_states
 from trainer.runs.directory import CHECKPOINTS, LOGS, LOSS_PLOT, METRICS
 from trainer.runs.epoch_metrics import EpochMetrics

@@ -11,8 +11,8 @@ from schemas.errors import CaptError, StoreError, UsageError
 from tests.trainer.programs import needs_java
 from tests.trainer.programs import no_java as no_java  # a fixture
 from tests.workflows.test_example_pages import Page
-from trainer.evaluation.caption_evaluation import select_best_and_worst, to_coco_results
-from trainer.evaluation.evaluate import print_evaluation
+from trainer.evaluation.caption_evaluation import select_examples, to_coco_results
+from trainer.evaluation.evaluate import parse_examples, print_evaluation, select_random
 from trainer.metrics import score
 from trainer.metrics.caption_metrics import METRICS
 from trainer.runs.run import load_run
@@ -225,12 +225,62 @@ def test_ids_are_ints_only_where_all_of_them_are():
     assert [one["image_id"] for one in to_coco_results({"9": "a", "009": "b"})] == ["009", "9"]
 
 
-@pytest.mark.parametrize(("count", "best", "worst"), [(1, [2], [0]), (2, [2, 1], [0, 3]), (9, [2, 1], [0, 3])])
-def test_no_caption_is_both_among_the_best_and_the_worst(count, best, worst):
-    class Given:
-        per_image = {"cider_d": np.array([0, 2, 2, 1]), "bleu_4": np.array([0.5, 0.1, 0.2, 0.9])}  # noqa: RUF012
+class Ranked:
+    """The scores of four images: from the best to the worst 2, 1, 3, 0."""
 
-    assert select_best_and_worst(Given, count) == (best, worst)
+    per_image = {"cider_d": np.array([0, 2, 2, 1]), "bleu_4": np.array([0.5, 0.1, 0.2, 0.9])}  # noqa: RUF012
+
+
+@pytest.mark.parametrize(
+    ("counts", "best", "worst"),
+    [((1, 1), [2], [0]), ((2, 2), [2, 1], [0, 3]), ((9, 9), [2, 1], [0, 3]), ((9, 1), [2, 1, 3], [0])],
+)
+def test_no_caption_is_both_among_the_best_and_the_worst(counts, best, worst):
+    examples = dict(zip(("best", "worst"), counts, strict=True))
+    assert select_examples(Ranked, examples) == {"best": best, "worst": worst}
+
+
+def test_one_kind_of_examples_can_contain_all_images():
+    assert select_examples(Ranked, {"worst": 9}) == {"worst": [0, 3, 1, 2]}
+    assert select_examples(Ranked, {"best": 9}) == {"best": [2, 1, 3, 0]}
+
+
+def test_random_examples_are_a_seeded_sample_of_all_images_that_a_larger_number_extends():
+    few, more = select_random(100, 10, seed=3), select_random(100, 20, seed=3)
+    assert few == more[:10]
+    assert len(set(more)) == 20
+    assert few != select_random(100, 10, seed=4)
+    assert sorted(select_examples(Ranked, {"best": 4, "random": 9}, seed=3)["random"]) == [0, 1, 2, 3]
+
+
+def test_kinds_of_examples_have_the_default_number_or_their_own():
+    assert list(parse_examples("random:10, worst,best:0", 6).items()) == [("random", 10), ("worst", 6), ("best", 0)]
+
+
+@pytest.mark.parametrize(
+    ("examples", "problem"),
+    [
+        ("best,median", "'median' is not a kind of examples"),
+        ("best,", "'' is not a kind of examples"),
+        ("best:2,best", "best is named twice"),
+        ("random:many", "'many' is not a number of examples"),
+        ("random:-1", "'-1' is not a number of examples"),
+    ],
+)
+def test_unknown_examples_are_wrong_usage(root, examples, problem):
+    with pytest.raises(UsageError, match=rf"--examples: {problem}.*best,worst,random:10"):
+        capt.evaluate(runs=root / "good", examples=examples)
+
+
+def test_the_page_has_the_examples_of_the_option_in_their_order(root, no_java, tmp_path):
+    run = shutil.copytree(root / "good", tmp_path / "run")
+    result = capt.evaluate(runs=run, examples="random:5,worst", num_examples=1, seed=2)
+    page = Page(Path(result["page_path"]).read_text())
+    assert page.text.index("Random captions") < page.text.index("Worst captions")
+    assert "Best captions" not in page.text
+    assert len(page.pictures) == 2 * 6
+    assert capt.evaluate(runs=run, examples="worst:0")["page_path"] is None
+    assert not Path(result["page_path"]).exists()
 
 
 # === COCO's own tools ===

@@ -96,6 +96,10 @@ def test_the_page_shows_the_misread_with_their_images(squares, captchas, tmp_pat
     assert page.count("<article") == min(3, 40 - result["greedy"]["correct"])
     assert "data:image/" in page
     assert "the image is not available" not in page
+    capt.evaluate(runs=run.path, store=store.path, labels=truth, examples="best:2,random:4", seed=1)
+    page = (run.path / "evaluation" / "test" / "recognition_errors.html").read_text()
+    assert page.index("Correct predictions") < page.index("Random predictions")
+    assert page.count("<article") == 6
 
 
 def test_a_word_predicted_wrong_is_counted(run, captchas, tmp_path):

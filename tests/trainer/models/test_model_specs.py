@@ -73,6 +73,17 @@ def test_steps_give_the_logits_of_the_whole_caption(build, inputs, name, sizes):
             np.testing.assert_allclose(keras.ops.sum(attention, -1), np.ones(5), atol=1e-5)
 
 
+@pytest.mark.parametrize(("name", "sizes"), [case for case in CASES if MODELS[case[0]].spatial])
+def test_the_attention_of_a_step_is_the_mean_over_layers_and_heads(build, inputs, name, sizes):
+    model = build(name, **sizes)
+    weights = keras.ops.convert_to_numpy(model.compute_attention(inputs["features"], inputs["tokens"]))
+    assert (weights.shape[0], *weights.shape[3:]) == (5, WORDS, LOCATIONS)
+    state = model.init_state(inputs["features"])
+    for t in range(WORDS):
+        _, state, attention = model.step(inputs["tokens"][:, t], state)
+        np.testing.assert_allclose(weights.mean((1, 2))[:, t], attention, atol=1e-5)
+
+
 @every_case
 def test_a_state_keeps_its_parts_and_their_shapes(build, inputs, name, sizes):
     model = build(name, **sizes)

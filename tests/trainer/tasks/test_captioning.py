@@ -16,7 +16,7 @@ import capt
 from features.io.locks import LockedError
 from schemas.errors import CaptError, CorruptFileError, StoreError, UsageError
 from tests.trainer.killing import PROGRAM, fork, kill_after, start
-from trainer.reports.plots import save_figure
+from trainer.figures.figure_files import save_figure
 from trainer.runs.checkpoints import Checkpoints
 from trainer.runs.directory import lock_run
 from trainer.runs.metadata import read_metadata

@@ -36,22 +36,6 @@ WARM_START_FROM = option(
 )
 
 
-class Config(Options):
-    """Print the default settings of a model as YAML, in the form that `capt train --config` reads."""
-
-    model: Annotated[
-        ModelName,
-        Argument(
-            "Model: soft_attention, hard_attention, transformer, nic, m_rnn, init_inject, par_inject, merge or "
-            "recognizer.",
-            "MODEL",
-        ),
-    ]
-    profile: Profile | None = option(
-        None, "Profile of the recognizer: default or quick. Not valid for captioners. [default: default]"
-    )
-
-
 class TrainingOptions(Options):
     """Options of every training command."""
 
@@ -72,6 +56,43 @@ class TrainingOptions(Options):
 
 
 _HYPERPARAMETERS = ("seed", "epochs", "steps_per_epoch", "save_steps", "captions_per_image", "rnn_cell")
+
+
+class Config(TrainingOptions):
+    """Print the settings of a model as YAML, in the form that `capt train --config` reads, or its layers.
+
+    Hyperparameters are read from --config; the others have their defaults.
+    """
+
+    model: Annotated[
+        ModelName,
+        Argument(
+            "Model: soft_attention, hard_attention, transformer, nic, m_rnn, init_inject, par_inject, merge or "
+            "recognizer.",
+            "MODEL",
+        ),
+    ]
+    profile: Profile | None = option(
+        None, "Profile of the recognizer: default or quick. Not valid for captioners. [default: default]"
+    )
+    summary: bool = option(
+        False, "Print the layers with their output shapes and numbers of weights instead of the settings."
+    )
+    feature_shape: str | None = option(
+        None,
+        "Shape of the features of one image, such as 64,2048. Requires --summary. [default: 64,2048 for models with "
+        "spatial features, 2048 for models with pooled features, 80,160,3 for the recognizer]",
+        "SHAPE",
+    )
+    vocab_size: Count | None = option(
+        None,
+        "Vocabulary size with the special tokens, at least 4. Requires --summary. Captioners only. [default: 5000]",
+    )
+    output: str | None = option(
+        None,
+        "Image file for a figure of the layers, such as model.png. Requires --summary. [default: no figure]",
+        "FILE",
+    )
 
 
 class TrainCaptioner(TrainingOptions):

@@ -11,8 +11,15 @@ from schemas.options.training import Config
 from schemas.table_config import SPECIAL_TOKENS
 from schemas.terminal.console import Printer
 from trainer.config import Hyperparameters
-from trainer.models.configs import RecognizerConfig
-from trainer.models.model_specs import MODELS, RECOGNIZER_INPUT, ModelSpec, model_spec
+from trainer.models.custom_models import is_custom, read_custom_model
+from trainer.models.model_specs import (
+    MODELS,
+    RECOGNIZER_INPUT,
+    ModelSpec,
+    RecognizerSpec,
+    model_spec,
+    recognizer_spec,
+)
 from trainer.tasks.captcha import CaptchaTask
 from trainer.tasks.captioning import CaptioningTask
 
@@ -32,14 +39,19 @@ def model_defaults(options: Config) -> dict[str, Any]:
     Raises:
         UsageError: An option is invalid, or not valid for the model.
     """
-    is_captioner = options.model in MODELS
-    if is_captioner and options.profile:
-        hint = "Omit the option. Only the recognizer has profiles."
-        raise UsageError(f"{options.model} has no profiles", location="--profile", hint=hint)
-    task, choice = (CaptioningTask(), options.model) if is_captioner else (CaptchaTask(), options.profile)
-    hyperparameters = task.parse(choice, options.settings())
+    model, settings = options.model, options.settings()
+    is_own = is_custom(model)
+    if read_custom_model(model).is_captioner if is_own else model in MODELS:
+        if options.profile:
+            hint = "Omit the option. Only recognizers have profiles."
+            raise UsageError(f"{model} has no profiles", location="--profile", hint=hint)
+        hyperparameters: Hyperparameters[Any] = CaptioningTask().parse(model, settings)
+        spec: ModelSpec | RecognizerSpec = model_spec(hyperparameters.model, hyperparameters.source)
+    else:
+        hyperparameters = CaptchaTask().parse(options.profile, {**settings, **({"model": model} if is_own else {})})
+        spec = recognizer_spec(hyperparameters.model, hyperparameters.source)
     if options.summary:
-        return _summarize(options, hyperparameters)
+        return _summarize(options, hyperparameters, spec)
     for name in _FOR_SUMMARY:
         if getattr(options, name) is not None:
             option = f"--{name.replace('_', '-')}"
@@ -68,27 +80,31 @@ def print_defaults(result: dict[str, Any]) -> None:
         printer.line(f"Figure: {result['figure']}")
 
 
-def _summarize(options: Config, hyperparameters: Hyperparameters[Any]) -> dict[str, Any]:
-    spec = model_spec(options.model) if options.model in MODELS else None
+def _summarize(
+    options: Config, hyperparameters: Hyperparameters[Any], spec: ModelSpec | RecognizerSpec
+) -> dict[str, Any]:
+    is_captioner = isinstance(spec, ModelSpec)
     shape = _parse_shape(options.feature_shape) or _default_shape(spec)
-    if not (spec or RECOGNIZER_INPUT).fits(shape):
+    if not (spec if isinstance(spec, ModelSpec) else RECOGNIZER_INPUT).fits(shape):
         example = ",".join(map(str, _default_shape(spec)))
-        message = f"{hyperparameters.model} does not read features of shape {list(shape)}"
+        message = f"{spec.name} does not read features of shape {list(shape)}"
         raise UsageError(message, location="--feature-shape", hint=f"Write {example}, for example.")
-    vocab_size = _check_vocab_size(options, spec)
+    vocab_size = _check_vocab_size(options.vocab_size, is_captioner)
     output = local_path(options.output, "--output") if options.output else None
     # Importing Keras takes seconds, so all checks without Keras are first.
     from trainer.models.layer_graph import trace_layers
     from trainer.reports.layer_figure import layer_figure
     from trainer.reports.plots import save_figure
 
-    graph = trace_layers(_build(spec, hyperparameters, vocab_size, shape), shape)
+    config: Any = hyperparameters.architecture
+    model = spec.build(config, vocab_size, shape) if isinstance(spec, ModelSpec) else spec.build(config, shape)
+    graph = trace_layers(model, shape)
     if output:
-        save_figure(layer_figure(graph, hyperparameters.model), output)
+        save_figure(layer_figure(graph, spec.name), output)
     return {
-        "model": hyperparameters.model,
+        "model": spec.name,
         "feature_shape": list(shape),
-        **({"vocab_size": vocab_size} if spec else {}),
+        **({"vocab_size": vocab_size} if is_captioner else {}),
         "layers": [vars(layer) for layer in graph.layers],
         "weights": sum(layer.weights for layer in graph.layers),
         "trainable_weights": sum(layer.trainable_weights for layer in graph.layers),
@@ -96,21 +112,8 @@ def _summarize(options: Config, hyperparameters: Hyperparameters[Any]) -> dict[s
     }
 
 
-def _build(
-    spec: ModelSpec | None, hyperparameters: Hyperparameters[Any], vocab_size: int, shape: tuple[int, ...]
-) -> Any:
-    if spec:
-        return spec.build(hyperparameters.architecture, vocab_size, shape)
-    from trainer.models.recognizer import Recognizer
-
-    assert isinstance(hyperparameters.architecture, RecognizerConfig)
-    model = Recognizer(hyperparameters.architecture)
-    model.build((None, *shape))
-    return model
-
-
-def _default_shape(spec: ModelSpec | None) -> tuple[int, ...]:
-    if spec:
+def _default_shape(spec: ModelSpec | RecognizerSpec) -> tuple[int, ...]:
+    if isinstance(spec, ModelSpec):
         return _SPATIAL if spec.spatial else _POOLED
     height, width = (PrepareCaptcha.model_fields[name].default for name in ("height", "width"))
     return height, width, 3
@@ -124,11 +127,9 @@ def _parse_shape(text: str | None) -> tuple[int, ...]:
     return tuple(map(int, sizes))
 
 
-def _check_vocab_size(options: Config, spec: ModelSpec | None) -> int:
-    size = options.vocab_size
-    if size is not None and spec is None:
-        hint = "Omit the option."
-        raise UsageError("the recognizer has no vocabulary", location="--vocab-size", hint=hint)
+def _check_vocab_size(size: int | None, is_captioner: bool) -> int:
+    if size is not None and not is_captioner:
+        raise UsageError("a recognizer has no vocabulary", location="--vocab-size", hint="Omit the option.")
     if size is not None and size < len(SPECIAL_TOKENS):
         message = f"expected at least {len(SPECIAL_TOKENS)}, the number of special tokens, got {size}"
         raise UsageError(message, location="--vocab-size")

@@ -84,7 +84,7 @@ def test_a_recognizer_has_no_vocabulary_in_its_summary():
         ("nic", {"summary": True, "feature_shape": "64,2048"}, r"--feature-shape: nic does not read .*Write 2048"),
         ("nic", {"summary": True, "feature_shape": "0"}, r"--feature-shape: '0' is not a shape"),
         ("nic", {"summary": True, "vocab_size": 3}, r"--vocab-size: expected at least 4"),
-        ("recognizer", {"summary": True, "vocab_size": 9}, r"--vocab-size: the recognizer has no vocabulary"),
+        ("recognizer", {"summary": True, "vocab_size": 9}, r"--vocab-size: a recognizer has no vocabulary"),
         ("nic", {"unit": 3}, r"unknown option 'unit'"),
     ],
 )

@@ -177,12 +177,21 @@ class RecognizerTraining(LoopConfig):
 
 @dataclass(frozen=True)
 class Hyperparameters(Generic[AnyConfig]):
-    """The hyperparameters of a run; `choice` is the option that sets the defaults, such as `{"model": "merge"}`."""
+    """The hyperparameters of a run.
+
+    Args:
+        choice: The option that sets the defaults, such as `{"model": "merge"}`.
+        model: Name of the model.
+        training: Hyperparameters of training.
+        architecture: Hyperparameters of the model.
+        source: SHA-256 of the file of a user's own model.
+    """
 
     choice: dict[str, str]
     model: str
     training: AnyConfig
     architecture: ModelConfig
+    source: str | None = None
 
     def to_dict(self, *, resolve: bool = True) -> dict[str, Any]:
         """Returns all by name, for a user to read or, with `resolve`, to identify a run.
@@ -213,7 +222,9 @@ def parse_options(model_config: type[ModelConfig], options: Mapping[str, Any]) -
     return training, model
 
 
-def parse_recognizer(profile: str, options: Mapping[str, Any]) -> tuple[RecognizerTraining, RecognizerConfig]:
+def parse_recognizer(
+    profile: str, options: Mapping[str, Any], model_config: type[RecognizerConfig] = RecognizerConfig
+) -> tuple[RecognizerTraining, RecognizerConfig]:
     """Parses the hyperparameters of a recognizer; the defaults are the values of the profile.
 
     Raises:
@@ -222,11 +233,14 @@ def parse_recognizer(profile: str, options: Mapping[str, Any]) -> tuple[Recogniz
     if profile not in PROFILES:
         hint = f"Use one of {', '.join(PROFILES)}."
         raise UsageError(f"unknown profile {profile!r}", location="--profile", hint=hint)
-    return parse_parts(RecognizerTraining, RecognizerConfig, {**PROFILES[profile], **options})
+    return parse_parts(RecognizerTraining, model_config, {**PROFILES[profile], **options})
 
 
 def parse_parts(training: type[TrainingT], model: type[ModelT], options: Mapping[str, Any]) -> tuple[TrainingT, ModelT]:
     """Splits options into hyperparameters of training and model; raises UsageError if one is unknown or invalid."""
+    if both := [name for name in model.model_fields if name in training.model_fields]:
+        hint = "Rename the hyperparameter of the model."
+        raise UsageError(f"{both[0]} is a hyperparameter of training", location=model.__name__, hint=hint)
     known = [*training.model_fields, *model.model_fields]
     unknown = [name for name in options if name not in known]
     if unknown:

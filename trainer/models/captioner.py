@@ -99,10 +99,13 @@ class Captioner(keras.Model):
             (`trainer.models.backbone.BackboneFeatures`); None for a new `FeatureNormalization`.
 
     Attributes:
+        spatial: Whether the model reads spatial features [locations, channels]; otherwise it reads pooled ones. For
+            models of a user's own; `trainer.models.model_specs` has the value of the others.
         ignored_ids: Target token IDs that are excluded from loss and metrics.
     """
 
     config_class: ClassVar[type[ModelConfig]] = ModelConfig
+    spatial: ClassVar[bool] = False
     ignored_ids: ClassVar[tuple[int, ...]] = (PAD,)
     config: Any
 

@@ -151,7 +151,7 @@ class CaptionerRun(Run):
     def __init__(self, path: Path, metadata: CaptionerMetadata, epoch: int | None = None) -> None:
         super().__init__(path, metadata, epoch)
         self._decoders: dict[GenerationConfig, AutoregressiveDecoder] = {}
-        if metadata.model not in MODELS:
+        if metadata.source is None and metadata.model not in MODELS:
             raise StoreError(f"this version of capt does not have the model {metadata.model!r}", location=str(path))
 
     @cached_property

@@ -11,6 +11,7 @@ from features.runtime.keras_settings import keras
 from trainer.config import RecognizerTraining
 from trainer.data.captcha_data import LabelledImages
 from trainer.data.labelled_batches import LabelledBatchReader, shuffle_images
+from trainer.models.custom_models import check_recognizer
 from trainer.models.recognizer import Recognizer
 from trainer.reports.plots import recognizer_figure
 from trainer.runs.directory import LABELS
@@ -50,6 +51,7 @@ class CaptchaJob(TrainingJob[RecognizerTraining, LabelledImages]):
     def make_metadata(self) -> RecognizerMetadata:
         formats = [dataset.label_format for dataset in self.tables.datasets if dataset.label_format]
         return RecognizerMetadata(
+            model=self.hyperparameters.model,
             num_labels=len(set(self.data.train.labels)),
             label_format=formats[0] if formats else None,
             **self.common_metadata(),
@@ -59,6 +61,8 @@ class CaptchaJob(TrainingJob[RecognizerTraining, LabelledImages]):
         labels = sorted(set(self.data.train.labels))
         write(self.root / LABELS, "".join(f"{label}\n" for label in labels).encode())
         super().write_files()
+        if self.metadata.source:
+            check_recognizer(self.metadata.build(self.root), self.metadata.model, self.metadata.features.shape)
 
     def compile_model(self) -> tuple[Recognizer, list[keras.Metric]]:
         with build_scope(self.config):

@@ -56,7 +56,7 @@ class CaptioningTask(Task):
         if "rnn_cell" in options and "rnn_cell" not in spec.config.model_fields:
             raise UsageError(f"{spec.name} has no RNN cell", location="--rnn-cell", hint="Omit the option.")
         training, architecture = parse_options(spec.config, options)
-        return Hyperparameters({"model": spec.name}, spec.name, training, architecture)
+        return Hyperparameters({"model": choice or spec.name}, spec.name, training, architecture, spec.source)
 
     def check_shape(self, hyperparameters: _Hyperparameters, shape: tuple[int, ...], location: str) -> None:
         _input_check(hyperparameters).check_shape(shape, location)
@@ -125,4 +125,6 @@ def train_captioner(options: TrainCaptioner) -> dict[str, Any]:
 
 
 def _input_check(hyperparameters: _Hyperparameters) -> ModelSpec | PixelInput:
-    return PixelInput() if hyperparameters.training.extractor else model_spec(hyperparameters.model)
+    if hyperparameters.training.extractor:
+        return PixelInput()
+    return model_spec(hyperparameters.model, hyperparameters.source)

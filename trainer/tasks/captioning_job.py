@@ -16,8 +16,9 @@ from trainer.data.caption_batches import BatchReader, Order, shuffle_captions, s
 from trainer.data.caption_data import Captions
 from trainer.models.backbone import Backbone, open_backbone
 from trainer.models.captioner import Captioner
+from trainer.models.custom_models import check_captioner
 from trainer.models.losses import CrossEntropy, MaskedAccuracy, MaskedCrossEntropy
-from trainer.models.model_specs import model_spec
+from trainer.models.model_specs import ModelSpec, model_spec
 from trainer.reports.plots import loss_figure
 from trainer.runs.captioner_run import CaptionerRun
 from trainer.runs.directory import TRANSFORM, VOCABULARY, copy_tree
@@ -40,9 +41,13 @@ class CaptioningJob(TrainingJob[CaptionerTraining, Captions]):
     metric_names = ("loss", "token_accuracy")
     metadata: CaptionerMetadata
 
+    @property
+    def _spec(self) -> ModelSpec:
+        return model_spec(self.hyperparameters.model, self.hyperparameters.source)
+
     @cached_property
     def _backbone(self) -> Backbone | None:
-        spec, table_config = model_spec(self.hyperparameters.model), self.tables.features.table_config
+        spec, table_config = self._spec, self.tables.features.table_config
         return open_backbone(self.config, spec, table_config) if self.config.extractor else None
 
     @cached_property
@@ -85,6 +90,8 @@ class CaptioningJob(TrainingJob[CaptionerTraining, Captions]):
         super().write_files()
         if self._backbone:
             write(self.root / EXTRACTOR, self._backbone.serialize())
+        if self.metadata.source:
+            check_captioner(self.metadata.build(self.root), self.metadata.model, self.metadata.features.shape)
 
     def compile_model(self) -> tuple[Captioner, list[keras.Metric]]:
         with build_scope(self.config):

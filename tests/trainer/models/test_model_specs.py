@@ -19,6 +19,7 @@ CASES = [
     ("hard_attention", {"rnn_cell": "gru", "projection_dim": 14, "init_state": "zeros"}),
     ("transformer", {"num_layers": 2, "num_heads": 4}),
     ("nic", {"rnn_cell": "gru"}),
+    ("nic", {"feed": "every"}),
     ("m_rnn", {"rnn_cell": "gru", "embedding_dim_2": None, "units": 14, "tie_word_embeddings": True}),
     ("m_rnn", {"rnn_cell": "lstm"}),
     ("init_inject", {"rnn_cell": "rnn"}),

@@ -121,7 +121,7 @@ def _select_tables(
         raise StoreError(message, location=location, hint=f"Use --dataset {dataset}, or another --caption-table.")
     if len(found) > 1:
         described = "; ".join(
-            f"{table.fingerprint[:SHORT_FINGERPRINT]} ({table.table_config.standardizer}, {table.facts.words} tokens)"
+            f"{table.fingerprint[:SHORT_FINGERPRINT]} ({table.table_config.standardization}, {table.facts.words} tokens)"
             for table in found
         )
         hint = "Choose one with --caption-table FINGERPRINT."

@@ -50,7 +50,7 @@ def build_counting_fn(table_config: CaptionTableConfig) -> Callable[[_Tensors], 
     table_config.check()
 
     def count(inputs: _Tensors) -> _Tensors:
-        words = split_words(inputs[CAPTION], table_config.standardizer)
+        words = split_words(inputs[CAPTION], table_config.standardizer, table_config.filters)
         # Counting within each batch first leaves about a tenth of the elements for Beam.
         distinct, _, counts = tf.unique_with_counts(words.flat_values, tf.int64)
         tft.vocabulary(
@@ -108,7 +108,7 @@ def write_transform(words: Sequence[str], table_config: CaptionTableConfig, outp
 
 def _build_tokenizing_fn(table_config: CaptionTableConfig, vocabulary: Path) -> Callable[[_Tensors], _Tensors]:
     def tokenize(inputs: _Tensors) -> _Tensors:
-        words = split_words(inputs[CAPTION], table_config.standardizer)
+        words = split_words(inputs[CAPTION], table_config.standardizer, table_config.filters)
         ids = words.with_values(tft.apply_vocabulary(words.values, str(vocabulary), lookup_fn=_lookup))
         kept = ids[:, : table_config.max_length - 2] if table_config.max_length else ids
         start, end = (tf.fill([ids.nrows(), 1], tf.constant(token, tf.int64)) for token in (START, END))

@@ -47,6 +47,12 @@ ALLOW_MIXED_NUMERICS = option(
     "Allow new rows that were computed on another CPU type or GPU, or with another version of TensorFlow, Pillow or "
     "libjpeg, than the rows in the table. Such rows are not bit-identical. [default: stop with an error]",
 )
+FILTERS = option(
+    None,
+    "Characters at which `keras` splits words, as the argument `filters` of Keras' Tokenizer. White space, < and > "
+    "always split. Only with --standardize keras. [default: ASCII punctuation except the apostrophe]",
+    "CHARS",
+)
 BeamOptions = Annotated[
     tuple[str, ...],
     Argument("Apache Beam pipeline options, after `--`, such as `-- --runner=FlinkRunner`.", "BEAM_OPTIONS"),
@@ -172,6 +178,7 @@ class PrepareCaptions(Options):
         "Text standardization: keras (ASCII punctuation except the apostrophe splits words), alnum (everything "
         "except letters, digits and _ splits words), or punctuation (punctuation is removed). All lowercase.",
     )
+    filters: str | None = FILTERS
     max_length: int = option(
         0,
         "Maximum caption length in tokens, including <start> and <end>. Longer captions are truncated. At least 3, "

@@ -112,7 +112,7 @@ def _select_caption_table(
 
     def describe(table: CaptionTable) -> str:
         config, size = table.table_config, len(table.vocabulary())
-        return f"{table.fingerprint[:SHORT_FINGERPRINT]} ({config.dataset}, {config.standardizer}, {size} tokens)"
+        return f"{table.fingerprint[:SHORT_FINGERPRINT]} ({config.dataset}, {config.standardization}, {size} tokens)"
 
     only = _get_only(store, fitting, "several caption tables fit", "; ", describe, "--caption-table FINGERPRINT")
     if only is None:

@@ -121,8 +121,8 @@ def _select_tables(
         raise StoreError(message, location=location, hint=f"Use --dataset {dataset}, or another --caption-table.")
     if len(found) > 1:
         described = "; ".join(
-            f"{table.fingerprint[:SHORT_FINGERPRINT]} ({table.table_config.standardization}, {table.facts.words} tokens)"
-            for table in found
+            f"{one.fingerprint[:SHORT_FINGERPRINT]} ({one.table_config.standardization}, {one.facts.words} tokens)"
+            for one in found
         )
         hint = "Choose one with --caption-table FINGERPRINT."
         raise StoreError(f"several caption tables match: {described}", location=location, hint=hint)

@@ -25,7 +25,7 @@ from features.io.atomic_files import write
 from features.io.plain_paths import plain_path
 from features.io.temporary_names import TEMP_PREFIX
 from features.text.standardize import split_words
-from features.text.vocabulary import VOCABULARY_FILE, write_vocabulary
+from features.text.vocabulary import VOCABULARY_FILE, rank_vocabulary, write_vocabulary
 from schemas.table_config import END, SPECIAL_TOKENS, START, UNKNOWN, CaptionTableConfig
 
 CAPTION = "caption"
@@ -72,10 +72,9 @@ def order_vocabulary(counts: bytes) -> list[str]:
     tensorflow-transform writes the counts in this order only if the runner keeps the order of a group's values.
     """
     pairs = [line.split(b" ", 1) for line in counts.split(b"\n") if line]
-    ranked = sorted(((int(count), word) for count, word in pairs), reverse=True)
     # If there are no words, tensorflow-transform writes a placeholder.
     _, placeholder = analyzers.get_empy_vocabulary_dummy_value(tf.string)
-    return [*SPECIAL_TOKENS, *(word.decode() for _, word in ranked if word != placeholder)]
+    return rank_vocabulary((int(count), word) for count, word in pairs if word != placeholder)
 
 
 def write_transform(words: Sequence[str], table_config: CaptionTableConfig, output_dir: Path) -> None:

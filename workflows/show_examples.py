@@ -43,7 +43,7 @@ def show_examples(options: StoreShow) -> dict[str, Any]:
     """
     output = None if options.output is None else check_page_path(options.output)
     store = open_store(options.store)
-    name, dataset, caption_table = _select_tables(store, options.dataset, options.caption_table)
+    name, dataset, caption_table = select_example_tables(store, options.dataset, options.caption_table)
     catalog = dataset.catalog() if dataset else None
     captions = caption_table.captions() if caption_table else None
     labels = dataset.labels() if dataset else None
@@ -97,7 +97,7 @@ def print_examples(result: Mapping[str, Any]) -> None:
 # === Tables ===
 
 
-def _select_tables(
+def select_example_tables(
     store: Store, name: str | None, fingerprint: str | None
 ) -> tuple[str, Dataset | None, CaptionTable | None]:
     """Returns the name of a dataset, and its prepared images and captions."""

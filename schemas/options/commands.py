@@ -50,6 +50,7 @@ COMMANDS = (
     Command("store ls", store.StoreLs, "features.store.stats:list_store", "workflows.print_store:print_list"),
     Command("store stats", store.StoreStats, "features.store.stats:store_stats", "workflows.print_store:print_stats"),
     Command("store show", store.StoreShow, "workflows.show_examples:show_examples", "print_examples"),
+    Command("store words", store.StoreWords, "workflows.show_words:show_words", "print_words"),
     Command("store verify", store.StoreVerify, "features.store.verification:verify_store"),
     Command("store compact", store.StoreCompact, "features.store.compaction:compact_store"),
     Command("store drop", store.StoreDrop, "features.store.drop:drop_dataset"),

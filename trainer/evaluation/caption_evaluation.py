@@ -7,27 +7,34 @@ Further files in RUN/evaluation/<split>/:
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from features.inputs.file_reference import read_source_image
 from features.io.atomic_files import write
 from schemas.terminal.console import Printer
-from trainer.data.held_out_images import HeldOutImages, load_held_out_images
+from trainer.data.held_out_images import HeldOutImages, ImageName, load_held_out_images
 from trainer.data.table_selection import TrainingTables
+from trainer.data.word_search import WordUse, search_words
 from trainer.evaluation.bootstrap import bootstrap_intervals, sample_captions
-from trainer.evaluation.caption_page import CaptionPrediction, predictions_page
+from trainer.evaluation.caption_page import CaptionPrediction, find_wrong_words, predictions_page
 from trainer.evaluation.evaluate import EvaluatedRun, Evaluation, shorten
 from trainer.metrics.caption_metrics import METRICS, TITLES, Scorer, Scores
 from trainer.reports.plots import draw_attention_maps
+from trainer.reports.word_sections import ShownWord
 from trainer.runs.captioner_run import Caption, CaptionerRun
 
 RESULTS = "results.json"
+
+# Images per wrong word on the page.
+_WORD_EXAMPLES = 2
 
 Evaluated = EvaluatedRun[CaptionerRun, Caption, Scores]
 
@@ -102,6 +109,7 @@ class CaptionEvaluation(Evaluation[CaptionerRun, Caption, Scores]):
             {**metrics, "images": f"{len(evaluated.predictions):,}"},
             [shown[number] for number in best],
             [shown[number] for number in worst],
+            _show_words(evaluated.tables, find_wrong_words(shown.values())),
         )
 
     def notes(self, summary: Mapping[str, Any], name: str) -> list[str]:
@@ -142,6 +150,27 @@ def select_best_and_worst(scores: Scores, count: int) -> tuple[list[int], list[i
     ranked = np.lexsort((scores.per_image["bleu_4"], scores.per_image["cider_d"]))[::-1].tolist()
     best = ranked[: min(count, -(-len(ranked) // 2))]
     return best, ranked[len(best) :][::-1][:count]
+
+
+def _show_words(tables: TrainingTables, words: Sequence[str]) -> list[ShownWord]:
+    """Returns the use of wrong words in the captions of the store, with example images."""
+    if not words:
+        return []
+    uses = search_words(tables.caption_tables, words, _WORD_EXAMPLES)
+    rows = dict(_find_rows(tables, uses))
+    return [
+        ShownWord(use, [(one, read_source_image(rows.get((name, one.image_id)))) for name, one in use.examples])
+        for use in uses
+    ]
+
+
+def _find_rows(tables: TrainingTables, uses: Sequence[WordUse]) -> Iterator[tuple[ImageName, Mapping[str, Any]]]:
+    wanted = {(name, one.image_id) for use in uses for name, one in use.examples}
+    for dataset in tables.datasets:
+        catalog = dataset.catalog()
+        image_ids = pa.array([image_id for name, image_id in wanted if name == dataset.name], pa.string())
+        for row in catalog.filter(pc.is_in(catalog["image_id"], value_set=image_ids)).to_pylist():
+            yield (dataset.name, row["image_id"]), row
 
 
 def _to_prediction(evaluated: Evaluated, number: int) -> CaptionPrediction:

@@ -48,9 +48,10 @@ _SKIPPED = {
 
 @dataclass(frozen=True)
 class EvaluatedRun(Generic[AnyRun, AnyPrediction, AnyScores]):
-    """A run with its predictions for held-out images and their scores."""
+    """A run with its predictions for held-out images and their scores, and the tables that the images are from."""
 
     run: AnyRun
+    tables: TrainingTables
     held_out: HeldOutImages
     predictions: list[AnyPrediction]
     scores: AnyScores
@@ -135,7 +136,11 @@ class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
         with hold_snapshot(store.path, lambda: run.metadata.open_tables(store)) as tables:
             held_out = self.load(tables, self.options.split)
             predictions = self._predict_all(run, tables, held_out)
-        evaluated = EvaluatedRun(run, held_out, predictions, self.score(held_out, predictions))
+            evaluated = EvaluatedRun(run, tables, held_out, predictions, self.score(held_out, predictions))
+            return self._summarize_and_write(evaluated)
+
+    def _summarize_and_write(self, evaluated: EvaluatedRun[AnyRun, AnyPrediction, AnyScores]) -> dict[str, Any]:
+        run, held_out = evaluated.run, evaluated.held_out
         summary = {
             "model": run.metadata.model,
             "datasets": list(run.metadata.datasets),

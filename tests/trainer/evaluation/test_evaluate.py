@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -188,8 +189,9 @@ def test_several_datasets_are_scored_together_and_each_has_its_results(wide, no_
 
 
 def test_the_page_shows_images_with_maps_and_scores(evaluated):
-    page = Page(Path(evaluated["page_path"]).read_text())
-    assert len(page.pictures) == 8
+    text = Path(evaluated["page_path"]).read_text()
+    page, wrong_words = Page(text), text.count("<h3")
+    assert len(page.pictures) == 8 + 2 * wrong_words
     assert "METEOR is skipped" in page.text
     assert f"CIDEr-D {100 * evaluated['cider_d']:.1f}" in page.text
 
@@ -283,3 +285,12 @@ def test_cocos_tools_find_the_same_scores(root, held, monkeypatch, tmp_path):
     assert {ours: found[ours] for ours in names.values()} == {
         ours: pytest.approx(theirs.eval[name], rel=1e-9) for name, ours in names.items()
     }
+
+
+def test_wrong_words_link_to_their_use_in_the_captions_of_the_store(root, no_java, tmp_path):
+    run = shutil.copytree(root / "poor", tmp_path / "run")
+    page = Path(capt.evaluate(runs=run)["page_path"]).read_text()
+    links = set(re.findall(r'class="wrong" href="#(word-\w+)"', page))
+    assert links
+    assert links == set(re.findall(r'<h3 id="(word-\w+)">', page))
+    assert "Wrong words in the captions of the store" in page

@@ -1,8 +1,8 @@
 """Declares the options of the commands that use a trained run, and those of caption generation."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from schemas.choices import DecodingStrategy, Split
+from schemas.choices import DecodingStrategy, PublishedDataset, Split
 from schemas.options.base import Argument, Count, Natural, Option, Options, option
 from schemas.options.shared import CaptchaImages
 
@@ -95,6 +95,17 @@ class Evaluate(GenerationOptions):
         6,
         "Number of examples on the HTML page: the N best and the N worst captions, or the N worst recognition errors. "
         "0 writes no page.",
+    )
+    slice: tuple[str, ...] = option(
+        (),
+        "Also score the images of a subject: those of which a reference matches REGEX, regardless of case. animals, "
+        "people, colours, food and outdoors need no REGEX. Captioners only. Repeatable.",
+        "NAME[=REGEX]",
+    )
+    beside: Literal["published"] | PublishedDataset | None = option(
+        None,
+        "Also show the run beside published scores: published for those of the dataset that has the name of the run's, "
+        "or flickr8k, flickr30k or coco. Captioners only. [default: off]",
     )
     labels: str | None = option(
         None,

@@ -85,7 +85,11 @@ class ColorEvaluation(Evaluation[ColorRun, str, NDArray[np.bool_]]):
         return {"exact_match": evaluated.scores.astype(int).tolist()}
 
     def render_page(
-        self, evaluated: EvaluatedRun[ColorRun, str, NDArray[np.bool_]], notes: Sequence[str], count: int
+        self,
+        evaluated: EvaluatedRun[ColorRun, str, NDArray[np.bool_]],
+        summary: Mapping[str, Any],
+        notes: Sequence[str],
+        count: int,
     ) -> str:
         return "<p>colors</p>"
 

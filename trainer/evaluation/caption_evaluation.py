@@ -26,6 +26,9 @@ from trainer.data.word_search import WordUse, search_words
 from trainer.evaluation.bootstrap import bootstrap_intervals, sample_captions
 from trainer.evaluation.caption_page import CaptionPrediction, find_wrong_words, predictions_page
 from trainer.evaluation.evaluate import EvaluatedRun, Evaluation, shorten
+from trainer.evaluation.published import compare_published, find_published
+from trainer.evaluation.result_tables import result_tables
+from trainer.evaluation.slices import parse_slices, score_slices
 from trainer.metrics.caption_metrics import METRICS, TITLES, Scorer, Scores
 from trainer.reports.plots import draw_attention_maps
 from trainer.reports.word_sections import ShownWord
@@ -42,8 +45,9 @@ Evaluated = EvaluatedRun[CaptionerRun, Caption, Scores]
 class CaptionEvaluation(Evaluation[CaptionerRun, Caption, Scores]):
     """Evaluates captioners on all captioned images of a split, with all references as published.
 
-    `summarize` adds `references`, `tokenizer`, `skipped_metrics` (reasons by metric) and `decoding`; `write_files` adds
-    `results_paths`.
+    `summarize` adds `references`, `tokenizer`, `skipped_metrics` (reasons by metric) and `decoding`; with `--slice`,
+    `slices`, the result of `score_slices`; with `--beside`, `published`, the result of `compare_published`.
+    `write_files` adds `results_paths`.
     """
 
     page = "predictions.html"
@@ -58,6 +62,8 @@ class CaptionEvaluation(Evaluation[CaptionerRun, Caption, Scores]):
         run.decoding(**self.options.generation())
 
     def load(self, tables: TrainingTables, split: str) -> HeldOutImages:
+        if self.options.beside:
+            find_published(self.options.beside, tables.datasets)
         return load_held_out_images(tables, split)
 
     def predict(self, run: CaptionerRun, features: NDArray[Any], numbers: range) -> list[Caption]:
@@ -73,10 +79,19 @@ class CaptionEvaluation(Evaluation[CaptionerRun, Caption, Scores]):
         return self._scorer.score(dict(zip(held_out.names, texts, strict=True)), held_out.references)
 
     def summarize(self, evaluated: Evaluated) -> dict[str, Any]:
+        held_out, scores = evaluated.held_out, evaluated.scores
+        further: dict[str, Any] = {}
+        if self.options.slice:
+            references = [held_out.references[name] for name in held_out.names]
+            further["slices"] = score_slices(parse_slices(self.options.slice), references, scores)
+        if self.options.beside:
+            dataset = find_published(self.options.beside, evaluated.tables.datasets)
+            further["published"] = compare_published(dataset, evaluated.run.metadata.model, scores)
         return {
             **evaluated.scores.to_dict(),
             "intervals": bootstrap_intervals(sample_captions(evaluated.scores)),
             "decoding": evaluated.run.decoding(**self.options.generation()).model_dump(mode="json"),
+            **further,
         }
 
     def to_text(self, prediction: Caption) -> str:
@@ -97,7 +112,7 @@ class CaptionEvaluation(Evaluation[CaptionerRun, Caption, Scores]):
                 write(paths[-1], json.dumps(to_coco_results(own)).encode())
         return {"results_paths": list(map(str, paths))}
 
-    def render_page(self, evaluated: Evaluated, notes: Sequence[str], count: int) -> str:
+    def render_page(self, evaluated: Evaluated, summary: Mapping[str, Any], notes: Sequence[str], count: int) -> str:
         run, scores = evaluated.run, evaluated.scores
         best, worst = select_best_and_worst(scores, count)
         shown = {number: _to_prediction(evaluated, number) for number in (*best, *worst)}
@@ -109,11 +124,19 @@ class CaptionEvaluation(Evaluation[CaptionerRun, Caption, Scores]):
             {**metrics, "images": f"{len(evaluated.predictions):,}"},
             [shown[number] for number in best],
             [shown[number] for number in worst],
+            [table.to_html() for table in result_tables(summary)],
             _show_words(evaluated.tables, find_wrong_words(shown.values())),
         )
 
     def notes(self, summary: Mapping[str, Any], name: str) -> list[str]:
-        notes = [f"{TITLES[name]} is skipped: {reason}" for name, reason in summary["skipped_metrics"].items()]
+        notes = [
+            f"{name}: no image matches the slice {key}."
+            for key, one in summary.get("slices", {}).items()
+            if not one["images"]
+        ]
+        if "published" in summary and summary["split"] != "test":
+            notes.append(f"{name}: published scores are of test splits, and those of this run of {summary['split']}.")
+        notes += [f"{TITLES[name]} is skipped: {reason}" for name, reason in summary["skipped_metrics"].items()]
         if summary["tokenizer"] != "ptb":
             notes.append(f"Tokenized with the {summary['tokenizer']} tokenizer instead of the PTB tokenizer.")
         return notes
@@ -136,6 +159,10 @@ class CaptionEvaluation(Evaluation[CaptionerRun, Caption, Scores]):
             for one in results
         ]
         printer.table("scores × 100", texts, numbers, rows)
+        for one in results:
+            name = shorten(one["run_dir"])
+            for table in result_tables(one):
+                table.print(printer, name)
 
 
 def to_coco_results(captions: Mapping[str, str]) -> list[dict[str, Any]]:

@@ -37,6 +37,7 @@ def predictions_page(
     metrics: Mapping[str, object],
     best: Sequence[CaptionPrediction],
     worst: Sequence[CaptionPrediction],
+    tables: Sequence[Html] = (),
     wrong_words: Sequence[ShownWord] = (),
 ) -> str:
     """Renders the page as an HTML document, with values by title in `metrics` and captions in their order.
@@ -53,6 +54,7 @@ def predictions_page(
         header(title, lead, notes, metrics),
         element(
             "main",
+            *tables,
             section("Best captions", *(_card(one, linked) for one in best)),
             section("Worst captions", *(_card(one, linked) for one in worst)),
             section("Wrong words in the captions of the store", *map(word_section, wrong_words)),

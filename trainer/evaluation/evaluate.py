@@ -106,9 +106,13 @@ class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
 
     @abstractmethod
     def render_page(
-        self, evaluated: EvaluatedRun[AnyRun, AnyPrediction, AnyScores], notes: Sequence[str], count: int
+        self,
+        evaluated: EvaluatedRun[AnyRun, AnyPrediction, AnyScores],
+        summary: Mapping[str, Any],
+        notes: Sequence[str],
+        count: int,
     ) -> str:
-        """Renders the HTML page with `count` examples of each kind."""
+        """Renders the HTML page with `count` examples of each kind; `summary` is the content of scores.json."""
 
     def write_files(self, directory: Path, evaluated: EvaluatedRun[AnyRun, AnyPrediction, AnyScores]) -> dict[str, Any]:
         """Writes further files and returns their paths by name."""
@@ -203,7 +207,7 @@ class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
         page.unlink(missing_ok=True)
         if self.options.num_examples:
             notes = self._notes(summary, evaluated.run.path.name)
-            write(page, self.render_page(evaluated, notes, self.options.num_examples).encode())
+            write(page, self.render_page(evaluated, summary, notes, self.options.num_examples).encode())
         return {
             "scores_path": str(directory / SCORES),
             "images_path": str(directory / IMAGES),

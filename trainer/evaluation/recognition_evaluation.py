@@ -97,7 +97,7 @@ class RecognitionEvaluation(Evaluation[RecognizerRun, RecognizedImage, dict[str,
         write(directory / CONFUSION, _plot_confusion(evaluated))
         return {"confusion_path": str(directory / CONFUSION)}
 
-    def render_page(self, evaluated: Evaluated, notes: Sequence[str], count: int) -> str:
+    def render_page(self, evaluated: Evaluated, summary: Mapping[str, Any], notes: Sequence[str], count: int) -> str:
         edits = evaluated.scores["greedy"].edits.tolist()
         worst = rank_errors([one.greedy.score for one in evaluated.predictions], edits)[:count]
         rates = {_TITLES[name]: _percent(one.exact_match) for name, one in evaluated.scores.items()}

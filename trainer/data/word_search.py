@@ -78,7 +78,9 @@ def search_words(tables: Sequence[CaptionTable], words: Sequence[str], num_examp
         text = words[phrases.index(())]
         raise UsageError(f"{text!r} has no word after standardization ({config.standardization})")
     uses = {phrase: WordUse(" ".join(phrase), tuple(map(number.get, phrase))) for phrase in phrases}
-    single = {(word,): uses.get((word,)) or WordUse(word, (None,)) for phrase in phrases for word in phrase}
+    single: dict[_Phrase, WordUse] = {
+        (word,): uses.get((word,)) or WordUse(word, (None,)) for phrase in phrases for word in phrase
+    }
     for table in tables:
         _count(table, config, {**single, **uses}, num_examples)
     for phrase, use in uses.items():

@@ -91,7 +91,7 @@ class CaptchaTask(Task):
     def check_evaluation(self, options: Evaluate) -> None:
         for flag, value in (("--slice", options.slice), ("--beside", options.beside)):
             if value:
-                raise UsageError("only captioners have this option", location=flag, hint="Omit the option.")
+                raise UsageError("recognizers do not use this option", location=flag, hint="Omit the option.")
         _refuse_generation_options(options)
 
     def sample_metrics(self, texts: Sequence[str], references: Sequence[Sequence[str]]) -> MetricSamples:

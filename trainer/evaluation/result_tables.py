@@ -1,6 +1,4 @@
-"""Builds the tables of a captioner's evaluation beside its scores, for the terminal and for the page: by subject, and
-beside published scores.
-"""
+"""Builds further tables of a captioner's evaluation, for terminal and page: by subject, beside published scores."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -29,6 +29,8 @@ from schemas.terminal.printable import printable
 
 if TYPE_CHECKING:
     from features.store import Store
+    from features.text.padding import pad_tokens
+    from trainer.data.keras_dataset import keras_dataset
     from trainer.runs.captioner_run import CaptionerRun
     from trainer.runs.recognizer_run import RecognizerRun
 
@@ -36,7 +38,13 @@ __version__ = "0.1.0"
 
 _FUNCTIONS = {command.function: command for command in COMMANDS}
 
-__all__ = ["CaptError", "UsageError", "load_run", "open_store", *_FUNCTIONS]  # noqa: PLE0604
+# Further functions, whose modules import TensorFlow or NumPy.
+_LIBRARY = {
+    "keras_dataset": "trainer.data.keras_dataset:keras_dataset",
+    "pad_tokens": "features.text.padding:pad_tokens",
+}
+
+__all__ = ["CaptError", "UsageError", "keras_dataset", "load_run", "open_store", "pad_tokens", *_FUNCTIONS]  # noqa: PLE0604
 
 
 _VERBOSE = inspect.Parameter("verbose", inspect.Parameter.KEYWORD_ONLY, default=1, annotation=int)
@@ -60,7 +68,9 @@ def load_run(path: str | Path, epoch: int | None = None) -> CaptionerRun | Recog
 
 
 def __getattr__(name: str) -> Callable[..., Any]:
-    """Returns a command as a function: `capt.prepare_features(store=S, …)`."""
+    """Returns a command as a function: `capt.prepare_features(store=S, …)`; or a function of `_LIBRARY`."""
+    if name in _LIBRARY:
+        return _load(_LIBRARY[name])
     command = _FUNCTIONS.get(name)
     if command is None:
         raise AttributeError(f"module 'capt' has no attribute {name!r}")
@@ -68,7 +78,7 @@ def __getattr__(name: str) -> Callable[..., Any]:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_FUNCTIONS})
+    return sorted({*globals(), *_FUNCTIONS, *_LIBRARY})
 
 
 def _function(command: Command) -> Callable[..., dict[str, Any]]:

@@ -16,6 +16,7 @@ from pydantic_core import PydanticUndefined
 
 import capt
 from features.store import CaptionTable, Dataset, FeatureTable, Store
+from features.text.tokenizer import Tokenizer, Tokens
 from schemas.errors import ExitCode
 from schemas.options.commands import COMMANDS, GROUPS
 from schemas.tables import ASSIGNED_SPLITS, CAPTIONS, CATALOG, FAILURES, FILE_NAMES, LABELS, REPORT
@@ -148,6 +149,8 @@ def _python_api() -> str:
     lines += ["## Stores", "", *_function(capt.open_store, "capt.open_store")]
     for kind in (Store, Dataset, FeatureTable, CaptionTable):
         lines += _class(kind)
+    lines += ["## Data for Keras", "", *_function(capt.keras_dataset, "capt.keras_dataset")]
+    lines += [*_function(capt.pad_tokens, "capt.pad_tokens"), *_class(Tokenizer), *_class(Tokens)]
     lines += ["## Training runs", "", *_function(capt.load_run, "capt.load_run")]
     for kind in (TrainingResult, CaptionerRun, Caption, RecognizerRun):
         lines += _class(kind)

@@ -29,7 +29,7 @@ from schemas.defaults import VOCAB_SIZE
 from schemas.errors import CaptError, RecordError, UsageError, to_record_error
 from schemas.manifests import CaptionMetadata
 from schemas.options.prepare import PrepareCaptions
-from schemas.table_config import CaptionTableConfig
+from schemas.table_config import CaptionTableConfig, parse_filters
 
 _log = logging.getLogger("capt.prepare")
 
@@ -47,6 +47,7 @@ def prepare_captions(options: PrepareCaptions) -> dict[str, Any]:
         `seconds` and `report` (path of the run report). In a dry run, `dry_run`, `hits` and `misses` replace `report`
         and the values of the table: `vocab_size`, `truncated`, `empty_captions`, `shards` and `bytes`.
     """
+    parse_filters(options.filters, options.standardize)
     with report_full_disk(options.store), freeze_gc():
         reader = open_reader(options.dataset_type, options.annotations)
         max_failures = parse_max_failures(options.max_failures or reader.max_failures)
@@ -172,6 +173,7 @@ def _build_table_config(
     table_config = CaptionTableConfig(
         dataset=dataset,
         standardizer=options.standardize,
+        filters=parse_filters(options.filters, options.standardize),
         vocab_size=vocab_size,
         min_count=min_count,
         max_length=options.max_length,

@@ -1,8 +1,8 @@
 """Declares the options of the commands that use a trained run, and those of caption generation."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from schemas.choices import AttentionScale, AttentionStyle, DecodingStrategy, Split
+from schemas.choices import AttentionScale, AttentionStyle, DecodingStrategy, PublishedDataset, Split
 from schemas.options.base import Argument, Count, Natural, Option, Options, option
 from schemas.options.shared import CaptchaImages
 
@@ -118,6 +118,17 @@ class Evaluate(GenerationOptions):
         6, "Number of examples of each kind that --examples states no number for. Without examples, no page is written."
     )
     seed: Natural = option(0, "Seed of sampling and of random examples. Used only with --temperature or --examples.")
+    slice: tuple[str, ...] = option(
+        (),
+        "Also score the images of a subject: those of which a reference matches REGEX, regardless of case. animals, "
+        "people, colours, food and outdoors need no REGEX. Captioners only. Repeatable.",
+        "NAME[=REGEX]",
+    )
+    beside: Literal["published"] | PublishedDataset | None = option(
+        None,
+        "Also show the run beside published scores: published for those of the dataset that has the name of the run's, "
+        "or flickr8k, flickr30k or coco. Captioners only. [default: off]",
+    )
     labels: str | None = option(
         None,
         "File with ground-truth labels, one `ID LABEL` per line (`a0 thus`). Replaces the labels in the store. "

@@ -6,7 +6,7 @@ from schemas import defaults
 from schemas.choices import Compression, Format, ResizeMethodOption, ResizeMode, Standardizer
 from schemas.options.base import Argument, Count, Natural, Option, Options, option
 from schemas.options.extractor import ExtractorOptions
-from schemas.options.shared import DRY_RUN, NUM_SHARDS, CaptchaImages
+from schemas.options.shared import CAPTION_TABLE, DRY_RUN, NUM_SHARDS, CaptchaImages
 
 CaptionDatasetType = Literal["coco", "karpathy", "flickr8k", "flickr30k", "conceptual", "iapr", "csv", "jsonl"]
 DatasetType = CaptionDatasetType | Literal["folder"]
@@ -58,6 +58,12 @@ ALLOW_MIXED_NUMERICS = option(
     False,
     "Allow new rows that were computed on another CPU type or GPU, or with another version of TensorFlow, Pillow or "
     "libjpeg, than the rows in the table. Such rows are not bit-identical. [default: stop with an error]",
+)
+FILTERS = option(
+    None,
+    "Characters at which `keras` splits words, as the argument `filters` of Keras' Tokenizer. White space, < and > "
+    "always split. Only with --standardize keras. [default: ASCII punctuation except the apostrophe]",
+    "CHARS",
 )
 BeamOptions = Annotated[
     tuple[str, ...],
@@ -185,6 +191,7 @@ class PrepareCaptions(Options):
         "Text standardization: keras (ASCII punctuation except the apostrophe splits words), alnum (everything "
         "except letters, digits and _ splits words), or punctuation (punctuation is removed). All lowercase.",
     )
+    filters: str | None = FILTERS
     max_length: int = option(
         0,
         "Maximum caption length in tokens, including <start> and <end>. Longer captions are truncated. At least 3, "
@@ -198,6 +205,43 @@ class PrepareCaptions(Options):
     max_failures: str | None = MAX_FAILURES
     dry_run: bool = DRY_RUN
     beam_options: BeamOptions = ()
+
+
+class Tokenize(Options):
+    """Show the words and token IDs of captions, and the words of token IDs.
+
+    The rules and the vocabulary are those of a caption table (--store) or of a captioner (--run). Otherwise the options
+    below set the rules, and the vocabulary is built from the given captions.
+    """
+
+    captions: Annotated[tuple[str, ...], Argument("Caption. Repeatable.", "CAPTION")] = ()
+    ids: tuple[str, ...] = option(
+        (),
+        "Token IDs of a caption to convert to words, such as 2,4,10,3. Requires --store or --run. Repeatable.",
+        "IDS",
+    )
+    store: str | None = option(
+        None, "Store with the caption table: a local directory, or an s3:// or gs:// URI.", "STORE"
+    )
+    caption_table: str | None = CAPTION_TABLE
+    run: str | None = option(
+        None, "Captioner whose rules and vocabulary are used: a run directory, or STORE/models/NAME.", "RUN"
+    )
+    standardize: Standardizer | None = option(
+        None, "Text standardization: keras, alnum or punctuation, as in `capt prepare captions`. [default: keras]"
+    )
+    filters: str | None = FILTERS
+    vocab_size: int | None = option(
+        None, "Maximum vocabulary size, including the 4 special tokens. At least 5, or 0 for no limit. [default: 0]"
+    )
+    min_count: int | None = option(
+        None, "Minimum number of occurrences in the given captions. Rarer words become <unk>. [default: 1]"
+    )
+    max_length: int | None = option(
+        None,
+        "Maximum caption length in tokens, including <start> and <end>. Longer captions are truncated. At least 3, "
+        "or 0 for no limit. [default: 0]",
+    )
 
 
 class PrepareCaptcha(Options):

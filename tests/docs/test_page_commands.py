@@ -18,6 +18,7 @@ from tests.docs.pages import CODE, ROOT, Code
 PREPARED = {
     "README.md": [],
     "docs/benchmarks/extractors.md": [],
+    "docs/explanation/model_inputs.md": ["S"],
     "docs/explanation/scale.md": [],
     "docs/get_started/installation.md": [],
     "docs/get_started/own_model.md": [],

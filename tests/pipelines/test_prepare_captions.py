@@ -148,6 +148,23 @@ def test_a_vocabulary_can_be_reused_for_another_dataset(tmp_path: Path, train: P
         prepare(tmp_path, val, dataset_name="other", vocab_from=first["fingerprint"][:8], vocab_size=100)
 
 
+def test_filters_are_part_of_the_table_only_if_they_differ_from_the_default(tmp_path: Path, train: Path) -> None:
+    default = prepare(tmp_path, train)["fingerprint"]
+    assert prepare(tmp_path, train, filters='!"#$%&()*+.,-/:;=?@[\\]^_`{|}~ ')["fingerprint"] == default
+    changed = prepare(tmp_path, train, filters="!")["fingerprint"]
+    assert changed != default
+    store = capt.open_store(tmp_path / "store")
+    assert "runs." in store.caption_table(changed).vocabulary()
+    assert b"filters" not in store.caption_table(default).table_config.canonical
+    listed = {one["fingerprint"]: one["filters"] for one in capt.store_ls(tmp_path / "store")["caption_tables"]}
+    assert listed == {default: None, changed: "!<>"}
+
+
+def test_filters_of_another_standardizer_are_wrong_usage(tmp_path: Path, train: Path) -> None:
+    with pytest.raises(UsageError, match=r"^--filters: the standardizer alnum has no filter characters"):
+        prepare(tmp_path, train, standardize="alnum", filters="!")
+
+
 def test_vocab_size_min_count_and_max_length_limit_the_table(tmp_path: Path, train: Path) -> None:
     assert prepare(tmp_path, train, vocab_size=6)["vocab_size"] == 6
     assert prepare(tmp_path, train, min_count=2)["vocab_size"] == 8

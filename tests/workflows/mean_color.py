@@ -85,7 +85,12 @@ class ColorEvaluation(Evaluation[ColorRun, str, NDArray[np.bool_]]):
     ) -> Mapping[str, Sequence[object]]:
         return {"exact_match": evaluated.scores.astype(int).tolist()}
 
-    def render_page(self, evaluated: EvaluatedRun[ColorRun, str, NDArray[np.bool_]], notes: Sequence[str]) -> str:
+    def render_page(
+        self,
+        evaluated: EvaluatedRun[ColorRun, str, NDArray[np.bool_]],
+        summary: Mapping[str, Any],
+        notes: Sequence[str],
+    ) -> str:
         return "<p>colors</p>"
 
     @staticmethod

@@ -52,9 +52,10 @@ _SKIPPED = {
 
 @dataclass(frozen=True)
 class EvaluatedRun(Generic[AnyRun, AnyPrediction, AnyScores]):
-    """A run with its predictions for held-out images and their scores."""
+    """A run with its predictions for held-out images and their scores, and the tables that the images are from."""
 
     run: AnyRun
+    tables: TrainingTables
     held_out: HeldOutImages
     predictions: list[AnyPrediction]
     scores: AnyScores
@@ -114,8 +115,16 @@ class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
         """Returns further columns of images.tsv by name, among them the primary metric of each image."""
 
     @abstractmethod
-    def render_page(self, evaluated: EvaluatedRun[AnyRun, AnyPrediction, AnyScores], notes: Sequence[str]) -> str:
-        """Renders the HTML page with the numbers of `examples`, by kind, in their order."""
+    def render_page(
+        self,
+        evaluated: EvaluatedRun[AnyRun, AnyPrediction, AnyScores],
+        summary: Mapping[str, Any],
+        notes: Sequence[str],
+    ) -> str:
+        """Renders the HTML page with the numbers of `examples`, by kind, in their order.
+
+        `summary` is the content of scores.json.
+        """
 
     def write_files(self, directory: Path, evaluated: EvaluatedRun[AnyRun, AnyPrediction, AnyScores]) -> dict[str, Any]:
         """Writes further files and returns their paths by name."""
@@ -145,7 +154,13 @@ class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
             held_out = self.load(tables, self.options.split)
             predictions = self._predict_all(run, tables, held_out)
             examined = self.examine(run, tables, held_out)
-        evaluated = EvaluatedRun(run, held_out, predictions, self.score(held_out, predictions))
+            evaluated = EvaluatedRun(run, tables, held_out, predictions, self.score(held_out, predictions))
+            return self._summarize_and_write(evaluated, examined)
+
+    def _summarize_and_write(
+        self, evaluated: EvaluatedRun[AnyRun, AnyPrediction, AnyScores], examined: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        run, held_out = evaluated.run, evaluated.held_out
         summary = {
             "model": run.metadata.model,
             "datasets": list(run.metadata.datasets),
@@ -214,7 +229,7 @@ class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
         has_page = any(self.examples.values())
         if has_page:
             notes = self._notes(summary, evaluated.run.path.name)
-            write(page, self.render_page(evaluated, notes).encode())
+            write(page, self.render_page(evaluated, summary, notes).encode())
         return {
             "scores_path": str(directory / SCORES),
             "images_path": str(directory / IMAGES),

@@ -105,7 +105,7 @@ class RecognitionEvaluation(Evaluation[RecognizerRun, RecognizedImage, dict[str,
         write(directory / CONFUSION, _plot_confusion(evaluated))
         return {"confusion_path": str(directory / CONFUSION)}
 
-    def render_page(self, evaluated: Evaluated, notes: Sequence[str]) -> str:
+    def render_page(self, evaluated: Evaluated, summary: Mapping[str, Any], notes: Sequence[str]) -> str:
         edits = evaluated.scores["greedy"].edits.tolist()
         scores = [one.greedy.score for one in evaluated.predictions]
         ranked: dict[ExampleKind, list[int]] = {

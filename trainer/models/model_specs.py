@@ -94,6 +94,18 @@ class PixelInput:
         return len(shape) == 3
 
 
+@dataclass(frozen=True)
+class AnyInput:
+    """The input of a model that is not capt's own: features of every shape."""
+
+    def check_shape(self, shape: tuple[int, ...], location: str) -> None:
+        """Accepts every shape."""
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Returns True."""
+        return True
+
+
 RECOGNIZER_INPUT = PixelInput("a recognizer reads pixels", "Run `capt prepare captcha`.")
 
 MODELS = {

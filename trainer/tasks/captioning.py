@@ -16,6 +16,7 @@ from trainer.data.training_data import TrainingData
 from trainer.decoding.generation import parse_generation
 from trainer.evaluation.bootstrap import MetricSamples, sample_captions
 from trainer.evaluation.caption_evaluation import CaptionEvaluation
+from trainer.evaluation.slices import parse_slices
 from trainer.metrics.caption_metrics import METRICS, RESAMPLED_METRICS, TITLES, Scorer
 from trainer.metrics.caption_tokenizer import mark_wrong_words
 from trainer.models.model_specs import ModelSpec, PixelInput, model_spec
@@ -98,6 +99,7 @@ class CaptioningTask(Task):
     def check_evaluation(self, options: Evaluate) -> None:
         if options.labels is not None:
             raise UsageError("captioners do not use a label file", location="--labels", hint="Omit the option.")
+        parse_slices(options.slice)
         parse_generation({"max_new_tokens": 1, **options.generation(), "bad_words": None})
 
     def sample_metrics(self, texts: Sequence[str], references: Sequence[Sequence[str]]) -> MetricSamples:

@@ -92,9 +92,9 @@ def _summarize(
     vocab_size = _check_vocab_size(options.vocab_size, is_captioner)
     output = local_path(options.output, "--output") if options.output else None
     # Importing Keras takes seconds, so all checks without Keras are first.
+    from trainer.figures.figure_files import save_figure
     from trainer.models.layer_graph import trace_layers
     from trainer.reports.layer_figure import layer_figure
-    from trainer.reports.plots import save_figure
 
     config: Any = hyperparameters.architecture
     model = spec.build(config, vocab_size, shape) if isinstance(spec, ModelSpec) else spec.build(config, shape)

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -188,8 +189,9 @@ def test_several_datasets_are_scored_together_and_each_has_its_results(wide, no_
 
 
 def test_the_page_shows_images_with_maps_and_scores(evaluated):
-    page = Page(Path(evaluated["page_path"]).read_text())
-    assert len(page.pictures) == 8
+    text = Path(evaluated["page_path"]).read_text()
+    page, wrong_words = Page(text), text.count("<h3")
+    assert len(page.pictures) == 8 + 2 * wrong_words
     assert "METEOR is skipped" in page.text
     assert f"CIDEr-D {100 * evaluated['cider_d']:.1f}" in page.text
 
@@ -333,3 +335,33 @@ def test_cocos_tools_find_the_same_scores(root, held, monkeypatch, tmp_path):
     assert {ours: found[ours] for ours in names.values()} == {
         ours: pytest.approx(theirs.eval[name], rel=1e-9) for name, ours in names.items()
     }
+
+
+def test_wrong_words_link_to_their_use_in_the_captions_of_the_store(root, no_java, tmp_path):
+    run = shutil.copytree(root / "poor", tmp_path / "run")
+    page = Path(capt.evaluate(runs=run)["page_path"]).read_text()
+    links = set(re.findall(r'class="wrong" href="#(word-\w+)"', page))
+    assert links
+    assert links == set(re.findall(r'<h3 id="(word-\w+)">', page))
+    assert "Wrong words in the captions of the store" in page
+
+
+def test_slices_and_published_scores_are_in_the_result_the_tables_and_the_page(root, no_java, tmp_path, capsys):
+    run = shutil.copytree(root / "good", tmp_path / "run")
+    found = capt.evaluate(runs=run, slice=["colours", "trees=tree"], beside="coco")
+    assert json.loads(Path(found["scores_path"]).read_text())["slices"] == json.loads(json.dumps(found["slices"]))
+    assert found["slices"]["colours"]["images"] == found["images"]
+    assert found["slices"]["colours"]["cider_d"] == pytest.approx(found["cider_d"])
+    assert found["published"]["rows"][0]["bleu_4"] == round(100 * found["bleu_4"], 2)
+    assert f"{run}: no image matches the slice trees." in found["notes"]
+    page = Path(found["page_path"]).read_text()
+    print_evaluation(found)
+    for text in (page, capsys.readouterr().out):
+        assert "scores × 100 by subject, with 95% intervals" in text
+        assert "published scores of coco" in text
+        assert "without brevity penalty" in text
+
+
+def test_a_dataset_without_published_scores_is_wrong_usage(root):
+    with pytest.raises(UsageError, match="there is no published table of squares"):
+        capt.evaluate(runs=root / "good", beside="published")

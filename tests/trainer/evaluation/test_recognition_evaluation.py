@@ -125,6 +125,9 @@ def test_words_of_what_is_no_image_of_the_split_are_counted(run, captchas, tmp_p
 def test_options_of_captions_are_refused(run):
     with pytest.raises(UsageError, match="--num-beams: recognizers do not use this option"):
         capt.evaluate(runs=run.path, num_beams=3)
+    for flag, options in (("slice", {"slice": "animals"}), ("beside", {"beside": "coco"})):
+        with pytest.raises(UsageError, match=f"--{flag}: recognizers do not use this option"):
+            capt.evaluate(runs=run.path, **options)
     with pytest.raises(CaptError, match="no image of the split unused has a label"):
         capt.evaluate(runs=run.path, split="unused")
 

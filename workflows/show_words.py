@@ -38,7 +38,7 @@ def show_words(options: StoreWords) -> dict[str, Any]:
         UsageError: A word is not valid Unicode or has no word after standardization, or the output is a directory.
         CaptError: The page cannot be written.
     """
-    output = None if options.output is None else check_page_path(options.output)
+    output = None if options.output is None else check_page_path(options.output, "--output")
     for word in options.words:
         _check_text(word)
     store = open_store(options.store)

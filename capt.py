@@ -29,6 +29,8 @@ from schemas.terminal.printable import printable
 
 if TYPE_CHECKING:
     from features.store import Store
+    from features.text.padding import pad_tokens
+    from trainer.data.keras_dataset import keras_dataset
     from trainer.runs.captioner_run import CaptionerRun
     from trainer.runs.recognizer_run import RecognizerRun
 
@@ -36,7 +38,16 @@ __version__ = "0.1.0"
 
 _FUNCTIONS = {command.function: command for command in COMMANDS}
 
-__all__ = ["CaptError", "UsageError", "load_run", "open_store", *_FUNCTIONS]  # noqa: PLE0604
+# Further functions, whose modules import TensorFlow or NumPy.
+_LIBRARY = {
+    "keras_dataset": "trainer.data.keras_dataset:keras_dataset",
+    "pad_tokens": "features.text.padding:pad_tokens",
+}
+
+__all__ = ["CaptError", "UsageError", "keras_dataset", "load_run", "open_store", "pad_tokens", *_FUNCTIONS]  # noqa: PLE0604
+
+
+_VERBOSE = inspect.Parameter("verbose", inspect.Parameter.KEYWORD_ONLY, default=1, annotation=int)
 
 
 def open_store(path: str | Path) -> Store:
@@ -46,15 +57,20 @@ def open_store(path: str | Path) -> Store:
     return store.open_store(path)
 
 
-def load_run(path: str | Path) -> CaptionerRun | RecognizerRun:
-    """Loads a training run: `load_run(R).caption(image)`, `load_run(R).recognize(image)`."""
+def load_run(path: str | Path, epoch: int | None = None) -> CaptionerRun | RecognizerRun:
+    """Loads a training run: `load_run(R).caption(image)`, `load_run(R).recognize(image)`.
+
+    `epoch` selects the weights of an epoch that the run has kept (`keep_epochs`); None selects the best epoch.
+    """
     from trainer.runs import run as runs
 
-    return runs.load_run(path)
+    return runs.load_run(path, epoch)
 
 
 def __getattr__(name: str) -> Callable[..., Any]:
-    """Returns a command as a function: `capt.prepare_features(store=S, …)`."""
+    """Returns a command as a function: `capt.prepare_features(store=S, …)`; or a function of `_LIBRARY`."""
+    if name in _LIBRARY:
+        return _load(_LIBRARY[name])
     command = _FUNCTIONS.get(name)
     if command is None:
         raise AttributeError(f"module 'capt' has no attribute {name!r}")
@@ -62,7 +78,7 @@ def __getattr__(name: str) -> Callable[..., Any]:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_FUNCTIONS})
+    return sorted({*globals(), *_FUNCTIONS, *_LIBRARY})
 
 
 def _function(command: Command) -> Callable[..., dict[str, Any]]:
@@ -72,12 +88,19 @@ def _function(command: Command) -> Callable[..., dict[str, Any]]:
     either = inspect.Parameter.POSITIONAL_OR_KEYWORD
     ordered = [shown[name].replace(kind=either, annotation=kinds[name]) for name in names]
     ordered += [shown[name] for name in shown if name not in names]
-    signature = inspect.Signature(sorted(ordered, key=lambda one: one.default is not inspect.Parameter.empty))
+    ordered.sort(key=lambda one: one.default is not inspect.Parameter.empty)
+    is_training = "hyperparameters" in command.options.model_fields
+    if is_training:
+        ordered.append(_VERBOSE)
+    signature = inspect.Signature(ordered)
 
     def run(*values: Any, **options: Any) -> dict[str, Any]:
         # Values without a name are those of the first options.
         named = {**signature.bind_partial(*values).arguments, **options}
-        return _run(command, command.options.parse(named))
+        verbose = named.pop("verbose", 1) if is_training else 1
+        parsed = command.options.parse(named)
+        with _load("schemas.terminal.python_output:show_output")(verbose) if is_training else contextlib.nullcontext():
+            return _run(command, parsed)
 
     run.__name__ = run.__qualname__ = command.function
     run.__doc__ = command.options.__doc__

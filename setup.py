@@ -67,6 +67,7 @@ setup(
     package_data={
         "features.extractors": ["*.csv"],
         "features.synthetic.captchas": ["*.txt"],
+        "trainer.evaluation": ["*.yaml"],
         "trainer.reports": ["*.css"],
     },
     py_modules=["capt"],

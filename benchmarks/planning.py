@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 
 from features.inputs import FileReference, ListedFile
 from pipelines.beam.work_units import read_unit, write_unit
+from pipelines.datasets.limits import Limits
 from pipelines.datasets.splits import Splitter, compute_rank
 from pipelines.ingest.hash_images import HASH_UNIT_ROWS, HASH_UNIT_SCHEMA, UNITS_PER_INSERT
 from pipelines.ingest.image_database import HASH_CACHE, ImageDatabase
@@ -80,7 +81,7 @@ class Planning:
                 InputRecord(name, name, splitter.assign(name, None), compute_rank(0, name))
                 for name, _ in database.files.list_images()
             )
-            database.limit(None, None)
+            database.limit(Limits())
             database.apply_assigned()
         with self._step(f"{run}: locate"):
             database.find_files()

@@ -16,6 +16,7 @@ from pydantic_core import PydanticUndefined
 
 import capt
 from features.store import CaptionTable, Dataset, FeatureTable, Store
+from features.text.tokenizer import Tokenizer, Tokens
 from schemas.errors import ExitCode
 from schemas.options.commands import COMMANDS, GROUPS
 from schemas.tables import ASSIGNED_SPLITS, CAPTIONS, CATALOG, FAILURES, FILE_NAMES, LABELS, REPORT
@@ -25,6 +26,7 @@ from trainer.models.configs import RecognizerConfig
 from trainer.models.model_specs import MODELS
 from trainer.runs.captioner_run import Caption, CaptionerRun
 from trainer.runs.recognizer_run import RecognizerRun
+from trainer.training.training_result import TrainingResult
 from workflows.experiments.config import ExperimentConfig
 from workflows.retraining.config import RetrainConfig
 
@@ -132,6 +134,8 @@ def _python_api() -> str:
         "## Commands",
         "",
         "Each command is a function of `capt`. It returns the dictionary that `--json` prints.",
+        "Training functions return a `TrainingResult`, which is this dictionary with the history of the run. Their",
+        "`verbose` is 1 for progress bars and messages, 2 for messages only, or 0 for warnings only.",
     ]
     lines += ["The [command line](command_line.md) describes the options.", ""]
     for command in COMMANDS:
@@ -145,8 +149,10 @@ def _python_api() -> str:
     lines += ["## Stores", "", *_function(capt.open_store, "capt.open_store")]
     for kind in (Store, Dataset, FeatureTable, CaptionTable):
         lines += _class(kind)
+    lines += ["## Data for Keras", "", *_function(capt.keras_dataset, "capt.keras_dataset")]
+    lines += [*_function(capt.pad_tokens, "capt.pad_tokens"), *_class(Tokenizer), *_class(Tokens)]
     lines += ["## Training runs", "", *_function(capt.load_run, "capt.load_run")]
-    for kind in (CaptionerRun, Caption, RecognizerRun):
+    for kind in (TrainingResult, CaptionerRun, Caption, RecognizerRun):
         lines += _class(kind)
     lines += ["## Metrics", "", *_function(score, "trainer.metrics.score")]
     return "\n".join(lines)

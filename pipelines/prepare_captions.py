@@ -17,10 +17,11 @@ from pipelines.beam.gc_freeze import freeze_gc
 from pipelines.beam.scratch import open_scratch
 from pipelines.datasets import open_reader
 from pipelines.datasets.base import DatasetReader, FailedRecord
+from pipelines.datasets.limits import parse_limits
 from pipelines.datasets.record_fields import MAX_TEXT
 from pipelines.datasets.splits import compute_rank, parse_split_ratios
 from pipelines.ingest.caption_database import CaptionDatabase
-from pipelines.ingest.list_inputs import build_records
+from pipelines.ingest.list_inputs import build_records, rank_captions
 from pipelines.jobs.caption_job import CaptionJob
 from pipelines.jobs.failure_limit import check_failures, parse_max_failures
 from pipelines.jobs.sinks import Sink, log_removed, open_sink
@@ -28,7 +29,7 @@ from schemas.defaults import VOCAB_SIZE
 from schemas.errors import CaptError, RecordError, UsageError, to_record_error
 from schemas.manifests import CaptionMetadata
 from schemas.options.prepare import PrepareCaptions
-from schemas.table_config import CaptionTableConfig
+from schemas.table_config import CaptionTableConfig, parse_filters
 
 _log = logging.getLogger("capt.prepare")
 
@@ -46,9 +47,11 @@ def prepare_captions(options: PrepareCaptions) -> dict[str, Any]:
         `seconds` and `report` (path of the run report). In a dry run, `dry_run`, `hits` and `misses` replace `report`
         and the values of the table: `vocab_size`, `truncated`, `empty_captions`, `shards` and `bytes`.
     """
+    parse_filters(options.filters, options.standardize)
     with report_full_disk(options.store), freeze_gc():
         reader = open_reader(options.dataset_type, options.annotations)
         max_failures = parse_max_failures(options.max_failures or reader.max_failures)
+        parse_limits(options)
         with open_sink(options.store, options.dry_run) as sink:
             summary = _prepare(options, reader, sink)
     if not options.dry_run:
@@ -96,7 +99,10 @@ def _list(database: CaptionDatabase, options: PrepareCaptions, reader: DatasetRe
         database.insert_captions(_list_captions(database, options, reader, dataset.root.name))
     database.reject_two_splits()
     database.keep_assigned(dataset)
-    database.limit(options.limit_images, options.limit_captions)
+    limits = parse_limits(options)
+    if limits.sampled_captions is not None:
+        database.insert_caption_ranks(rank_captions(database.list_caption_ids(), options.seed))
+    database.limit(limits)
     if not database.count():
         reasons = "; ".join(f"{count} {reason}" for reason, count in database.count_by_reason().items())
         message = f"there are no captions ({reasons})" if reasons else "there are no captions"
@@ -167,6 +173,7 @@ def _build_table_config(
     table_config = CaptionTableConfig(
         dataset=dataset,
         standardizer=options.standardize,
+        filters=parse_filters(options.filters, options.standardize),
         vocab_size=vocab_size,
         min_count=min_count,
         max_length=options.max_length,

@@ -22,6 +22,7 @@ from pipelines.beam.disk_errors import report_full_disk
 from pipelines.beam.runners import parse_hints
 from pipelines.datasets import open_reader
 from pipelines.datasets.base import DatasetReader
+from pipelines.datasets.limits import parse_limits
 from pipelines.datasets.splits import Splitter, parse_split_ratios
 from pipelines.ingest.download_images import download_images
 from pipelines.ingest.hash_images import hash_images
@@ -106,7 +107,7 @@ def prepare_images(options: PrepareFeatures, source: SourceDataset) -> dict[str,
                 extracted = None
                 while extracted is None:  # None: another job has committed to the table meanwhile.
                     extracted = sink.run_job(_plan(options, sink, database, repair, limits))
-            sink.commit_dataset(database, dataset, source.dataset_type)
+            sink.commit_dataset(database, dataset, source.dataset_type, source.reader.label_format)
             sink.remove_corrupt(dataset)
             summary = {
                 **sink.summarize(database, dataset, "features"),
@@ -131,6 +132,7 @@ def _check(options: PrepareFeatures) -> None:
     if not options.images:
         raise UsageError("no images are given", location="--images", hint="Choose a directory, a .zip or a .tar.")
     check_num_shards(options.num_shards)
+    parse_limits(options)
     parse_hints(options.resource_hint)
     open_extractor(options)
 
@@ -174,12 +176,11 @@ def build_table_config(options: PrepareFeatures, store: Store) -> FeatureTableCo
 def _list(options: PrepareFeatures, source: SourceDataset, database: ImageDatabase, dataset: Dataset) -> int:
     """Inserts every selected image with its file and split. Returns the number of unannotated image files."""
     splitter = source.added_images_splitter if dataset.manifests else source.splitter
-    unannotated = list_inputs(database, source.reader, options, splitter, source.stated)
+    unannotated = list_inputs(database, source.reader, options, splitter, source.stated, dataset)
     if not database.count_by_status():
         location = ", ".join(options.annotations or options.images)
         hint = "Check --annotations, --images and the limits."
         raise CaptError("there are no images", location=location, hint=hint)
-    database.keep_assigned(dataset)
     return unannotated
 
 

@@ -100,12 +100,26 @@ class CaptionMetadata(Frozen):
         return sum(counts.get(2, 0) for counts in (self.lengths or {}).values())
 
 
+class LabelFormat(Frozen):
+    """How a label file separates an ID from its label, and ends a line."""
+
+    separator: Literal[" ", "\t"] = " "
+    line_end: Literal["\n", "\r\n", "\r"] = "\n"
+
+
 class DatasetMetadata(Frozen):
-    """The dataset type of a dataset, and the number of images in its catalog by split."""
+    """The provenance of a dataset.
+
+    Args:
+        source: The dataset type.
+        images: Number of images in the catalog by split.
+        label_format: Format of the label file; None without one, and for a space and a line feed.
+    """
 
     kind: Literal["dataset"] = "dataset"
     source: str
     images: dict[str, int]
+    label_format: LabelFormat | None = Field(default=None, exclude_if=lambda label_format: label_format is None)
 
 
 RunName = Annotated[str, Field(pattern="^[0-9a-f]{16}$")]

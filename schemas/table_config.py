@@ -7,6 +7,7 @@ field changes every fingerprint, and needs a new `version`.
 
 import hashlib
 import json
+import unicodedata
 from typing import Any, Literal
 
 from schemas import choices
@@ -16,6 +17,12 @@ from schemas.tables import Table, features_table
 
 SPECIAL_TOKENS = ("<pad>", "<unk>", "<start>", "<end>")
 PAD, UNKNOWN, START, END = range(4)
+
+# Characters at which the `keras` standardizer splits by default: those of Keras' Tokenizer.
+KERAS_FILTERS = '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n'
+
+# No standardizer keeps these, so that no text becomes a special token.
+_ALWAYS_FILTERED = "<>"
 
 # Hexadecimal digits in file names and printed tables.
 SHORT_FINGERPRINT = 16
@@ -83,6 +90,7 @@ class CaptionTableConfig(TableConfig):
     Args:
         dataset: The dataset's name in the store.
         standardizer: A name from `features.text.standardize`.
+        filters: Characters at which the `keras` standardizer splits (`parse_filters`); None for `KERAS_FILTERS`.
         vocab_size: Maximum vocabulary size, including the four special tokens; 0 for no limit.
         min_count: Minimum number of occurrences in the train split; rarer words become `<unk>`.
         max_length: Maximum caption length in tokens, including start and end; 0 for no limit.
@@ -92,6 +100,7 @@ class CaptionTableConfig(TableConfig):
 
     dataset: str
     standardizer: choices.Standardizer = "keras"
+    filters: str | None = None
     vocab_size: int = 5000
     min_count: int = 1
     max_length: int = 0
@@ -99,6 +108,11 @@ class CaptionTableConfig(TableConfig):
     special: tuple[str, ...] = SPECIAL_TOKENS
     format: choices.Format = "parquet"
     version: Literal[1] = 1
+
+    @property
+    def standardization(self) -> str:
+        """The standardizer, with its filter characters if they are not the default, for people."""
+        return self.standardizer if self.filters is None else f"{self.standardizer} {self.filters}"
 
     def check(self) -> None:
         """Raises UsageError if a limit leaves no room for a word, or is invalid."""
@@ -113,6 +127,33 @@ class CaptionTableConfig(TableConfig):
                 raise UsageError(problem.format(value), location=option, hint=hint)
         if self.min_count < 1:
             raise UsageError(f"invalid number {self.min_count}", location="--min-count", hint="Use 1 or more.")
+
+
+def parse_filters(text: str | None, standardizer: choices.Standardizer) -> str | None:
+    """Returns the filter characters of `--filters` in canonical form: equal sets of characters are equal texts.
+
+    White space always separates words, and `<` and `>` always do; neither needs to be named. None stands for the
+    characters of `KERAS_FILTERS`, so their fingerprints stay.
+
+    Raises:
+        UsageError: The standardizer has no filter characters, or the text is not valid Unicode.
+    """
+    if text is None:
+        return None
+    if standardizer != "keras":
+        hint = "Omit --filters, or use --standardize keras."
+        raise UsageError(f"the standardizer {standardizer} has no filter characters", location="--filters", hint=hint)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"character {error.start} is not valid Unicode", location="--filters") from None
+    named = _significant(text)
+    return None if named == _significant(KERAS_FILTERS) else named
+
+
+def _significant(filters: str) -> str:
+    characters = {*unicodedata.normalize("NFC", filters), *_ALWAYS_FILTERED}
+    return "".join(sorted(one for one in characters if not one.isspace() and unicodedata.category(one) != "Cc"))
 
 
 def canonical_json(value: Any) -> bytes:

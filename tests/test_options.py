@@ -39,7 +39,7 @@ def test_the_help_shows_every_option_of_the_python_function(command: Command) ->
 def test_the_usage_shows_required_arguments_without_brackets_and_types() -> None:
     for name, usage in (
         ("fetch", "[OPTIONS] NAME DIR"),
-        ("evaluate", "[OPTIONS] RUN..."),
+        ("evaluate", "[OPTIONS] [RUN]..."),
         ("prepare captions", "[OPTIONS] [BEAM_OPTIONS]..."),
     ):
         shown = runner.invoke(capt.application(), [*name.split(), "--help"]).output

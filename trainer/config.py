@@ -1,11 +1,12 @@
 """Declares the training hyperparameters of each task, and parses them together with the hyperparameters of a model."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Generic, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from features.runtime.numerics import detect_native_precision
 from schemas.choices import CaptionsPerImage
@@ -61,7 +62,15 @@ class LoopConfig(Settings):
         early_stopping_patience: Number of epochs without improvement after which training stops; null for no limit.
         devices: `one`, or `all`: every accelerator has a copy of the model and computes a part of each batch.
         save_steps: Number of steps between checkpoints, in addition to one per epoch; null for none.
+        validation_split: Split to validate on after each epoch: `val` (test, if val has no usable records) or `test`.
+            Scores on test are biased upward if the best epoch is selected on test.
+        keep_epochs: Number of last epochs whose weights are kept for `--epoch`, in addition to the best epoch and the
+            last checkpoint.
+        plot_from_zero: Whether the axes of loss and accuracy in `loss.png` begin at 0.
     """
+
+    # A run with other values of these hyperparameters has the same weights after the same number of steps.
+    without_effect_on_weights: ClassVar[frozenset[str]] = frozenset({"keep_epochs", "plot_from_zero"})
 
     seed: int = Field(0, ge=0, lt=1 << 32)
     epochs: int = Field(20, ge=1)
@@ -80,6 +89,10 @@ class LoopConfig(Settings):
     early_stopping_patience: int | None = Field(None, ge=1)
     devices: Literal["one", "all"] = "one"
     save_steps: int | None = Field(None, ge=1)
+    # A default that is not written leaves the identity of older runs as it is.
+    validation_split: Literal["val", "test"] = Field("val", exclude_if=lambda split: split == "val")
+    keep_epochs: int = Field(0, ge=0)
+    plot_from_zero: bool = False
 
     def resolved(self) -> Self:
         """Returns a copy in which `precision: auto` is resolved for this machine, so that it can resume on others."""
@@ -96,7 +109,13 @@ class CaptionerTraining(LoopConfig, BackboneConfig):
             epoch.
         label_smoothing: Fraction of each target that is spread evenly over all tokens that may be generated.
         monitor: Metric that selects the best epoch: the lowest `val_loss`, or the highest `val_cider_d`.
+        padded_loss: Whether `padded_loss` is also computed: the loss per position of captions that are padded to the
+            longest training caption, start and end tokens included, as some notebooks print it.
+        num_validation_images: Number of validation images for the loss and CIDEr-D after each epoch; null for all.
         num_sample_captions: Number of validation images that are captioned after each epoch.
+        sample_images: Image files that are also captioned after each epoch.
+        sample_temperatures: Softmax temperatures of the captions after each epoch, as `--temperature` of `capt
+            caption`: one caption per image and temperature; 0 is greedy decoding.
         max_new_tokens: Maximum number of generated tokens per caption, including the end token; null for the length of
             the longest training caption plus one for the end token.
         augment_translation: Maximum translation as a fraction of the image's side. Edge pixels are repeated.
@@ -106,15 +125,34 @@ class CaptionerTraining(LoopConfig, BackboneConfig):
         augment_horizontal_flip: Whether half of the images are flipped, regardless of their captions.
     """
 
+    without_effect_on_weights = LoopConfig.without_effect_on_weights | {
+        "num_validation_images",
+        "padded_loss",
+        "sample_images",
+        "sample_temperatures",
+    }
+
     captions_per_image: CaptionsPerImage = "all"
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     monitor: Literal["val_loss", "val_cider_d"] = "val_loss"
+    padded_loss: bool = False
+    num_validation_images: int | None = Field(None, ge=1)
     num_sample_captions: int = Field(3, ge=0)
+    sample_images: tuple[str, ...] = ()
+    sample_temperatures: tuple[Annotated[float, Field(ge=0)], ...] = Field((0.0,), min_length=1)
     max_new_tokens: int | None = Field(None, ge=1)
     augment_translation: float = Field(0.0, ge=0, le=0.5)
     augment_zoom: float = Field(0.0, ge=0, le=1)
     augment_color_jitter: float = Field(0.0, ge=0, lt=1)
     augment_horizontal_flip: bool = False
+
+    @field_validator("sample_images", mode="before")
+    @classmethod
+    def _as_paths(cls, value: Any) -> Any:
+        values = [value] if isinstance(value, (str, os.PathLike)) else value
+        if not isinstance(values, (list, tuple)):
+            return values
+        return tuple(os.fspath(one) if isinstance(one, os.PathLike) else one for one in values)
 
 
 class RecognizerTraining(LoopConfig):
@@ -139,17 +177,34 @@ class RecognizerTraining(LoopConfig):
 
 @dataclass(frozen=True)
 class Hyperparameters(Generic[AnyConfig]):
-    """The hyperparameters of a run; `choice` is the option that sets the defaults, such as `{"model": "merge"}`."""
+    """The hyperparameters of a run.
+
+    Args:
+        choice: The option that sets the defaults, such as `{"model": "merge"}`.
+        model: Name of the model.
+        training: Hyperparameters of training.
+        architecture: Hyperparameters of the model.
+        source: SHA-256 of the file of a user's own model.
+    """
 
     choice: dict[str, str]
     model: str
     training: AnyConfig
     architecture: ModelConfig
+    source: str | None = None
 
     def to_dict(self, *, resolve: bool = True) -> dict[str, Any]:
-        """Returns all by name; `resolve` replaces values that depend on the machine, such as `precision: auto`."""
-        training = self.training.resolved() if resolve else self.training
-        return {**self.choice, **self.architecture.model_dump(mode="json"), **training.model_dump(mode="json")}
+        """Returns all by name, for a user to read or, with `resolve`, to identify a run.
+
+        `resolve` replaces values that depend on the machine, such as `precision: auto`, and omits those that identify
+        a run only if they are set.
+        """
+        training = (self.training.resolved() if resolve else self.training).model_dump(mode="json")
+        if not resolve:
+            training = {
+                name: training.get(name, getattr(self.training, name)) for name in type(self.training).model_fields
+            }
+        return {**self.choice, **self.architecture.model_dump(mode="json"), **training}
 
 
 def parse_options(model_config: type[ModelConfig], options: Mapping[str, Any]) -> tuple[CaptionerTraining, ModelConfig]:
@@ -167,7 +222,9 @@ def parse_options(model_config: type[ModelConfig], options: Mapping[str, Any]) -
     return training, model
 
 
-def parse_recognizer(profile: str, options: Mapping[str, Any]) -> tuple[RecognizerTraining, RecognizerConfig]:
+def parse_recognizer(
+    profile: str, options: Mapping[str, Any], model_config: type[RecognizerConfig] = RecognizerConfig
+) -> tuple[RecognizerTraining, RecognizerConfig]:
     """Parses the hyperparameters of a recognizer; the defaults are the values of the profile.
 
     Raises:
@@ -176,11 +233,14 @@ def parse_recognizer(profile: str, options: Mapping[str, Any]) -> tuple[Recogniz
     if profile not in PROFILES:
         hint = f"Use one of {', '.join(PROFILES)}."
         raise UsageError(f"unknown profile {profile!r}", location="--profile", hint=hint)
-    return parse_parts(RecognizerTraining, RecognizerConfig, {**PROFILES[profile], **options})
+    return parse_parts(RecognizerTraining, model_config, {**PROFILES[profile], **options})
 
 
 def parse_parts(training: type[TrainingT], model: type[ModelT], options: Mapping[str, Any]) -> tuple[TrainingT, ModelT]:
     """Splits options into hyperparameters of training and model; raises UsageError if one is unknown or invalid."""
+    if both := [name for name in model.model_fields if name in training.model_fields]:
+        hint = "Rename the hyperparameter of the model."
+        raise UsageError(f"{both[0]} is a hyperparameter of training", location=model.__name__, hint=hint)
     known = [*training.model_fields, *model.model_fields]
     unknown = [name for name in options if name not in known]
     if unknown:

@@ -2,11 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from features.io.atomic_files import write
-from features.io.locations import local_path
-from schemas.errors import CaptError, UsageError
 from schemas.table_config import SPECIAL_TOKENS, UNKNOWN
 from trainer.reports.markup import (
     Html,
@@ -70,22 +66,6 @@ class CaptionedImage:
     references: tuple[str, ...]
     attention: bytes | None = None
     is_correct: bool | None = None
-
-
-def check_page_path(output: str | Path) -> Path:
-    """Returns the path of a page to write. Raises UsageError if it is a URI or a directory."""
-    path = local_path(output, "--output")
-    if path.is_dir():
-        raise UsageError("this is a directory", location=f"--output {output}", hint="Choose a file, such as page.html.")
-    return path
-
-
-def write_page(path: Path, page: str) -> None:
-    """Writes a page atomically; CaptError if that is not possible."""
-    try:
-        write(path, page.encode())
-    except OSError as error:
-        raise CaptError(f"the page cannot be written: {error.strerror}", location=str(path)) from None
 
 
 def build_examples_page(title: str, examples: Sequence[Example], summary: Mapping[str, object]) -> str:

@@ -20,6 +20,7 @@ from schemas.options.inference import Evaluate
 from schemas.options.prepare import PrepareCaptcha, PrepareCaptions, PrepareFeatures
 from trainer.config import Hyperparameters
 from trainer.evaluation.evaluate import evaluate
+from trainer.models.custom_models import is_custom
 from trainer.task_registry import TASKS, find_task
 from trainer.tasks.task import Task
 from trainer.training.train import train
@@ -31,6 +32,7 @@ _DATASET_OPTIONS = {
     *(
         "limit_images",
         "limit_captions",
+        "sample_captions",
         "max_failures",
         "max_image_pixels",
         "max_image_bytes",
@@ -190,6 +192,8 @@ def files_named(options: Mapping[str, Any]) -> dict[str, str]:
     """
     named = {name: str(value).removeprefix("custom:") for name, value in Options.named(options).items() if value}
     files = {name: parse_location(path) for name, path in named.items() if name in _FILE_OPTIONS}
+    if is_custom(model := named.get("model", "")):
+        files["model"] = parse_location(model.rpartition(":")[0])
     return {name: hash_file(path) for name, path in files.items() if path.is_file()}
 
 

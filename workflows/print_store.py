@@ -27,7 +27,7 @@ def print_list(result: Entry) -> None:
         ("fingerprint", "dataset", "standardizer"),
         ("vocabulary size", "captions", "shards", "size"),
         (
-            (*_caption_table(one), one["standardizer"], one["vocab_size"], _captions(one), one["shards"], _size(one))
+            (*_caption_table(one), _standardizer(one), one["vocab_size"], _captions(one), one["shards"], _size(one))
             for one in result["caption_tables"]
         ),
     )
@@ -110,6 +110,10 @@ def _dataset(entry: Entry) -> Sequence[object]:
 
 def _caption_table(entry: Entry) -> Sequence[object]:
     return _short(entry), entry["dataset"]
+
+
+def _standardizer(entry: Entry) -> str:
+    return f"{entry['standardizer']} {entry['filters'] or ''}".rstrip()
 
 
 def _coverage(datasets: Sequence[Entry]) -> Iterator[Sequence[object]]:

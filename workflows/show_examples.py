@@ -20,7 +20,8 @@ from schemas.errors import StoreError
 from schemas.options.store import StoreShow
 from schemas.table_config import SHORT_FINGERPRINT
 from schemas.terminal.console import Printer
-from workflows.example_pages import Example, ExampleCaption, build_examples_page, check_page_path, write_page
+from trainer.reports.page_files import check_page_path, write_page
+from workflows.example_pages import Example, ExampleCaption, build_examples_page
 
 
 def show_examples(options: StoreShow) -> dict[str, Any]:
@@ -41,9 +42,9 @@ def show_examples(options: StoreShow) -> dict[str, Any]:
         UsageError: The output is a directory.
         CaptError: The page cannot be written.
     """
-    output = None if options.output is None else check_page_path(options.output)
+    output = None if options.output is None else check_page_path(options.output, "--output")
     store = open_store(options.store)
-    name, dataset, caption_table = _select_tables(store, options.dataset, options.caption_table)
+    name, dataset, caption_table = select_example_tables(store, options.dataset, options.caption_table)
     catalog = dataset.catalog() if dataset else None
     captions = caption_table.captions() if caption_table else None
     labels = dataset.labels() if dataset else None
@@ -97,7 +98,7 @@ def print_examples(result: Mapping[str, Any]) -> None:
 # === Tables ===
 
 
-def _select_tables(
+def select_example_tables(
     store: Store, name: str | None, fingerprint: str | None
 ) -> tuple[str, Dataset | None, CaptionTable | None]:
     """Returns the name of a dataset, and its prepared images and captions."""
@@ -121,8 +122,8 @@ def _select_tables(
         raise StoreError(message, location=location, hint=f"Use --dataset {dataset}, or another --caption-table.")
     if len(found) > 1:
         described = "; ".join(
-            f"{table.fingerprint[:SHORT_FINGERPRINT]} ({table.table_config.standardizer}, {table.facts.words} tokens)"
-            for table in found
+            f"{one.fingerprint[:SHORT_FINGERPRINT]} ({one.table_config.standardization}, {one.facts.words} tokens)"
+            for one in found
         )
         hint = "Choose one with --caption-table FINGERPRINT."
         raise StoreError(f"several caption tables match: {described}", location=location, hint=hint)

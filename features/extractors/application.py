@@ -87,6 +87,10 @@ class Application:
         function = importlib.import_module(f"keras.applications.{self.module}").preprocess_input
         return lambda pixels: function(pixels, data_format="channels_last")
 
+    def load_file(self, model: Any, path: str) -> None:
+        """Loads the weights of a file; OSError, ValueError or KeyError if they do not fit the model."""
+        model.load_weights(path)
+
 
 APPLICATIONS = {
     row["name"]: Application(
@@ -118,5 +122,5 @@ def find_application(name: str) -> Application:
     plain = {known.replace("_", ""): known for known in APPLICATIONS}
     near = [plain[one] for one in difflib.get_close_matches(name.lower().replace("_", "").replace("-", ""), plain)]
     others = [known for known in APPLICATIONS if known not in near]
-    hint = f"Use one of {', '.join([*near, *others])}, custom:FILE.keras, pixels."
+    hint = f"Use one of {', '.join([*near, *others])}, alexnet, custom:FILE.keras, pixels."
     raise UsageError(f"unknown extractor {name!r}", location="--extractor", hint=hint)

@@ -1,10 +1,9 @@
 """Creates the extractor that a command's options name."""
 
-from features.extractors.application import find_application
 from features.extractors.custom import NAME as CUSTOM
 from features.extractors.custom import PREFIX, PREPROCESSINGS, CustomExtractor
 from features.extractors.extractor import Extractor
-from features.extractors.keras_applications import KerasApplicationExtractor
+from features.extractors.keras_applications import KerasApplicationExtractor, find_network
 from features.extractors.output_layers import FeatureFunction
 from features.extractors.pixels import NAME as PIXELS
 from features.extractors.pixels import PixelExtractor
@@ -29,4 +28,4 @@ def choose_input_preprocessing(table_config: FeatureTableConfig) -> FeatureFunct
     """Returns the input preprocessing of a table's extractor."""
     if table_config.extractor == CUSTOM:
         return PREPROCESSINGS[table_config.preprocess]()
-    return find_application(table_config.extractor).load_preprocessing()
+    return find_network(table_config.extractor).load_preprocessing()

@@ -1,6 +1,7 @@
-"""Implements the extractors of `keras.applications`."""
+"""Implements the extractors of `keras.applications`, and AlexNet."""
 
-from features.extractors.application import find_application
+from features.extractors.alexnet import ALEXNET
+from features.extractors.application import Application, find_application
 from features.extractors.extractor import ExtractorConfig, resolve_dtype
 from features.extractors.output_layers import (
     OUTPUT,
@@ -16,11 +17,11 @@ from schemas.table_config import FeatureTableConfig
 
 
 class KerasApplicationExtractor:
-    """A model of `keras.applications`, such as `inception_v3`, up to its output layer."""
+    """A model of `keras.applications`, such as `inception_v3`, or `alexnet`, up to its output layer."""
 
     def __init__(self, options: ExtractorOptions) -> None:
         self._options = options
-        self._application = find_application(options.extractor)
+        self._application = find_network(options.extractor)
         self._layer = options.layer or self._application.layer
         self._build_options = self._application.resolve_build_options(self._layer, options.height, options.width)
         self._weights = options.weights or IMAGENET
@@ -51,3 +52,8 @@ class KerasApplicationExtractor:
         model = truncate_model(model, table_config.layer, application.name)
         preprocess = application.load_preprocessing()
         return build_model_function(model, preprocess, table_config.pooling, options.height, options.width)
+
+
+def find_network(name: str) -> Application:
+    """Returns `alexnet`, or the model of `keras.applications` with this name; UsageError if the name is unknown."""
+    return ALEXNET if name == ALEXNET.name else find_application(name)

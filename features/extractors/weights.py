@@ -67,7 +67,7 @@ def load_weights(model: Any, weights: str, application: Application, options: Bu
         randomize(model, _parse_seed(weights), application, options)
         return model
     try:
-        model.load_weights(weights)
+        application.load_file(model, weights)
     except (OSError, ValueError, KeyError) as error:
         raise CaptError(f"the weights do not fit {application.name}: {error}", location=weights, hint=_HINT) from error
     return model

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from features.store.snapshot import TableSnapshot
 from features.store.streaming import read_parquet, row_batches, row_dataset
 from schemas.errors import MissingKeyError
-from schemas.manifests import DatasetMetadata, Manifest
+from schemas.manifests import DatasetMetadata, LabelFormat, Manifest
 from schemas.table_config import compute_digest
 from schemas.tables import ASSIGNED_SPLITS, CATALOG, LABELS
 
@@ -33,6 +33,11 @@ class Dataset(TableSnapshot[DatasetMetadata]):
         """SHA-256 of the dataset's images and labels. It ignores the splits of absent images."""
         files = self.manifest.files
         return compute_digest({role: files[role].sha256 for role in (CATALOG.name, LABELS.name) if role in files})
+
+    @property
+    def label_format(self) -> LabelFormat | None:
+        """The format of the label file; None without one, and for a space and a line feed."""
+        return self.facts.label_format
 
     @property
     def has_images(self) -> bool:

@@ -34,8 +34,8 @@ def list_store(options: StoreLs) -> dict[str, Any]:
     Returns:
         `store`, and one entry per table in `datasets` (`name`, `source`, `images` by split), `feature_tables`
         (`fingerprint`, the fields of the table config that users set, `shape`, `rows`, `shards`, `bytes`) and
-        `caption_tables` (`fingerprint`, `dataset`, `standardizer`, `vocab_size`, `captions` by split, `shards`,
-        `bytes`).
+        `caption_tables` (`fingerprint`, `dataset`, `standardizer`, `filters` (null for the default), `vocab_size`,
+        `captions` by split, `shards`, `bytes`).
 
     Raises:
         StoreError: The store does not exist, or has a newer format version.
@@ -162,6 +162,7 @@ def _describe_caption_table(table: CaptionTable) -> dict[str, Any]:
         "fingerprint": table.fingerprint,
         "dataset": table.table_config.dataset,
         "standardizer": table.table_config.standardizer,
+        "filters": table.table_config.filters,
         "vocab_size": table.facts.words,
         "captions": _order_splits(table.facts.captions),
         "shards": len(table.shards),

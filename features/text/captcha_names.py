@@ -1,11 +1,20 @@
 """Parses the names of CAPTCHA images (`a12.png`) and label lines (`a12 thus`)."""
 
 import re
+from typing import NamedTuple
 
 _NUMBER = r"a(0|[1-9][0-9]{0,14})"
 _IMAGE = re.compile(rf"(?:.*/)?{_NUMBER}\.png", re.DOTALL)
 _ID = re.compile(rf"{_NUMBER}(?![0-9A-Za-z_.])")
-_LABEL = re.compile(rf"{_NUMBER} ([a-z]+)")
+_LABEL = re.compile(rf"{_NUMBER}([ \t])([a-z]+)")
+
+
+class LabelLine(NamedTuple):
+    """A label line; `separator` is a space or a tab."""
+
+    number: int
+    label: str
+    separator: str
 
 
 def parse_image_number(name: str) -> int | None:
@@ -20,7 +29,7 @@ def parse_line_number(line: str) -> int | None:
     return int(match[1]) if match else None
 
 
-def parse_label_line(line: str) -> tuple[int, str] | None:
-    """Returns the image number and label of a line `a12 thus` (ID, one space, letters a-z), or None."""
+def parse_label_line(line: str) -> LabelLine | None:
+    """Parses a line `a12 thus`: an ID, one space or tab, letters a-z. Returns None for any other line."""
     match = _LABEL.fullmatch(line)
-    return (int(match[1]), match[2]) if match else None
+    return LabelLine(int(match[1]), match[3], match[2]) if match else None

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.io.plain_paths import PlainPath
+from features.text.padding import pad_tokens
 from features.text.vocabulary import detokenize, read_vocabulary
 from schemas.errors import RecordError, StoreError
 
@@ -25,6 +26,10 @@ class Tokens:
         """Returns the token IDs of each caption as views into `ids`."""
         ends = np.cumsum(self.lengths).tolist()
         return [self.ids[start:end] for start, end in itertools.pairwise([0, *ends])]
+
+    def padded(self, length: int | None = None) -> NDArray[np.int32]:
+        """Returns the token IDs as an int32 matrix [N, length], padded with 0; see `features.text.padding`."""
+        return pad_tokens(self.rows(), length)
 
     @property
     def truncated(self) -> int:

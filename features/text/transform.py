@@ -25,7 +25,7 @@ from features.io.atomic_files import write
 from features.io.plain_paths import plain_path
 from features.io.temporary_names import TEMP_PREFIX
 from features.text.standardize import split_words
-from features.text.vocabulary import VOCABULARY_FILE, write_vocabulary
+from features.text.vocabulary import VOCABULARY_FILE, rank_vocabulary, write_vocabulary
 from schemas.table_config import END, SPECIAL_TOKENS, START, UNKNOWN, CaptionTableConfig
 
 CAPTION = "caption"
@@ -50,7 +50,7 @@ def build_counting_fn(table_config: CaptionTableConfig) -> Callable[[_Tensors], 
     table_config.check()
 
     def count(inputs: _Tensors) -> _Tensors:
-        words = split_words(inputs[CAPTION], table_config.standardizer)
+        words = split_words(inputs[CAPTION], table_config.standardizer, table_config.filters)
         # Counting within each batch first leaves about a tenth of the elements for Beam.
         distinct, _, counts = tf.unique_with_counts(words.flat_values, tf.int64)
         tft.vocabulary(
@@ -72,10 +72,9 @@ def order_vocabulary(counts: bytes) -> list[str]:
     tensorflow-transform writes the counts in this order only if the runner keeps the order of a group's values.
     """
     pairs = [line.split(b" ", 1) for line in counts.split(b"\n") if line]
-    ranked = sorted(((int(count), word) for count, word in pairs), reverse=True)
     # If there are no words, tensorflow-transform writes a placeholder.
     _, placeholder = analyzers.get_empy_vocabulary_dummy_value(tf.string)
-    return [*SPECIAL_TOKENS, *(word.decode() for _, word in ranked if word != placeholder)]
+    return rank_vocabulary((int(count), word) for count, word in pairs if word != placeholder)
 
 
 def write_transform(words: Sequence[str], table_config: CaptionTableConfig, output_dir: Path) -> None:
@@ -108,7 +107,7 @@ def write_transform(words: Sequence[str], table_config: CaptionTableConfig, outp
 
 def _build_tokenizing_fn(table_config: CaptionTableConfig, vocabulary: Path) -> Callable[[_Tensors], _Tensors]:
     def tokenize(inputs: _Tensors) -> _Tensors:
-        words = split_words(inputs[CAPTION], table_config.standardizer)
+        words = split_words(inputs[CAPTION], table_config.standardizer, table_config.filters)
         ids = words.with_values(tft.apply_vocabulary(words.values, str(vocabulary), lookup_fn=_lookup))
         kept = ids[:, : table_config.max_length - 2] if table_config.max_length else ids
         start, end = (tf.fill([ids.nrows(), 1], tf.constant(token, tf.int64)) for token in (START, END))

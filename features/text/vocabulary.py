@@ -64,6 +64,14 @@ def check_vocabulary(words: Sequence[str], *, location: str = "") -> None:
         ids[word] = number
 
 
+def rank_vocabulary(counts: Iterable[tuple[int, bytes]]) -> list[str]:
+    """Returns the vocabulary of words, UTF-8, with their counts: special tokens, then words by frequency.
+
+    Words of equal frequency are in reverse order of their bytes.
+    """
+    return [*SPECIAL_TOKENS, *(word.decode() for _, word in sorted(counts, reverse=True))]
+
+
 def identify_given_vocabulary(words: Sequence[str]) -> str:
     """Returns `given:HEX`: `CaptionTableConfig.vocabulary` of a reused vocabulary, by the digest of its words."""
     return f"given:{compute_digest(list(words))}"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 from schemas.defaults import MAX_FAILURES
+from schemas.manifests import LabelFormat
 
 
 class CaptionEntry(NamedTuple):
@@ -58,9 +59,15 @@ class ListedImage(NamedTuple):
 
 
 class DatasetReader(ABC):
-    """Reads one published format. `max_failures` is the default of `--max-failures` for it."""
+    """Reads one published format.
+
+    Attributes:
+        max_failures: Default of `--max-failures`.
+        label_format: Format of the label file that was read; None without one, and for a space and a line feed.
+    """
 
     max_failures: ClassVar[str] = MAX_FAILURES
+    label_format: LabelFormat | None = None
 
     @abstractmethod
     def read_images(self) -> Iterator[ImageEntry]:

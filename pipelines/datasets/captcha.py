@@ -2,22 +2,26 @@
 
     listed files + label lines → image numbers in order → ID, split by position, label | failure
 
-An image's ID is its name without extension. A label line must be an ID, one space and letters a–z; any other line fails
-its image only. Images after the last labeled one have no label, which is not a failure. `null` is an ordinary label.
+An image's ID is its name without extension. A label line must be an ID, one space or tab, and letters a–z; any other
+line fails its image only. Images after the last labeled one have no label, which is not a failure. `null` is an
+ordinary label.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Literal
 
 from features.text.captcha_names import parse_image_number, parse_label_line, parse_line_number
-from pipelines.datasets.annotation_files import AnnotationFile, list_annotation_files
+from pipelines.datasets.annotation_files import list_annotation_files
 from pipelines.datasets.base import FailedRecord, ImageEntry, ListedImage, ListingReader, build_failed_image
-from pipelines.datasets.lines import Line
+from pipelines.datasets.lines import Line, decode_lines, find_line_end
 from pipelines.datasets.record_fields import read_record
 from pipelines.datasets.splits import SplitCounts, split_like_published
 from schemas.errors import UsageError
+from schemas.manifests import LabelFormat
 
 _PATTERN = re.compile(r"(^|/)spec_train_val\.txt$")
 _LETTERS = re.compile(r"[A-Za-z]+")
@@ -25,11 +29,20 @@ _LETTERS = re.compile(r"[A-Za-z]+")
 
 @dataclass(frozen=True)
 class _Labels:
-    """Labels and unusable lines of a label file by image number, and its lines that belong to no image."""
+    """Labels and unusable lines of a label file by image number, and its lines that belong to no image.
+
+    `separators` are the numbers of labels by separator.
+    """
 
     texts: dict[int, str] = field(default_factory=dict)
     failures: dict[int, FailedRecord] = field(default_factory=dict)
     unassigned: list[FailedRecord] = field(default_factory=list)
+    separators: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def separator(self) -> Literal[" ", "\t"]:
+        """The separator of most labels."""
+        return "\t" if self.separators["\t"] > self.separators[" "] else " "
 
     def add(self, line: Line) -> FailedRecord | None:
         """Adds a line. Returns a failed record if the line belongs to no image."""
@@ -40,7 +53,8 @@ class _Labels:
             self.texts.pop(number, None)
             self.failures[number] = line.fail("duplicate id")
         elif labelled:
-            self.texts[number] = labelled[1]
+            self.texts[number] = labelled.label
+            self.separators[labelled.separator] += 1
         else:
             self.failures[number] = line.fail(*_explain(line.text))
         return None
@@ -68,7 +82,10 @@ class CaptchaReader(ListingReader):
         for one in files:
             known = parse_image_number(one.name)
             (others if known is None else numbered.setdefault(known, [])).append(one)
-        labels = _read_labels(self._document)
+        data = self._document.read_text()
+        labels = _read_labels(self._document.location, data)
+        label_format = LabelFormat(separator=labels.separator, line_end=find_line_end(data))
+        self.label_format = None if label_format == LabelFormat() else label_format
         labelled = labels.texts.keys() | labels.failures.keys()
         numbers = sorted(numbered.keys() | labelled)
         counts = self._count_splits(len(numbers))
@@ -93,14 +110,14 @@ class CaptchaReader(ListingReader):
         return counts
 
 
-def _read_labels(document: AnnotationFile) -> _Labels:
+def _read_labels(location: str, data: bytes) -> _Labels:
     labels = _Labels()
-    for line in document.read_lines():
+    for line in decode_lines(data, location):
         failure = line if isinstance(line, FailedRecord) else read_record(line.location, partial(labels.add, line))
         if failure:
             labels.unassigned.append(failure)
     if not (labels.texts or labels.failures or labels.unassigned):
-        raise UsageError("the file contains no label", location=document.location, hint="Check --labels.")
+        raise UsageError("the file contains no label", location=location, hint="Check --labels.")
     return labels
 
 
@@ -109,8 +126,8 @@ def _explain(line: str) -> tuple[str, str]:
     fields = line.split()
     if len(fields) == 1 and parse_line_number(fields[0]) is not None and fields[0].isalnum():
         return "no word", ""
-    if len(fields) != 2 or line != " ".join(fields):
-        return "separator", "expected an ID, one space and a label"
+    if len(fields) != 2 or line not in (" ".join(fields), "\t".join(fields)):
+        return "separator", "expected an ID, one space or tab, and a label"
     return ("upper case" if _LETTERS.fullmatch(fields[1]) else "not a-z"), "expected a-z"
 
 

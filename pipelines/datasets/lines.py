@@ -4,6 +4,7 @@ import codecs
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
+from typing import Literal
 
 from pipelines.datasets.base import FailedRecord
 
@@ -56,6 +57,13 @@ def convert_to_utf8(data: bytes) -> bytes:
     mark, encoding = found
     body = data[len(mark) :]
     return body if encoding == "utf-8" else body.decode(encoding, "surrogatepass").encode("utf-8", "surrogatepass")
+
+
+def find_line_end(data: bytes) -> Literal["\n", "\r\n", "\r"]:
+    """Returns the end of the first line, as `decode_lines` reads lines; a line feed if there is only one line."""
+    if b"\n" not in data:
+        return "\r" if b"\r" in data else "\n"
+    return "\r\n" if data.partition(b"\n")[0].endswith(b"\r") else "\n"
 
 
 def decode_lines(data: bytes, location: str) -> Iterator[Line | FailedRecord]:

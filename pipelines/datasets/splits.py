@@ -29,7 +29,9 @@ class Splitter:
             return published
         position = _hash(f"split:{image_id}") / 2.0**64
         bounds = zip(NAMES, accumulate(self.ratios), strict=True)
-        return next((name for name, bound in bounds if position < bound), NAMES[-1])
+        # The sum of the fractions may be a little less than 1.
+        last = max(number for number, ratio in enumerate(self.ratios) if ratio)
+        return next((name for name, bound in bounds if position < bound), NAMES[last])
 
     def is_hashed(self, published: str | None) -> bool:
         """Returns whether the hash of the image ID determines the split."""
@@ -77,12 +79,15 @@ def parse_split_sizes(text: str) -> SplitCounts:
 
 
 def parse_split_ratios(text: str) -> Splitter:
-    """Parses `--split-ratios`: `own`, or three fractions such as `0.8,0.1,0.1`."""
+    """Parses `--split-ratios`: `own`, or the fractions of train, val and test, such as `0.8,0.1,0.1`.
+
+    Two fractions are those of train and val.
+    """
     if text == "own":
         return Splitter(own=True)
-    hint = "Write own, or 0.8,0.1,0.1."
+    hint = "Write own, 0.8,0.1,0.1, or 0.8,0.2 for train and val."
     try:
-        train, val, test = map(float, text.split(","))
+        train, val, test = map(float, text.split(",") if text.count(",") != 1 else [*text.split(","), "0"])
     except ValueError:
         raise UsageError(f"cannot parse {text!r}", location="--split-ratios", hint=hint) from None
     if not (min(train, val, test) >= 0 and abs(train + val + test - 1) <= 1e-6):
@@ -94,6 +99,11 @@ def parse_split_ratios(text: str) -> Splitter:
 def compute_rank(seed: int, image_id: str) -> int:
     """Returns the rank of an image, 0 to 2^62. Limits select the smallest ranks, so a larger limit adds images."""
     return _hash(f"limit:{seed}:{image_id}") >> 2
+
+
+def compute_caption_rank(seed: int, image_id: str, caption_id: str) -> int:
+    """Returns the rank of a caption, 0 to 2^62. A sample has the smallest ranks, so a larger sample adds captions."""
+    return _hash(f"caption:{seed}:{image_id}\0{caption_id}") >> 2
 
 
 def _hash(text: str) -> int:

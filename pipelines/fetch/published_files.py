@@ -1,8 +1,8 @@
 """Lists the published files of each dataset: URL, length and checksum.
 
 The publishers list no checksums. These URLs, lengths and checksums were recorded by others: TensorFlow Datasets (COCO,
-Karpathy's splits), Hugging Face Datasets (Conceptual Captions), and several projects that agree (Flickr8k, without
-lengths). The URLs were not requested when this list was written.
+Karpathy's splits), Hugging Face Datasets (Conceptual Captions), and several projects that agree (Flickr8k). The URLs
+were not requested when this list was written.
 """
 
 from collections.abc import Mapping
@@ -80,8 +80,8 @@ PUBLISHED: Mapping[str, Publication] = {
     # The authors' site no longer exists. Most tutorials and libraries use this copy of the two archives.
     "flickr8k": Publication(
         (
-            PublishedFile(f"{_FLICKR8K}/Flickr8k_text.zip", "md5:bf6c1abcb8e4a833b7f922104de18627"),
-            PublishedFile(f"{_FLICKR8K}/Flickr8k_Dataset.zip", "md5:f18a1e2920de5bd84dae7cf08ec78978"),
+            PublishedFile(f"{_FLICKR8K}/Flickr8k_text.zip", "md5:bf6c1abcb8e4a833b7f922104de18627", 2_340_801),
+            PublishedFile(f"{_FLICKR8K}/Flickr8k_Dataset.zip", "md5:f18a1e2920de5bd84dae7cf08ec78978", 1_115_419_746),
             _KARPATHY,
         ),
         (

@@ -11,6 +11,7 @@ import pyarrow as pa
 from features.io.atomic_files import hash_file
 from features.text.caption_keys import CaptionsDigest, compute_caption_digest
 from pipelines.datasets.base import FailedRecord
+from pipelines.datasets.limits import Limits
 from pipelines.ingest.job_database import TWO_SPLITS, InputRecord, JobDatabase, build_batch
 from schemas.errors import RecordError
 from schemas.tables import CAPTIONS
@@ -27,7 +28,7 @@ CREATE TABLE record (image_id TEXT PRIMARY KEY, file_name TEXT, split TEXT, rank
 CREATE TABLE caption (key BLOB, image_id TEXT, caption_id TEXT, caption TEXT, repaired TEXT, position INT,
     UNIQUE (image_id, caption_id));
 CREATE TABLE stored (key BLOB PRIMARY KEY, caption TEXT, split TEXT) WITHOUT ROWID;
-CREATE TABLE rejected (record TEXT, status TEXT, stage TEXT, reason TEXT, detail TEXT, image_id TEXT);
+CREATE TABLE rejected (record TEXT, status TEXT, stage TEXT, reason TEXT, detail TEXT, image_id TEXT, caption_id TEXT);
 CREATE TABLE unreadable (location TEXT, rank INT, reason TEXT, detail TEXT);
 CREATE VIEW unusable AS SELECT record, status, stage, reason, detail FROM rejected JOIN record USING (image_id)
     UNION ALL SELECT location, 'failed', 'parse', reason, location || ': ' || detail FROM unreadable;
@@ -106,7 +107,7 @@ class CaptionDatabase(JobDatabase):
         """Fails the captions of images for which two splits are stated, then counts the captions per image."""
         self._db.executescript(
             f"""INSERT INTO rejected SELECT image_id || '#' || caption_id, 'failed', 'parse', '{TWO_SPLITS}',
-                min(stated, other) || ' and ' || max(stated, other), image_id
+                min(stated, other) || ' and ' || max(stated, other), image_id, caption_id
                 FROM caption JOIN record USING (image_id) WHERE other != '';
             DELETE FROM caption WHERE image_id IN (SELECT image_id FROM record WHERE other != '');
             CREATE TEMP TABLE counted AS SELECT image_id, count(*) AS captions FROM
@@ -114,11 +115,18 @@ class CaptionDatabase(JobDatabase):
             UPDATE record SET captions = c.captions FROM counted c WHERE c.image_id = record.image_id;"""
         )
 
-    def limit(self, images: int | None, captions: int | None) -> None:
-        """Keeps the images of smallest rank, and the unreadable records that rank among them."""
+    def list_caption_ids(self) -> Iterator[tuple[str, str]]:
+        """Yields image ID and caption ID of the captions, also of rejected ones."""
+        query = "SELECT image_id, caption_id FROM caption UNION SELECT image_id, caption_id FROM rejected"
+        return iter(self._db.execute(query))
+
+    def limit(self, limits: Limits) -> None:
+        """Keeps the images of smallest rank, and the unreadable records that rank among them or among the sample."""
         before = self._count("SELECT count(*) FROM record")
-        super().limit(images, captions)
-        if self._count("SELECT count(*) FROM record") < before:
+        super().limit(limits)
+        if limits.sampled_captions is not None:
+            self._db.execute("DELETE FROM unreadable WHERE rank > (SELECT max(rank) FROM caption_rank)")
+        elif self._count("SELECT count(*) FROM record") < before:
             self._db.execute("DELETE FROM unreadable WHERE rank > (SELECT max(rank) FROM record)")
 
     def classify(self, stored: pa.Table) -> None:
@@ -156,6 +164,12 @@ class CaptionDatabase(JobDatabase):
         query = f"SELECT repaired, count(*) {_SELECTED} WHERE repaired != '' GROUP BY repaired ORDER BY 2 DESC, 1"
         return dict(self._db.execute(query))
 
+    def _sample_captions(self, count: int) -> None:
+        super()._sample_captions(count)
+        sampled = "SELECT image_id, caption_id FROM caption_rank"
+        self._db.execute(f"DELETE FROM caption WHERE (image_id, caption_id) NOT IN ({sampled})")
+        self._db.execute(f"DELETE FROM rejected WHERE (image_id, caption_id) NOT IN ({sampled})")
+
     def _reject_repeated(self, image_id: str, caption_id: str, caption: str, position: int) -> None:
         query = "SELECT caption, position FROM caption WHERE image_id = ? AND caption_id = ?"
         known, first = self._db.execute(query, (image_id, caption_id)).fetchone()
@@ -165,5 +179,5 @@ class CaptionDatabase(JobDatabase):
             self._reject(image_id, caption_id, "failed", "parse", "duplicate id", f"also with another text: {caption}")
 
     def _reject(self, image_id: str, caption_id: str, *status: str) -> None:
-        row = (f"{image_id}#{caption_id}", *status, image_id)
-        self._db.execute("INSERT INTO rejected VALUES (?, ?, ?, ?, ?, ?)", row)
+        row = (f"{image_id}#{caption_id}", *status, image_id, caption_id)
+        self._db.execute("INSERT INTO rejected VALUES (?, ?, ?, ?, ?, ?, ?)", row)

@@ -16,6 +16,7 @@ from typing import Any
 from features.inputs import ListedFile
 from features.io.atomic_files import working_path
 from features.store.layout import CACHE
+from pipelines.datasets.limits import Limits
 from pipelines.ingest.job_database import TWO_SPLITS, InputRecord, JobDatabase
 from pipelines.ingest.name_matching import NameMatcher
 from schemas.tables import CATALOG, FAILURES, LABELS
@@ -90,18 +91,22 @@ class ImageDatabase(JobDatabase):
         counted = "UPDATE record SET captions = coalesce(captions, 0) + 1 WHERE image_id = ?"
         self._insert(counted, ((image_id,) for image_id in image_ids))
 
-    def find_files(self, limit_images: int | None = None, limit_captions: int | None = None) -> int:
+    def find_files(self, limits: Limits | None = None) -> int:
         """Finds the file of each record, and applies the limits. Returns the number of files that no record names.
 
         A record without a file is `pending` if it has a URL, else `failed`. A record with several files is `failed`.
         """
         self.files.match()
         unannotated = self.files.count_unannotated()
-        self.limit(limit_images, limit_captions)
+        self.limit(limits or Limits())
         self._assign_files()
         self._db.execute("UPDATE record SET status = 'pending' WHERE location IS NULL AND status IS NULL AND url != ''")
         self._fail_missing()
         return unannotated
+
+    def list_located(self) -> Iterator[dict[str, Any]]:
+        """Yields image ID, file name, split, location and member of the records with a file, by rank."""
+        return self._select("image_id, file_name, split, location, member", "status IS NULL ORDER BY rank, image_id")
 
     # === Downloading ===
 

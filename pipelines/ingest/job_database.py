@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from features.store import Dataset
+from pipelines.datasets.limits import Limits
 from pipelines.ingest.image_identity import ImageIdentities
 from schemas.errors import StoreError
 from schemas.tables import ASSIGNED_SPLITS, FILE_NAMES, REPORT, Table
@@ -27,6 +28,9 @@ _BATCH = 10_000
 _CATALOG_BATCH = 1 << 16
 
 _ASSIGNED = """CREATE TABLE assigned (image_id TEXT PRIMARY KEY, split TEXT, catalogued INT, key BLOB) WITHOUT ROWID;"""
+# Filled only if captions are sampled.
+_CAPTION_RANKS = """CREATE TABLE caption_rank (rank INT, image_id TEXT, caption_id TEXT,
+    PRIMARY KEY (rank, image_id, caption_id)) WITHOUT ROWID;"""
 _NEW = "split != '' AND NOT EXISTS (SELECT 1 FROM assigned a WHERE a.image_id = record.image_id)"
 # Images whose ID is neither their file name nor the end of its path.
 _NAMED = """FROM record WHERE file_name NOT IN ('', image_id)
@@ -71,7 +75,7 @@ class JobDatabase:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._db = sqlite3.connect(path, isolation_level=None, timeout=60)
         self._db.executescript(f"PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA cache_size=-{_CACHE_KIB};")
-        self._db.executescript(schema + _ASSIGNED)
+        self._db.executescript(schema + _ASSIGNED + _CAPTION_RANKS)
         self._empty_bytes = self._measure()
         self.identities = ImageIdentities(self._db)
         self._assigned_by: tuple[str, bool] | None = None
@@ -94,15 +98,32 @@ class JobDatabase:
         yield
         self._db.execute("COMMIT")
 
-    def limit(self, images: int | None, captions: int | None) -> None:
-        """Keeps the images of smallest rank: at most `images` images, with at most `captions` captions in total."""
-        if images is not None:
+    def insert_caption_ranks(self, rows: Iterable[tuple[int, str, str]]) -> None:
+        """Inserts rank, image ID and caption ID of each caption that can be sampled."""
+        self._insert("INSERT OR IGNORE INTO caption_rank VALUES (?, ?, ?)", rows)
+
+    def limit(self, limits: Limits) -> None:
+        """Keeps the images of smallest rank, each limit being applied to the images that the one before it keeps."""
+        if limits.images is not None:
             kept = "SELECT image_id FROM record ORDER BY rank, image_id LIMIT ?"
-            self._db.execute(f"DELETE FROM record WHERE image_id NOT IN ({kept})", (images,))
-        if captions is not None:
+            self._db.execute(f"DELETE FROM record WHERE image_id NOT IN ({kept})", (limits.images,))
+        for split, images in limits.images_by_split.items():
+            kept = "SELECT image_id FROM record WHERE split = ?1 ORDER BY rank, image_id LIMIT ?2"
+            self._db.execute(f"DELETE FROM record WHERE split = ?1 AND image_id NOT IN ({kept})", (split, images))
+        if limits.captions is not None:
             sums = "SELECT image_id, sum(coalesce(captions, 0)) OVER (ORDER BY rank, image_id) AS total FROM record"
             beyond = f"SELECT image_id FROM ({sums}) WHERE total > ?"
-            self._db.execute(f"DELETE FROM record WHERE image_id IN ({beyond})", (captions,))
+            self._db.execute(f"DELETE FROM record WHERE image_id IN ({beyond})", (limits.captions,))
+        if limits.sampled_captions is not None:
+            self._sample_captions(limits.sampled_captions)
+
+    def _sample_captions(self, count: int) -> None:
+        """Keeps the captions of smallest rank in `caption_rank`, and the images that have one of them."""
+        self._db.execute("DELETE FROM caption_rank WHERE image_id NOT IN (SELECT image_id FROM record)")
+        columns = "rank, image_id, caption_id"
+        kept = f"SELECT {columns} FROM caption_rank ORDER BY {columns} LIMIT ?"
+        self._db.execute(f"DELETE FROM caption_rank WHERE ({columns}) NOT IN ({kept})", (count,))
+        self._db.execute("DELETE FROM record WHERE image_id NOT IN (SELECT image_id FROM caption_rank)")
 
     # === Splits ===
 

@@ -5,8 +5,10 @@ from collections.abc import Iterable, Iterator
 
 from features.inputs import ListedFile, list_files
 from features.inputs.image_files import is_image_name
+from features.store import Dataset
 from pipelines.datasets.base import CaptionEntry, DatasetReader, ListingReader
-from pipelines.datasets.splits import Splitter, compute_rank
+from pipelines.datasets.limits import parse_limits
+from pipelines.datasets.splits import Splitter, compute_caption_rank, compute_rank
 from pipelines.ingest.download_images import get_download_directory
 from pipelines.ingest.image_database import ImageDatabase
 from pipelines.ingest.image_identity import IdentifiedImage, ImageIdentities
@@ -22,13 +24,15 @@ def list_inputs(
     options: PrepareFeatures,
     splitter: Splitter,
     stated: Splitter | None,
+    dataset: Dataset,
 ) -> int:
     """Inserts the images of a dataset that the options select, with their files and splits.
 
     If the dataset has URLs, the first of `--images` is the download directory and may not exist yet. `stated` returns
-    the split that the input states for an image; None if the input states no splits. Returns the number of image files
-    that no annotation names.
+    the split that the input states for an image; None if the input states no splits. Splits that a commit of `dataset`
+    has assigned are kept. Returns the number of image files that no annotation names.
     """
+    limits = parse_limits(options)
     images = options.images
     identities = database.identities
     with database.transaction():
@@ -42,9 +46,12 @@ def list_inputs(
         with database.transaction():
             identities.insert(reader.read_listed_images(database.files.list_images()))
     database.insert_records(build_records(identities.list_images(), splitter, stated, options.seed))
-    if options.limit_captions is not None:
-        database.insert_captions(_list_captioned_images(identities, reader))
-    return database.find_files(options.limit_images, options.limit_captions)
+    if limits.captions is not None:
+        database.insert_captions(image_id for image_id, _ in _list_captions(identities, reader))
+    if limits.sampled_captions is not None:
+        database.insert_caption_ranks(rank_captions(_list_captions(identities, reader), options.seed))
+    database.keep_assigned(dataset)
+    return database.find_files(limits)
 
 
 def _list_root(root: str) -> Iterator[ListedFile]:
@@ -72,8 +79,15 @@ def build_records(
         )
 
 
-def _list_captioned_images(identities: ImageIdentities, reader: DatasetReader) -> Iterator[str]:
+def rank_captions(captions: Iterable[tuple[str, str]], seed: int) -> Iterator[tuple[int, str, str]]:
+    """Yields the rows of `JobDatabase.insert_caption_ranks`, given image ID and caption ID of each caption."""
+    for image_id, caption_id in captions:
+        yield compute_caption_rank(seed, image_id, caption_id), image_id, caption_id
+
+
+def _list_captions(identities: ImageIdentities, reader: DatasetReader) -> Iterator[tuple[str, str]]:
+    """Yields image ID and caption ID of the captions whose image is known."""
     for entry in reader.read_captions():
         if isinstance(entry, CaptionEntry):
             with contextlib.suppress(RecordError):
-                yield identities.look_up(entry.document, entry.image_id)
+                yield identities.look_up(entry.document, entry.image_id), entry.caption_id

@@ -34,7 +34,7 @@ from pipelines.beam.scratch import open_scratch
 from pipelines.ingest.image_database import ImageDatabase, copy_hash_cache, locate_hash_cache
 from pipelines.ingest.job_database import JOB_DATABASE, JobDatabase
 from schemas.errors import CaptError
-from schemas.manifests import DatasetMetadata, Manifest
+from schemas.manifests import DatasetMetadata, LabelFormat, Manifest
 from schemas.table_config import CaptionTableConfig, FeatureTableConfig
 
 _STATUSES = ("ok", "cached", "duplicate", "failed")
@@ -107,7 +107,9 @@ class Sink:
             estimate["estimated_seconds"] = round(elapsed + estimate["estimated_seconds"], 1)
         return estimate
 
-    def commit_dataset(self, database: ImageDatabase, root: Path, dataset_type: str) -> None:
+    def commit_dataset(
+        self, database: ImageDatabase, root: Path, dataset_type: str, label_format: LabelFormat | None
+    ) -> None:
         """Commits the images of a job as the dataset in `root`, unless it contains exactly these.
 
         A split that a concurrent job has assigned is kept. Without a store, planned images are assumed to succeed.
@@ -181,7 +183,9 @@ class StoreSink(Sink):
     def run_job(self, job: Job) -> dict[str, Any] | None:
         return job.run()
 
-    def commit_dataset(self, database: ImageDatabase, root: Path, dataset_type: str) -> None:
+    def commit_dataset(
+        self, database: ImageDatabase, root: Path, dataset_type: str, label_format: LabelFormat | None
+    ) -> None:
         def decide(log_state: LogState) -> Manifest:
             database.keep_assigned(Dataset(root, log_state.live))
             files = {"catalog": write_under_digest(root, "catalog", database.write_catalog)}
@@ -191,7 +195,8 @@ class StoreSink(Sink):
                 files["names"] = write_under_digest(root, "names", database.write_file_names)
             if database.count_absent():
                 files["splits"] = write_under_digest(root, "splits", database.write_splits)
-            facts = DatasetMetadata(source=dataset_type, images=database.count_by_split())
+            images = database.count_by_split()
+            facts = DatasetMetadata(source=dataset_type, images=images, label_format=label_format)
             return build_superseding_manifest(Manifest(table=root.name, files=files, facts=facts), log_state)
 
         CommitLog(root).update(decide)

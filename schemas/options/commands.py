@@ -26,7 +26,7 @@ class Command:
 
 
 GROUPS = {
-    "synth": "Generate synthetic datasets.",
+    "synth": "Generate synthetic datasets, and small samples of published ones.",
     "prepare": "Compute features, caption tokens and CAPTCHA pixels, and write them to a store.",
     "store": "Inspect and maintain a store.",
     "train": "Train a model on the tables of a store.",
@@ -43,12 +43,15 @@ COMMANDS = (
     Command("fetch", data.Fetch, "pipelines.fetch.fetch_dataset:fetch_dataset", "print_fetched"),
     Command("synth scenes", data.SynthScenes, "features.synthetic.scenes.dataset:synth_scenes"),
     Command("synth captcha", data.SynthCaptcha, "features.synthetic.captchas.dataset:synth_captcha"),
+    Command("synth sample", data.SynthSample, "pipelines.sample_dataset:synth_sample"),
     Command("prepare features", prepare.PrepareFeatures, "pipelines.prepare_features:prepare_features"),
     Command("prepare captions", prepare.PrepareCaptions, "pipelines.prepare_captions:prepare_captions"),
     Command("prepare captcha", prepare.PrepareCaptcha, "pipelines.prepare_captcha:prepare_captcha"),
+    Command("tokenize", prepare.Tokenize, "trainer.inference.tokenize_captions:tokenize", "print_tokens"),
     Command("store ls", store.StoreLs, "features.store.stats:list_store", "workflows.print_store:print_list"),
     Command("store stats", store.StoreStats, "features.store.stats:store_stats", "workflows.print_store:print_stats"),
     Command("store show", store.StoreShow, "workflows.show_examples:show_examples", "print_examples"),
+    Command("store words", store.StoreWords, "workflows.show_words:show_words", "print_words"),
     Command("store verify", store.StoreVerify, "features.store.verification:verify_store"),
     Command("store compact", store.StoreCompact, "features.store.compaction:compact_store"),
     Command("store drop", store.StoreDrop, "features.store.drop:drop_dataset"),

@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from schemas.options.base import Argument, Count, Natural, Option, Options, option
+from schemas.options.prepare import ANNOTATIONS, DatasetType
 
 NewDirectory = Annotated[str, Argument("Output directory. Must be new, empty, or contain the same dataset.", "DIR")]
 GENERATOR_SEED = option(0, "Seed of the random generator.")
@@ -37,6 +38,29 @@ class SynthScenes(Options):
     held_out_fraction: float = option(
         0.0, "Fraction of the color-shape-relation combinations that no training scene contains, 0 to 0.25.", "P"
     )
+
+
+class SynthSample(Options):
+    """Write a seeded sample of a dataset's images and their captions as a small dataset.
+
+    The output has images.zip and, if there are captions, captions.jsonl (dataset type jsonl). Images keep their splits.
+    """
+
+    images: Annotated[
+        tuple[str, ...],
+        Argument(
+            "Directory or archive (.zip, uncompressed .tar) with images; local, s3:// or gs://. Repeatable.", "PATH"
+        ),
+    ]
+    rate: float = option(0.01, "Fraction of the images, above 0 and at most 1. At least one image is written.", "P")
+    seed: Natural = option(42, "Seed of the sample.")
+    dataset_type: DatasetType = option(
+        "folder",
+        "Format of the dataset: coco, karpathy, flickr8k, flickr30k, conceptual, iapr, csv, jsonl, or folder (images "
+        "without captions).",
+    )
+    annotations: tuple[str, ...] = ANNOTATIONS
+    output: str = option("sample", "Output directory. Must be new, empty, or contain the same sample.", "DIR")
 
 
 class SynthCaptcha(Options):

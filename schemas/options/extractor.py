@@ -13,14 +13,14 @@ class ExtractorOptions(Options):
 
     extractor: str = option(
         "inception_v3",
-        "Feature extractor: a keras.applications model in snake case (such as vgg16), custom:FILE.keras, or pixels "
-        "(the resized image).",
+        "Feature extractor: a keras.applications model in snake case (such as vgg16), alexnet, custom:FILE.keras, or "
+        "pixels (the resized image).",
         "EXTRACTOR",
     )
     weights: str | None = option(
         None,
-        "Extractor weights: imagenet (downloaded by Keras), random:SEED, or a weights file. Not valid with custom: "
-        "or pixels. [default: imagenet]",
+        "Extractor weights: imagenet (downloaded by Keras; not for alexnet), random:SEED, or a weights file. Not valid "
+        "with custom: or pixels. [default: imagenet]",
         "WEIGHTS",
     )
     layer: str | None = option(

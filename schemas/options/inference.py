@@ -1,8 +1,8 @@
 """Declares the options of the commands that use a trained run, and those of caption generation."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from schemas.choices import DecodingStrategy, Split
+from schemas.choices import AttentionScale, AttentionStyle, DecodingStrategy, PublishedDataset, Split
 from schemas.options.base import Argument, Count, Natural, Option, Options, option
 from schemas.options.shared import CaptchaImages
 
@@ -13,6 +13,12 @@ ImageArguments = Annotated[
     tuple[str, ...],
     Argument("Image, directory, .zip or .tar file, or a URI (s3://, gs://, http://, https://). Repeatable.", "PATH"),
 ]
+EPOCH = option(
+    None,
+    "Epoch whose weights are used, one of those that the run has kept (hyperparameter keep_epochs). [default: the best "
+    "epoch]",
+    "N",
+)
 ALLOW_PRIVATE_ADDRESSES = option(False, "Allow http:// and https:// URLs that resolve to non-public IP addresses.")
 STRATEGY = option(
     "greedy",
@@ -55,8 +61,9 @@ class GenerationOptions(SearchOptions):
 
     temperature: float | None = option(
         None,
-        "Softmax temperature of sampling, which replaces beam search. 0 means greedy decoding. Below 1 makes captions "
-        "more conservative, above 1 more diverse. Cannot be combined with a beam width above 1. [default: off]",
+        "Softmax temperature of sampling, which replaces beam search: 0 (greedy decoding), or from 1e-6 to 1e6. Below "
+        "1 makes captions more conservative, above 1 more diverse. Cannot be combined with a beam width above 1. "
+        "[default: off]",
     )
     top_k: Count | None = option(
         None, "Number of most probable tokens to sample from. Requires --temperature. [default: off]"
@@ -70,37 +77,74 @@ class GenerationOptions(SearchOptions):
 
 
 class Evaluate(GenerationOptions):
-    """Evaluate runs on a held-out split.
+    """Evaluate runs on a held-out split, or grade answer files.
 
     Captioners: BLEU, METEOR, ROUGE-L, CIDEr-D. CAPTCHA recognizers: exact-match accuracy and character error
-    rate (CER).
+    rate (CER). With --answers: the exact-match accuracy of CAPTCHA answer files, without a run.
     """
 
     runs: Annotated[
         tuple[str, ...],
-        Argument("Run directory, or STORE/models/NAME. Repeatable. All runs must have the same task.", "RUN"),
-    ]
+        Argument(
+            "Run directory, or STORE/models/NAME. Repeatable. All runs must have the same task. Required without "
+            "--answers.",
+            "RUN",
+        ),
+    ] = ()
     split: Split = option(
         "test",
         "Split to evaluate: train, val, test or unused. If test has no captioned or labeled images, val is "
         "evaluated, and a note reports it.",
     )
+    epoch: Count | None = EPOCH
     store: str | None = option(
         None,
         "Store to evaluate on: a local directory, or an s3:// or gs:// URI. [default: the store that the run was "
         "trained from]",
         "STORE",
     )
+    examples: str | None = option(
+        None,
+        "Kinds of examples on the HTML page, in order: best, worst and random, separated by commas, each with an "
+        "optional number: best,worst,random:10. [default: best,worst for captioners; worst for recognizers]",
+        "KIND[:N],...",
+    )
+    teacher_forced: Natural = option(
+        0,
+        "Number of captions whose words are predicted from the true words before them, as in training, and shown "
+        "beside the true ones. Captioners only.",
+    )
     num_examples: Natural = option(
-        6,
-        "Number of examples on the HTML page: the N best and the N worst captions, or the N worst recognition errors. "
-        "0 writes no page.",
+        6, "Number of examples of each kind that --examples states no number for. Without examples, no page is written."
+    )
+    seed: Natural = option(0, "Seed of sampling and of random examples. Used only with --temperature or --examples.")
+    slice: tuple[str, ...] = option(
+        (),
+        "Also score the images of a subject: those of which a reference matches REGEX, regardless of case. animals, "
+        "people, colours, food and outdoors need no REGEX. Captioners only. Repeatable.",
+        "NAME[=REGEX]",
+    )
+    beside: Literal["published"] | PublishedDataset | None = option(
+        None,
+        "Also show the run beside published scores: published for those of the dataset that has the name of the run's, "
+        "or flickr8k, flickr30k or coco. Captioners only. [default: off]",
     )
     labels: str | None = option(
         None,
         "File with ground-truth labels, one `ID LABEL` per line (`a0 thus`). Replaces the labels in the store. "
-        "CAPTCHA recognizers only.",
+        "CAPTCHA recognizers and --answers only.",
         "FILE",
+    )
+    answers: tuple[str, ...] = option(
+        (),
+        "File with answers, one `ID LABEL` per line, or a directory with .txt files. It is compared with --labels, and "
+        "no run is needed. Repeatable; files after it, such as those of a pattern, are graded, too.",
+        "PATH",
+    )
+    ids: str | None = option(
+        None,
+        "With --answers: range of image numbers FROM:TO that are graded. TO is excluded. [default: all of --labels]",
+        "FROM:TO",
     )
 
 
@@ -109,10 +153,33 @@ class Caption(GenerationOptions):
 
     run: RunArgument
     images: ImageArguments
+    epoch: Count | None = EPOCH
     attention_plot: str | None = option(
         None,
-        "Image file for the attention maps (such as maps.png), one panel per word. With several images, a number "
-        "is added to the name. Attention models only.",
+        "Image file for the attention maps (such as maps.png), one panel per word and one for the end token. A .gif or "
+        ".webp file is an animation, word by word. With several images, a number is added to the name. Attention "
+        "models only.",
+        "FILE",
+    )
+    attention_style: AttentionStyle = option(
+        "smooth",
+        "Style of the attention maps: smooth (upsampled to the image with a Gaussian filter) or grid (one gray "
+        "rectangle per spatial location). Requires --attention-plot or --page.",
+    )
+    attention_scale: AttentionScale = option(
+        "word",
+        "Largest value of the color scale of the attention maps, which begins at 0: word (the maximum of each map) or "
+        "caption (the maximum of all maps of the caption, so that colors are comparable). Requires --attention-plot or "
+        "--page.",
+    )
+    attention_heads: bool = option(
+        False,
+        "Plot one row of attention maps per layer and head instead of their mean. Requires --attention-plot or --page.",
+    )
+    page: str | None = option(
+        None,
+        "HTML file with all images and their captions, in one file without links, and with attention maps if the model "
+        "has attention.",
         "FILE",
     )
     num_return_sequences: Count | None = option(
@@ -128,6 +195,7 @@ class Recognize(Options):
 
     run: RunArgument
     images: ImageArguments
+    epoch: Count | None = EPOCH
     decoding_strategy: DecodingStrategy = STRATEGY
     allow_private_addresses: bool = ALLOW_PRIVATE_ADDRESSES
 
@@ -138,6 +206,7 @@ class PredictCaptions(GenerationOptions):
     run: RunArgument
     images: Annotated[tuple[str, ...], Option("Image, directory, .zip or .tar file, or a URI. Repeatable.", "PATH")]
     output: Annotated[str, Option("Output file in JSON Lines format. Incomplete output is kept in FILE.part.", "FILE")]
+    epoch: Count | None = EPOCH
 
 
 class PredictCaptcha(Options):
@@ -153,8 +222,13 @@ class PredictCaptcha(Options):
     ]
     output: Annotated[
         str,
-        Option("Output file, one `a120000 fail` line per image. Written only when every image has a label.", "FILE"),
+        Option(
+            "Output file, one `a120000 fail` line per image. Separator and line ends are those of the label file that "
+            "the dataset was prepared with. Written only when every image has a label.",
+            "FILE",
+        ),
     ]
+    epoch: Count | None = EPOCH
     decoding_strategy: DecodingStrategy = STRATEGY
     fallback_label: str | None = option(
         None,
@@ -173,3 +247,4 @@ class Export(SearchOptions):
 
     run: RunArgument
     out: Annotated[str, Argument("Output directory. Must not exist.", "DIR")]
+    epoch: Count | None = EPOCH

@@ -6,7 +6,7 @@ from schemas import defaults
 from schemas.choices import Compression, Format, ResizeMethodOption, ResizeMode, Standardizer
 from schemas.options.base import Argument, Count, Natural, Option, Options, option
 from schemas.options.extractor import ExtractorOptions
-from schemas.options.shared import DRY_RUN, NUM_SHARDS, CaptchaImages
+from schemas.options.shared import CAPTION_TABLE, DRY_RUN, NUM_SHARDS, CaptchaImages
 
 CaptionDatasetType = Literal["coco", "karpathy", "flickr8k", "flickr30k", "conceptual", "iapr", "csv", "jsonl"]
 DatasetType = CaptionDatasetType | Literal["folder"]
@@ -22,16 +22,28 @@ ANNOTATIONS = option(
 )
 DATASET_NAME = option(None, "Name of the dataset in the store. [default: the dataset type]", "NAME")
 SHARD_FORMAT = option("tfrecord", "File format of the shards: tfrecord or parquet.")
-LIMIT_IMAGES = option(None, "Maximum number of images. The image ID and --seed determine the selection. [default: all]")
+LIMIT_IMAGES = option(
+    None,
+    "Maximum number of images, in total (1000) or by split (train=10000,val=5000; a split that is not named has no "
+    "limit). The image ID and --seed determine the selection. [default: all]",
+    "N|SPLIT=N,...",
+)
 LIMIT_CAPTIONS = option(
     None, "Maximum total number of captions of the selected images. All their captions are used. [default: all]"
 )
-SELECTION_SEED = option(0, "Seed of the selection by --limit-images and --limit-captions. Does not affect splits.")
+SAMPLE_CAPTIONS = option(
+    None,
+    "Number of captions to sample from those of all selected images. Only the images of these captions are used. Not "
+    "valid with --limit-captions. [default: all captions]",
+)
+SELECTION_SEED = option(
+    0, "Seed of the selection by --limit-images, --limit-captions and --sample-captions. Does not affect splits."
+)
 SPLIT_RATIOS = option(
     "own",
     "Split assignment. `own`: published splits; other images are assigned by a hash of the image ID "
-    f"({'/'.join(map(str, defaults.SPLIT_RATIOS))}). TRAIN,VAL,TEST, such as 0.8,0.1,0.1: all images are assigned by "
-    "the hash. An image already in the store keeps its split.",
+    f"({'/'.join(map(str, defaults.SPLIT_RATIOS))}). TRAIN,VAL,TEST, such as 0.8,0.1,0.1, or TRAIN,VAL, such as "
+    "0.8,0.2: all images are assigned by the hash. An image already in the store keeps its split.",
     "RATIOS",
 )
 _MAX_FAILURES = (
@@ -46,6 +58,12 @@ ALLOW_MIXED_NUMERICS = option(
     False,
     "Allow new rows that were computed on another CPU type or GPU, or with another version of TensorFlow, Pillow or "
     "libjpeg, than the rows in the table. Such rows are not bit-identical. [default: stop with an error]",
+)
+FILTERS = option(
+    None,
+    "Characters at which `keras` splits words, as the argument `filters` of Keras' Tokenizer. White space, < and > "
+    "always split. Only with --standardize keras. [default: ASCII punctuation except the apostrophe]",
+    "CHARS",
 )
 BeamOptions = Annotated[
     tuple[str, ...],
@@ -107,8 +125,9 @@ class PrepareFeatures(ExtractorOptions):
         "N|auto",
     )
     num_shards: Count | None = NUM_SHARDS
-    limit_images: Count | None = LIMIT_IMAGES
+    limit_images: Count | str | None = LIMIT_IMAGES
     limit_captions: Count | None = LIMIT_CAPTIONS
+    sample_captions: Count | None = SAMPLE_CAPTIONS
     seed: Natural = SELECTION_SEED
     split_ratios: str = SPLIT_RATIOS
     max_failures: str | None = MAX_FAILURES
@@ -172,18 +191,57 @@ class PrepareCaptions(Options):
         "Text standardization: keras (ASCII punctuation except the apostrophe splits words), alnum (everything "
         "except letters, digits and _ splits words), or punctuation (punctuation is removed). All lowercase.",
     )
+    filters: str | None = FILTERS
     max_length: int = option(
         0,
         "Maximum caption length in tokens, including <start> and <end>. Longer captions are truncated. At least 3, "
         "or 0 for no limit.",
     )
-    limit_images: Count | None = LIMIT_IMAGES
+    limit_images: Count | str | None = LIMIT_IMAGES
     limit_captions: Count | None = LIMIT_CAPTIONS
+    sample_captions: Count | None = SAMPLE_CAPTIONS
     seed: Natural = SELECTION_SEED
     split_ratios: str = SPLIT_RATIOS
     max_failures: str | None = MAX_FAILURES
     dry_run: bool = DRY_RUN
     beam_options: BeamOptions = ()
+
+
+class Tokenize(Options):
+    """Show the words and token IDs of captions, and the words of token IDs.
+
+    The rules and the vocabulary are those of a caption table (--store) or of a captioner (--run). Otherwise the options
+    below set the rules, and the vocabulary is built from the given captions.
+    """
+
+    captions: Annotated[tuple[str, ...], Argument("Caption. Repeatable.", "CAPTION")] = ()
+    ids: tuple[str, ...] = option(
+        (),
+        "Token IDs of a caption to convert to words, such as 2,4,10,3. Requires --store or --run. Repeatable.",
+        "IDS",
+    )
+    store: str | None = option(
+        None, "Store with the caption table: a local directory, or an s3:// or gs:// URI.", "STORE"
+    )
+    caption_table: str | None = CAPTION_TABLE
+    run: str | None = option(
+        None, "Captioner whose rules and vocabulary are used: a run directory, or STORE/models/NAME.", "RUN"
+    )
+    standardize: Standardizer | None = option(
+        None, "Text standardization: keras, alnum or punctuation, as in `capt prepare captions`. [default: keras]"
+    )
+    filters: str | None = FILTERS
+    vocab_size: int | None = option(
+        None, "Maximum vocabulary size, including the 4 special tokens. At least 5, or 0 for no limit. [default: 0]"
+    )
+    min_count: int | None = option(
+        None, "Minimum number of occurrences in the given captions. Rarer words become <unk>. [default: 1]"
+    )
+    max_length: int | None = option(
+        None,
+        "Maximum caption length in tokens, including <start> and <end>. Longer captions are truncated. At least 3, "
+        "or 0 for no limit. [default: 0]",
+    )
 
 
 class PrepareCaptcha(Options):
@@ -198,8 +256,8 @@ class PrepareCaptcha(Options):
     labels: Annotated[
         str,
         Option(
-            "Label file with one `ID LABEL` per line (`a0 thus`), or a directory or archive that contains "
-            "spec_train_val.txt.",
+            "Label file with one `ID LABEL` per line, separated by a space or a tab (`a0 thus`), or a directory or "
+            "archive that contains spec_train_val.txt.",
             "FILE",
         ),
     ]

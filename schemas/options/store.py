@@ -31,6 +31,20 @@ class StoreShow(Options):
     seed: Natural = option(0, "Seed of the selection of examples.")
 
 
+class StoreWords(Options):
+    """Show whether words are in the vocabulary, how often and in which splits they occur, and example images.
+
+    A phrase such as "water bottle" counts where its words follow each other.
+    """
+
+    store: StoreArgument
+    words: Annotated[tuple[str, ...], Argument("Word or phrase. Repeatable.", "WORD")]
+    dataset: str | None = option(None, "Dataset in the store. [default: the only dataset]", "NAME")
+    caption_table: str | None = CAPTION_TABLE
+    output: str | None = option(None, "HTML file to write the words and images to. [default: print tables]", "FILE")
+    num_examples: Natural = option(3, "Number of example images per word, from the train split first.")
+
+
 class StoreVerify(Options):
     """Recompute the checksum of every file that a commit references.
 

@@ -1,9 +1,10 @@
 """Declares the options of `capt config` and `capt train`."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
 from schemas.choices import CaptionsPerImage, RnnCell
 from schemas.options.base import Argument, Count, Natural, Option, Options, option
@@ -13,7 +14,25 @@ Profile = Literal["default", "quick"]
 CaptionerName = Literal[
     "soft_attention", "hard_attention", "transformer", "nic", "m_rnn", "init_inject", "par_inject", "merge"
 ]
-ModelName = CaptionerName | Literal["recognizer"]
+RECOGNIZER = "recognizer"
+
+
+def _check_model(*names: str) -> AfterValidator:
+    """Accepts the names of models, and `FILE.py:Class`."""
+
+    def check(model: str) -> str:
+        if model not in names and not model.rpartition(":")[0].endswith(".py"):
+            expected = f"{', '.join(names)} or FILE.py:Class"
+            raise PydanticCustomError("model", "{expected}", {"expected": expected})
+        return model
+
+    return AfterValidator(check)
+
+
+CaptionerModel = Annotated[str, _check_model(*get_args(CaptionerName))]
+RecognizerModel = Annotated[str, _check_model(RECOGNIZER)]
+AnyModel = Annotated[str, _check_model(*get_args(CaptionerName), RECOGNIZER)]
+_OWN = "or FILE.py:Class for a model of your own."
 
 StoreToRead = Annotated[str, Option("Store to read: a local directory, or an s3:// or gs:// URI.", "STORE")]
 RunDir = Annotated[
@@ -34,22 +53,6 @@ WARM_START_FROM = option(
     "captioner may differ. [default: random initialization]",
     "RUN",
 )
-
-
-class Config(Options):
-    """Print the default settings of a model as YAML, in the form that `capt train --config` reads."""
-
-    model: Annotated[
-        ModelName,
-        Argument(
-            "Model: soft_attention, hard_attention, transformer, nic, m_rnn, init_inject, par_inject, merge or "
-            "recognizer.",
-            "MODEL",
-        ),
-    ]
-    profile: Profile | None = option(
-        None, "Profile of the recognizer: default or quick. Not valid for captioners. [default: default]"
-    )
 
 
 class TrainingOptions(Options):
@@ -74,14 +77,51 @@ class TrainingOptions(Options):
 _HYPERPARAMETERS = ("seed", "epochs", "steps_per_epoch", "save_steps", "captions_per_image", "rnn_cell")
 
 
+class Config(TrainingOptions):
+    """Print the settings of a model as YAML, in the form that `capt train --config` reads, or its layers.
+
+    Hyperparameters are read from --config; the others have their defaults.
+    """
+
+    model: Annotated[
+        AnyModel,
+        Argument(
+            "Model: soft_attention, hard_attention, transformer, nic, m_rnn, init_inject, par_inject, merge, "
+            f"recognizer, {_OWN}",
+            "MODEL",
+        ),
+    ]
+    profile: Profile | None = option(
+        None, "Profile of the recognizer: default or quick. Not valid for captioners. [default: default]"
+    )
+    summary: bool = option(
+        False, "Print the layers with their output shapes and numbers of weights instead of the settings."
+    )
+    feature_shape: str | None = option(
+        None,
+        "Shape of the features of one image, such as 64,2048. Requires --summary. [default: 64,2048 for models with "
+        "spatial features, 2048 for models with pooled features, 80,160,3 for the recognizer]",
+        "SHAPE",
+    )
+    vocab_size: Count | None = option(
+        None,
+        "Vocabulary size with the special tokens, at least 4. Requires --summary. Captioners only. [default: 5000]",
+    )
+    output: str | None = option(
+        None,
+        "Image file for a figure of the layers, such as model.png. Requires --summary. [default: no figure]",
+        "FILE",
+    )
+
+
 class TrainCaptioner(TrainingOptions):
     """Train a captioning model. Hyperparameters are read from --config; `capt config MODEL` lists them."""
 
     store: StoreToRead
     run_dir: RunDir
-    model: CaptionerName = option(
+    model: CaptionerModel = option(
         "soft_attention",
-        "Captioner: soft_attention, hard_attention, transformer, nic, m_rnn, init_inject, par_inject or merge.",
+        f"Captioner: soft_attention, hard_attention, transformer, nic, m_rnn, init_inject, par_inject, merge, {_OWN}",
         "MODEL",
     )
     dataset: tuple[str, ...] = DATASETS
@@ -113,6 +153,7 @@ class TrainCaptcha(TrainingOptions):
 
     store: StoreToRead
     run_dir: RunDir
+    model: RecognizerModel = option(RECOGNIZER, f"Model: recognizer, {_OWN}", "MODEL")
     profile: Profile = option(
         "default", "Set of default hyperparameters: default (for 100,000 images) or quick (for 20,000 images)."
     )
@@ -129,3 +170,7 @@ class TrainCaptcha(TrainingOptions):
     steps_per_epoch: Count | None = STEPS_PER_EPOCH
     save_steps: Count | None = SAVE_STEPS
     warm_start_from: str | None = WARM_START_FROM
+
+    def settings(self) -> dict[str, Any]:
+        """Returns the hyperparameters, and `model` for a model of one's own."""
+        return {**super().settings(), **({} if self.model == RECOGNIZER else {"model": self.model})}

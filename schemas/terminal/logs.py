@@ -9,7 +9,7 @@ from schemas.errors import UsageError
 from schemas.terminal.printable import printable
 
 
-class _PrintableFormatter(logging.Formatter):
+class PrintableFormatter(logging.Formatter):
     """Formats messages and tracebacks without characters that could control a terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -34,7 +34,7 @@ def start_logging(quiet: bool, debug: bool, log_file: str | None) -> None:
         except OSError as error:
             raise UsageError(f"the log cannot be written: {error.strerror}", location=location) from None
     for handler in handlers:
-        handler.setFormatter(_PrintableFormatter("%(message)s"))
+        handler.setFormatter(PrintableFormatter("%(message)s"))
         log.addHandler(handler)
     if not debug:
         _silence_libraries()

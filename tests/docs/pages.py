@@ -11,12 +11,12 @@ PAGES = [
     *sorted(path for path in (ROOT / "docs").rglob("*.md") if "generated" not in path.parts),
 ]
 _BLOCK = re.compile(r"```(bash|python|py|yaml)\n(.*?)```", re.DOTALL)
-_FILE_NAME = re.compile(r"# ([\w-]+\.yaml)\n")
+_FILE_NAME = re.compile(r"# ([\w-]+\.(?:yaml|py))\n")
 
 
 @dataclass(frozen=True)
 class Code:
-    """A command, a Python program, or a YAML file whose first line is a comment with its name.
+    """A command, a Python program, or a file whose first line is a comment with its name.
 
     Attributes:
         page: Path of the page from the root of the repository.

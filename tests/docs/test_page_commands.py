@@ -18,8 +18,10 @@ from tests.docs.pages import CODE, ROOT, Code
 PREPARED = {
     "README.md": [],
     "docs/benchmarks/extractors.md": [],
+    "docs/explanation/model_inputs.md": ["S"],
     "docs/explanation/scale.md": [],
     "docs/get_started/installation.md": [],
+    "docs/get_started/own_model.md": [],
     "docs/get_started/tutorial.md": [],
     "docs/how_to/captcha.md": ["captchas"],
     "docs/how_to/datasets.md": [],
@@ -37,7 +39,7 @@ PREPARED = {
     "docs/reference/metrics.md": [],
     "docs/reference/store_format.md": ["store"],
 }
-EMPTY = {"docs/get_started/tutorial.md"}
+EMPTY = {"docs/get_started/own_model.md", "docs/get_started/tutorial.md"}
 # `capt demo` does the same in a few seconds.
 SMALL_DEMO = """
 import workflows.demo as demo

@@ -12,6 +12,7 @@ from PIL import Image
 
 import capt
 from schemas.errors import CorruptFileError, TooManyFailuresError, UsageError
+from schemas.manifests import LabelFormat
 from tests.conftest import zip_of
 
 COUNT = 14
@@ -251,3 +252,17 @@ def test_images_of_any_mode_are_stored_as_rgb(store: Path, folder: Path) -> None
     Image.open(folder / "a0.png").convert("P").save(file, "PNG")
     (folder / "a0.png").write_bytes(file.getvalue())
     assert prepare(store, folder)["ok"] == COUNT
+
+
+def test_the_dataset_records_the_separator_and_line_ends_of_its_label_file(store, folder):
+    path = folder / "spec_train_val.txt"
+    prepare(store, folder)
+    known, before = labels(store), capt.open_store(store).dataset("captcha")
+    assert before.label_format is None
+    assert "label_format" not in before.manifest.facts.model_dump()
+    path.write_bytes(path.read_bytes().replace(b" ", b"\t").replace(b"\n", b"\r\n"))
+    result = prepare(store, folder)
+    after = capt.open_store(store).dataset("captcha")
+    assert (result["failed"], labels(store)) == (0, known)
+    assert after.label_format == LabelFormat(separator="\t", line_end="\r\n")
+    assert after.digest == before.digest

@@ -148,6 +148,23 @@ def test_a_vocabulary_can_be_reused_for_another_dataset(tmp_path: Path, train: P
         prepare(tmp_path, val, dataset_name="other", vocab_from=first["fingerprint"][:8], vocab_size=100)
 
 
+def test_filters_are_part_of_the_table_only_if_they_differ_from_the_default(tmp_path: Path, train: Path) -> None:
+    default = prepare(tmp_path, train)["fingerprint"]
+    assert prepare(tmp_path, train, filters='!"#$%&()*+.,-/:;=?@[\\]^_`{|}~ ')["fingerprint"] == default
+    changed = prepare(tmp_path, train, filters="!")["fingerprint"]
+    assert changed != default
+    store = capt.open_store(tmp_path / "store")
+    assert "runs." in store.caption_table(changed).vocabulary()
+    assert b"filters" not in store.caption_table(default).table_config.canonical
+    listed = {one["fingerprint"]: one["filters"] for one in capt.store_ls(tmp_path / "store")["caption_tables"]}
+    assert listed == {default: None, changed: "!<>"}
+
+
+def test_filters_of_another_standardizer_are_wrong_usage(tmp_path: Path, train: Path) -> None:
+    with pytest.raises(UsageError, match=r"^--filters: the standardizer alnum has no filter characters"):
+        prepare(tmp_path, train, standardize="alnum", filters="!")
+
+
 def test_vocab_size_min_count_and_max_length_limit_the_table(tmp_path: Path, train: Path) -> None:
     assert prepare(tmp_path, train, vocab_size=6)["vocab_size"] == 6
     assert prepare(tmp_path, train, min_count=2)["vocab_size"] == 8
@@ -227,6 +244,90 @@ def test_limits_select_the_same_images_as_prepare_features(tmp_path: Path, photo
     catalog = set(store.dataset("coco").catalog()["image_id"].to_pylist())
     assert set(table.captions()["image_id"].to_pylist()) == catalog
     assert len(catalog) == 5
+
+
+def captions_of(store: Path) -> list[tuple[str, str]]:
+    """Image ID and caption ID of the captions in the only table, sorted."""
+    (table,) = capt.open_store(store).caption_tables()
+    rows = table.captions().to_pylist()
+    return sorted((row["image_id"], row["caption_id"]) for row in rows)
+
+
+def test_a_sample_has_captions_of_all_images_and_prepare_features_selects_their_images(
+    tmp_path: Path, photos: Any, coco: Any
+) -> None:
+    common = {"dataset_type": "coco", "annotations": [str(coco(range(12)))], "seed": 3}
+    samples = {}
+    for count in (8, 16):
+        store = tmp_path / f"store-{count}"
+        result = capt.prepare_captions(store=str(store), sample_captions=count, **common)
+        assert (result["input"], result["ok"], result["failed"]) == (count, count, 0)
+        options = {"extractor": "pixels", "height": 32, "width": 32, "sample_captions": count}
+        capt.prepare_features(store=str(store), images=[str(photos(12))], **common, **options)
+        samples[count] = captions_of(store)
+        catalog = capt.open_store(store).dataset("coco").catalog()
+        assert set(catalog["image_id"].to_pylist()) == {image_id for image_id, _ in samples[count]}
+    assert set(samples[8]) < set(samples[16])
+    # 12 images have 60 captions; images in order of rank would have all five.
+    assert len({image_id for image_id, _ in samples[16]}) > 6
+
+
+def test_the_seed_determines_the_sample_and_a_large_sample_has_every_caption(tmp_path: Path, coco: Any) -> None:
+    common = {"dataset_type": "coco", "annotations": [str(coco(range(12)))]}
+    found = []
+    for number, (seed, count) in enumerate([(1, 8), (1, 8), (2, 8), (1, 100)]):
+        store = tmp_path / f"store-{number}"
+        capt.prepare_captions(store=str(store), sample_captions=count, seed=seed, **common)
+        found.append(captions_of(store))
+    assert found[0] == found[1] != found[2]
+    assert len(found[3]) == 60
+
+
+def test_a_sample_contains_its_part_of_the_failed_captions(tmp_path: Path) -> None:
+    path = write(tmp_path / "captions_train2017.json", [(n, "A dog" if n % 2 else " ") for n in range(40)])
+    result = prepare(tmp_path, path, sample_captions=10, max_failures="100%")
+    assert result["input"] == 10
+    assert 0 < result["reasons"]["empty"] < 10
+
+
+def test_a_sample_is_drawn_from_the_images_that_the_limit_keeps(tmp_path: Path, train: Path, val: Path) -> None:
+    prepare(tmp_path, train, val, limit_images="train=1", sample_captions=3)
+    images = [image_id for image_id, _ in captions_of(tmp_path / "store")]
+    assert len(images) == 3
+    assert {"1", "2"} - set(images)
+
+
+def test_a_limit_by_split_keeps_as_many_images_of_each_split(tmp_path: Path, photos: Any, coco: Any) -> None:
+    files = [coco(range(8), "captions_train2017.json"), coco(range(8, 12), "captions_val2017.json")]
+    store = tmp_path / "store"
+    common = {"store": str(store), "dataset_type": "coco", "annotations": list(map(str, files))}
+    limited = {**common, "limit_images": "train=3,val=2"}
+    options = {"images": [str(photos(12))], "extractor": "pixels", "height": 32, "width": 32}
+    capt.prepare_features(**limited, **options)
+    capt.prepare_captions(**limited)
+    dataset = capt.open_store(store).dataset("coco")
+    assert dataset.facts.images == {"train": 3, "val": 2}
+    assert {image_id for image_id, _ in captions_of(store)} == set(dataset.catalog()["image_id"].to_pylist())
+    capt.prepare_features(**common, **options, limit_images="val=1")
+    assert capt.open_store(store).dataset("coco").facts.images == {"train": 8, "val": 1}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"limit_images": "train"}, "--limit-images: cannot parse 'train'. Write 1000, or train=10000,val=5000"),
+        ({"limit_images": "dev=3"}, "--limit-images: cannot parse 'dev=3'"),
+        ({"limit_images": "-3"}, "--limit-images: cannot parse '-3'"),
+        ({"limit_images": "0"}, "--limit-images: cannot parse '0'"),
+        ({"limit_images": "val=3,val=4"}, "--limit-images: 'val=3,val=4' names val twice"),
+        ({"limit_captions": 3, "sample_captions": 3}, "--sample-captions: not valid with --limit-captions"),
+        ({"sample_captions": 0}, "--sample-captions: expected greater than 0"),
+    ],
+)
+def test_invalid_limits_are_one_line(tmp_path: Path, train: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        prepare(tmp_path, train, **options)
+    assert not (tmp_path / "store").exists()
 
 
 def test_captions_without_a_train_split_have_a_hint(tmp_path: Path, val: Path) -> None:

@@ -217,6 +217,13 @@ def test_the_split_comes_from_the_annotation_file(store: Path, photos: Any, coco
     assert capt.open_store(store).dataset("coco").facts.images == {"train": 4, "val": 2}
 
 
+def test_two_fractions_are_those_of_train_and_val(store: Path, photos: Any) -> None:
+    prepare(store, photos(12), split_ratios="0.5,0.5")
+    images = capt.open_store(store).dataset("folder").facts.images
+    assert images.keys() == {"train", "val"}
+    assert sum(images.values()) == 12
+
+
 def test_a_split_once_assigned_stays(store: Path, photos: Any) -> None:
     images = photos(12)
     prepare(store, images, split_ratios="0.5,0.25,0.25")
@@ -287,7 +294,7 @@ def test_nothing_is_left_in_the_work_directory(store: Path, photos: Any) -> None
         ({"weights": "random:x"}, "--weights: 'random:x' has no seed"),
         ({"weights": "nowhere.h5"}, "nowhere.h5: the weights file does not exist"),
         ({"num_shards": 3}, "--num-shards: 3 is not a power of two"),
-        ({"split_ratios": "0.5,0.1"}, "--split-ratios: cannot parse '0.5,0.1'"),
+        ({"split_ratios": "0.5,0.1"}, "--split-ratios: the fractions 0.5,0.1 are negative, or their sum is not 1"),
         ({"split_ratios": "0.5,0.1,0.1"}, "sum is not 1"),
         ({"storage_dtype": "float8"}, "--storage-dtype: "),
         ({"max_failures": "many"}, "--max-failures: cannot parse 'many'"),

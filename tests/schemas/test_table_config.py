@@ -2,7 +2,8 @@
 
 import pytest
 
-from schemas.table_config import CaptionTableConfig, FeatureTableConfig
+from schemas.errors import UsageError
+from schemas.table_config import CaptionTableConfig, FeatureTableConfig, parse_filters
 
 INCEPTION = FeatureTableConfig(
     extractor="inception_v3", weights="random:0", layer="mixed10", height=299, width=299, precision="float32"
@@ -45,3 +46,25 @@ def test_a_table_config_round_trips_without_null_fields():
     assert b"shorter_side" not in INCEPTION.canonical
     cropped = INCEPTION.model_copy(update={"fit": "crop", "shorter_side": 320})
     assert FeatureTableConfig.model_validate_json(cropped.canonical) == cropped
+
+
+def test_filter_characters_change_the_fingerprint_only_if_they_differ_from_the_default():
+    keras_default = '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n'
+    course_notebook = '!"#$%&()*+.,-/:;=?@[\\]^_`{|}~ '
+    assert parse_filters(keras_default, "keras") is parse_filters(course_notebook, "keras") is None
+    changed = TEXT.model_copy(update={"filters": parse_filters("!?", "keras")})
+    assert changed.fingerprint != TEXT.fingerprint
+    assert CaptionTableConfig.model_validate_json(changed.canonical) == changed
+
+
+def test_equal_sets_of_filter_characters_are_equal():
+    assert parse_filters("?!", "keras") == parse_filters("! ? !", "keras")
+    assert parse_filters("e\u0301", "keras") == parse_filters("é", "keras")
+    assert parse_filters(" ", "keras") == "<>"
+
+
+def test_invalid_filters_are_wrong_usage():
+    with pytest.raises(UsageError, match=r"--filters: the standardizer alnum has no filter characters"):
+        parse_filters("!", "alnum")
+    with pytest.raises(UsageError, match=r"--filters: character 1 is not valid Unicode"):
+        parse_filters("!\udc80", "keras")

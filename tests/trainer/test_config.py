@@ -2,7 +2,7 @@ import pytest
 
 from features.runtime import numerics
 from schemas.errors import UsageError
-from trainer.config import CaptionerTraining, parse_options, parse_recognizer
+from trainer.config import CaptionerTraining, Hyperparameters, parse_options, parse_recognizer
 from trainer.models.configs import SoftAttentionConfig
 from trainer.models.model_specs import MODELS, model_spec
 
@@ -63,3 +63,11 @@ def test_precision_auto_is_resolved_by_the_processor(monkeypatch, flags, precisi
 def test_an_explicit_precision_is_kept():
     training, _ = parse_recognizer("quick", {"precision": "mixed_float16"})
     assert training.resolved() == training
+
+
+def test_the_default_validation_split_is_shown_and_identifies_no_run():
+    default = Hyperparameters({}, "nic", *parse_options(MODELS["nic"].config, {}))
+    assert default.to_dict(resolve=False)["validation_split"] == "val"
+    assert "validation_split" not in default.to_dict()
+    changed = Hyperparameters({}, "nic", *parse_options(MODELS["nic"].config, {"validation_split": "test"}))
+    assert changed.to_dict()["validation_split"] == "test"

@@ -13,7 +13,7 @@ from features.extractors.factory import open_extractor
 from features.io.atomic_files import atomic_write, describe_file
 from features.store import Store, create_store
 from features.store.commit_log import CommitLog
-from schemas.manifests import DatasetMetadata, Manifest
+from schemas.manifests import DatasetMetadata, LabelFormat, Manifest
 from schemas.options.extractor import ExtractorOptions
 from schemas.records import to_arrow
 from schemas.table_config import FeatureTableConfig
@@ -70,17 +70,29 @@ def captcha(number: int, split: str) -> Captcha:
     return Captcha(f"a{number}", split, data.getvalue(), word)
 
 
-def make_words(root: Path, squares, shown: list[Captcha], labeled_splits: tuple[str, ...] = ("train", "val")) -> Store:
+def make_words(
+    root: Path,
+    squares,
+    shown: list[Captcha],
+    labeled_splits: tuple[str, ...] = ("train", "val"),
+    label_format: LabelFormat | None = None,
+) -> Store:
     """The pictures as a dataset `captcha` of pixels, with the words of some splits; `squares` is the conftest."""
     store = create_store(root)
     extractor = open_extractor(ExtractorOptions(extractor="pixels", height=HEIGHT, width=WIDTH))
     table_config = FeatureTableConfig(**asdict(extractor.resolve_config()))
     squares.add_table(store, shown, table_config, extractor.build_function(table_config))
-    add_words(store, shown, labeled_splits)
+    add_words(store, shown, labeled_splits, label_format=label_format)
     return store
 
 
-def add_words(store: Store, shown: list[Captcha], labeled_splits: tuple[str, ...], folder: Path | None = None) -> None:
+def add_words(
+    store: Store,
+    shown: list[Captcha],
+    labeled_splits: tuple[str, ...],
+    folder: Path | None = None,
+    label_format: LabelFormat | None = None,
+) -> None:
     """The dataset: its catalog, and the words of the splits that are labeled_splits."""
     root = store.dataset_root("captcha")
     rows = [
@@ -102,7 +114,8 @@ def add_words(store: Store, shown: list[Captcha], labeled_splits: tuple[str, ...
         with atomic_write(path) as temporary:
             pq.write_table(to_arrow(table, content), temporary)
         files[role] = describe_file(path, root)
-    CommitLog(root).append(Manifest(table="captcha", files=files, facts=DatasetMetadata(source="captcha", images={})))
+    facts = DatasetMetadata(source="captcha", images={}, label_format=label_format)
+    CommitLog(root).append(Manifest(table="captcha", files=files, facts=facts))
 
 
 def put_images(folder: Path, shown: list[Captcha]) -> Path:

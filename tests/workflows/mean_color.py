@@ -61,6 +61,7 @@ class ColorRun(Run):
 
 class ColorEvaluation(Evaluation[ColorRun, str, NDArray[np.bool_]]):
     page = "colors.html"
+    default_examples = "worst"
 
     def load(self, tables: TrainingTables, split: str) -> HeldOutImages:
         return load_labelled_images(tables, split)
@@ -85,7 +86,10 @@ class ColorEvaluation(Evaluation[ColorRun, str, NDArray[np.bool_]]):
         return {"exact_match": evaluated.scores.astype(int).tolist()}
 
     def render_page(
-        self, evaluated: EvaluatedRun[ColorRun, str, NDArray[np.bool_]], notes: Sequence[str], count: int
+        self,
+        evaluated: EvaluatedRun[ColorRun, str, NDArray[np.bool_]],
+        summary: Mapping[str, Any],
+        notes: Sequence[str],
     ) -> str:
         return "<p>colors</p>"
 
@@ -186,8 +190,9 @@ def _define_job() -> Any:
         def validation_batches(self) -> tf.data.Dataset | None:
             return self.validation.all_images(64)
 
-        def plot(self, history: Sequence[EpochMetrics]) -> Figure:
-            return loss_figure(history)
+        @staticmethod
+        def plot(history: Sequence[EpochMetrics], *, from_zero: bool = False) -> Figure:
+            return loss_figure(history, from_zero=from_zero)
 
         def _open_reader(self, split: str) -> LabelledBatchReader:
             images = self.data.splits[split]

@@ -62,6 +62,8 @@ class LabelledImages:
 def read_label_file(path: str | Path) -> dict[str, str]:
     """Reads labels by image ID from a UTF-8 text file with one `ID LABEL` line per image, such as `a100000 thus`.
 
+    A space or a tab separates ID and label.
+
     Raises:
         UsageError: The file cannot be read or is empty, or a line is invalid or repeats an ID.
     """
@@ -73,14 +75,23 @@ def read_label_file(path: str | Path) -> dict[str, str]:
     labels: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         found = parse_label_line(line)
-        name = f"a{found[0]}" if found else ""
+        name = f"a{found.number}" if found else ""
         if found is None or name in labels:
             problem = f"line {number} repeats {name}" if found else f"line {number} is {line[:40]!r}"
             raise UsageError(problem, location=location, hint="Write one `ID LABEL` line per image, such as `a0 thus`.")
-        labels[name] = found[1]
+        labels[name] = found.label
     if not labels:
         raise UsageError("the file contains no labels", location=location)
     return labels
+
+
+def parse_id_range(text: str) -> range:
+    """Parses `--ids`: image numbers FROM:TO, such as `120000:140000`. TO is excluded."""
+    first, _, last = text.partition(":")
+    if not (first.isdecimal() and last.isdecimal() and int(first) < int(last)):
+        hint = "Use FROM:TO, such as 120000:140000; TO is excluded."
+        raise UsageError(f"{text!r} is not a range", location="--ids", hint=hint)
+    return range(int(first), int(last))
 
 
 def join_labels(tables: TrainingTables) -> TrainingData[LabelledImages]:

@@ -6,6 +6,7 @@ Captions refer to their image by number, so that features are never repeated.
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -20,7 +21,7 @@ from features.store.caption_table import check_file_names
 from features.store.merge import as_keys
 from schemas.errors import StoreError
 from schemas.records import stack_keys
-from schemas.table_config import SHORT_FINGERPRINT
+from schemas.table_config import PAD, SHORT_FINGERPRINT
 from schemas.tables import KEY_BYTES, SPLITS
 from trainer.data.table_selection import TrainingTables
 from trainer.data.training_data import USED_SPLITS, TrainingData, no_training_data
@@ -54,9 +55,30 @@ class Captions:
         """Number of tokens of the longest caption per image: int64 [images]."""
         return np.maximum.reduceat(self.lengths, self.first[:-1]) if len(self) else np.zeros(0, np.int64)
 
+    def limit_images(self, count: int | None) -> "Captions":
+        """Returns the captions of the first images, a random sample because content hashes determine the order.
+
+        None: of all images.
+        """
+        if count is None or count >= len(self.rows):
+            return self
+        captions = self.first[count]
+        return Captions(
+            tokens=self.tokens[: self.starts[captions]],
+            starts=self.starts[: captions + 1],
+            image=self.image[:captions],
+            keys=self.keys[:count],
+            rows=self.rows[:count],
+        )
+
     def get_tokens(self, number: int) -> NDArray[np.int32]:
         """Returns the token IDs of one caption, with start and end tokens: int32 [tokens]."""
         return self.tokens[self.starts[number] : self.starts[number + 1]]
+
+    def count_targets(self, numbers: NDArray[np.int64], ignored_ids: Sequence[int] = (PAD,)) -> int:
+        """Counts the tokens of captions that are predicted: all but the start token and `ignored_ids`."""
+        targets = self.tokens[spans(self.starts[numbers] + 1, self.lengths[numbers] - 1)]
+        return int(np.isin(targets, ignored_ids, invert=True).sum())
 
     @property
     def max_length(self) -> int:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,18 @@ class HeldOutImages:
         """SHA-256 of images and references. Runs with equal digests were evaluated on equal data."""
         rows = sorted([*name, self.catalog[name]["key"].hex(), self.references[name]] for name in self.names)
         return hashlib.sha256(canonical_json(rows)).hexdigest()
+
+    def select_rows(self, rows: NDArray[np.int64]) -> "HeldOutImages":
+        """Returns the images at these positions in the feature table."""
+        is_selected = np.isin(self.rows, rows)
+        names = tuple(name for name, selected in zip(self.names, is_selected, strict=True) if selected)
+        return replace(
+            self,
+            names=names,
+            references={name: self.references[name] for name in names},
+            rows=self.rows[is_selected],
+            catalog={name: self.catalog[name] for name in names},
+        )
 
     @property
     def labels(self) -> tuple[str, ...]:

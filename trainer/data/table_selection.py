@@ -10,7 +10,7 @@ from features.store import CaptionTable, Dataset, FeatureTable, Store
 from schemas.errors import StoreError
 from schemas.records import stack_keys
 from schemas.table_config import SHORT_FINGERPRINT
-from trainer.models.model_specs import ModelSpec, PixelInput
+from trainer.models.model_specs import AnyInput, ModelSpec, PixelInput
 
 AnyTable = TypeVar("AnyTable", Dataset, CaptionTable, FeatureTable)
 
@@ -31,7 +31,7 @@ class TrainingTables:
 
 def select_tables(
     store: Store,
-    inputs: ModelSpec | PixelInput,
+    inputs: ModelSpec | PixelInput | AnyInput,
     datasets: Sequence[str] = (),
     features: str | None = None,
     captions: str | None = None,
@@ -112,7 +112,7 @@ def _select_caption_table(
 
     def describe(table: CaptionTable) -> str:
         config, size = table.table_config, len(table.vocabulary())
-        return f"{table.fingerprint[:SHORT_FINGERPRINT]} ({config.dataset}, {config.standardizer}, {size} tokens)"
+        return f"{table.fingerprint[:SHORT_FINGERPRINT]} ({config.dataset}, {config.standardization}, {size} tokens)"
 
     only = _get_only(store, fitting, "several caption tables fit", "; ", describe, "--caption-table FINGERPRINT")
     if only is None:
@@ -123,7 +123,7 @@ def _select_caption_table(
 
 def _select_features(
     store: Store,
-    inputs: ModelSpec | PixelInput,
+    inputs: ModelSpec | PixelInput | AnyInput,
     datasets: list[Dataset],
     prefix: str | None,
     command: str = "capt prepare features",

@@ -42,11 +42,13 @@ AnySplit = TypeVar("AnySplit", bound=SplitData)
 class TrainingData(Generic[AnySplit]):
     """All records that a run can use, of train, val and test.
 
-    `skipped` counts unusable records per reason and split, such as `{"without_features": {"train": 3}}`.
+    `skipped` counts unusable records per reason and split, such as `{"without_features": {"train": 3}}`. `validate_on`
+    is the split to validate on if it has records.
     """
 
     splits: dict[str, AnySplit]
     skipped: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    validate_on: str = "val"
 
     @property
     def train(self) -> AnySplit:
@@ -55,8 +57,8 @@ class TrainingData(Generic[AnySplit]):
 
     @property
     def validation_split(self) -> str | None:
-        """The split to validate on: val, else test, else None."""
-        return next((split for split in _HELD_OUT if len(self.splits[split])), None)
+        """The split to validate on: `validate_on`, else test, else None."""
+        return next((split for split in (self.validate_on, "test") if len(self.splits[split])), None)
 
     @property
     def max_length(self) -> int:

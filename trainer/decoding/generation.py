@@ -6,13 +6,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from schemas.errors import UsageError
 from schemas.frozen import Settings
 
 # Every caption of allowed tokens has a greater log-probability.
 IMPOSSIBLE = -1e8
+# A smaller temperature would make logits overflow, and a larger one would allow masked tokens.
+_MIN_TEMPERATURE, _MAX_TEMPERATURE = 1e-6, 1e6
+_TEMPERATURE_AND_BEAMS = "a temperature cannot be combined with a beam width above 1"
 
 
 class GenerationConfig(Settings):
@@ -24,7 +27,7 @@ class GenerationConfig(Settings):
         length_penalty: Exponent of the length that divides the log-probability when beams are ranked; the end token
             counts. 1 ranks by the mean, 0 favors short captions.
         num_return_sequences: Number of captions per image, best first.
-        temperature: Softmax temperature of sampling: below 1 is more conservative.
+        temperature: Softmax temperature of sampling: below 1 is more conservative. None for beam search.
         top_k: Sample only from the k most probable tokens.
         top_p: Sample from the smallest set of tokens with at least this probability in total.
         seed: Seed of sampling.
@@ -36,26 +39,34 @@ class GenerationConfig(Settings):
     num_beams: int = Field(1, ge=1)
     length_penalty: float = Field(1.0, ge=0)
     num_return_sequences: int = Field(1, ge=1)
-    temperature: float | None = Field(None, gt=0)
+    temperature: float | None = None
     top_k: int | None = Field(None, ge=1)
     top_p: float | None = Field(None, gt=0, le=1)
     seed: int = Field(0, ge=0)
     no_repeat_ngram_size: int | None = Field(None, ge=1)
     bad_word_ids: tuple[int, ...] = ()
 
+    @field_validator("temperature")
+    @classmethod
+    def _check_temperature(cls, temperature: float | None) -> float | None:
+        if temperature is not None and not _MIN_TEMPERATURE <= temperature <= _MAX_TEMPERATURE:
+            allowed = f"0 (greedy decoding), or from {_MIN_TEMPERATURE:g} to {_MAX_TEMPERATURE:g}"
+            raise ValueError(f"{temperature:g} is not a temperature: it is {allowed}")
+        return temperature
+
     @model_validator(mode="after")
     def _check(self) -> "GenerationConfig":
         if self.temperature is None and (self.top_k or self.top_p):
-            raise ValueError("top_k and top_p require a temperature")
+            raise ValueError("top_k and top_p require a temperature above 0")
         if self.temperature is not None and self.num_beams > 1:
-            raise ValueError("a temperature cannot be combined with a beam width above 1")
+            raise ValueError(_TEMPERATURE_AND_BEAMS)
         if self.temperature is None and self.num_return_sequences > self.num_beams:
             raise ValueError(f"{self.num_return_sequences} captions need a beam width of as many")
         return self
 
 
 def parse_generation(options: Mapping[str, Any]) -> GenerationConfig:
-    """Parses the fields of the config; None selects the default, and `temperature=0` greedy decoding.
+    """Parses the fields of the config; None selects the default, and `temperature=0` greedy decoding without beams.
 
     Raises:
         UsageError: An option is unknown or out of range.
@@ -63,6 +74,8 @@ def parse_generation(options: Mapping[str, Any]) -> GenerationConfig:
     given = {name: value for name, value in options.items() if value is not None}
     if given.get("temperature") == 0:
         del given["temperature"]
+        if given.get("num_beams", 1) > 1:
+            raise UsageError(_TEMPERATURE_AND_BEAMS, location="--temperature")
     try:
         return GenerationConfig(**given)
     except ValidationError as error:

@@ -1,6 +1,6 @@
-"""Renders the HTML page of the best and the worst captions, with images, attention maps and marked errors."""
+"""Renders the HTML page of some captions of an evaluation, with images, attention maps and marked errors."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from trainer.metrics.caption_tokenizer import mark_wrong_words
@@ -14,9 +14,9 @@ from trainer.reports.markup import (
     header,
     join,
     label,
-    mark_wrong,
     section,
 )
+from trainer.reports.word_sections import ShownWord, word_anchor, word_section
 
 
 @dataclass(frozen=True)
@@ -35,22 +35,41 @@ def predictions_page(
     title: str,
     notes: Sequence[str],
     metrics: Mapping[str, object],
-    best: Sequence[CaptionPrediction],
-    worst: Sequence[CaptionPrediction],
+    sections: Mapping[str, Sequence[CaptionPrediction]],
+    tables: Sequence[Html] = (),
+    wrong_words: Sequence[ShownWord] = (),
 ) -> str:
-    """Renders the page as an HTML document, with values by title in `metrics` and captions in their order."""
+    """Renders the page as an HTML document, with values by title in `metrics` and captions by heading in `sections`.
+
+    Wrong words link to their entries in `wrong_words`.
+    """
+    linked = {one.use.text for one in wrong_words}
     marked = element("span", "marked", class_="wrong")
-    lead = join(["Scores × 100. Words that are in no reference of their image are ", marked, "."])
+    more = ", and link to their use in the captions of the store." if linked else "."
+    more = ", and link to their use in the captions of the store." if linked else "."
+    lead = join(["Scores × 100. Words that are in no reference of their image are ", marked, more])
     return document(
         title,
         header(title, lead, notes, metrics),
-        element("main", section("Best captions", *map(_card, best)), section("Worst captions", *map(_card, worst))),
+        element(
+            "main",
+            *tables,
+            *(section(heading, *(_card(one, linked) for one in captions)) for heading, captions in sections.items()),
+            section("Wrong words in the captions of the store", *map(word_section, wrong_words)),
+        ),
     )
 
 
-def _card(one: CaptionPrediction) -> Html:
+def find_wrong_words(predictions: Iterable[CaptionPrediction]) -> list[str]:
+    """Returns the wrong words of captions, each once, in their order."""
+    marked = (zip(one.words, mark_wrong_words(one.words, one.references), strict=True) for one in predictions)
+    return list(dict.fromkeys(word for pairs in marked for word, is_wrong in pairs if is_wrong))
+
+
+def _card(one: CaptionPrediction, linked: Set[str]) -> Html:
     scores = " · ".join(f"{name} {100 * value:.1f}" for name, value in one.scores.items())
-    caption = mark_wrong(one.words, mark_wrong_words(one.words, one.references))
+    marks = zip(one.words, mark_wrong_words(one.words, one.references), strict=True)
+    caption = join((_mark(word, linked) if is_wrong else word for word, is_wrong in marks), " ")
     return card(
         one.image,
         " ".join(one.words),
@@ -60,3 +79,9 @@ def _card(one: CaptionPrediction) -> Html:
         caption_list(one.references),
         footer=attention_details(one.attention),
     )
+
+
+def _mark(word: str, linked: Set[str]) -> Html:
+    if word not in linked:
+        return element("span", word, class_="wrong")
+    return element("a", word, class_="wrong", href=f"#{word_anchor(word)}")

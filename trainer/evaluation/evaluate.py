@@ -1,6 +1,6 @@
 """Implements `capt evaluate`: evaluates runs on held-out images; a task provides predictions, metrics and files.
 
-stored features → predictions → metrics → RUN/evaluation/<split>/
+stored features → predictions → metrics → RUN/evaluation/<split>/, or RUN/evaluation/epoch-N/<split>/ with --epoch N
 
 scores.json     the metrics and all inputs that affect them
 images.tsv      one line per image: name, prediction, references (a JSON list), and the columns of the task
@@ -12,20 +12,23 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar, get_args
 
+import numpy as np
 from numpy.typing import NDArray
 
 from features.io.atomic_files import write
 from features.io.locations import parse_location
 from features.store import open_store
 from features.store.leases import hold_snapshot
+from schemas.choices import ExampleKind
 from schemas.errors import CaptError, UsageError
 from schemas.options.inference import Evaluate
 from schemas.terminal.console import Printer
 from schemas.terminal.progress import progress_bar
 from trainer.data.held_out_images import HeldOutImages
 from trainer.data.table_selection import TrainingTables
+from trainer.evaluation.answers import grade_answers, print_grades
 from trainer.runs.directory import EVALUATION, recorded_store
 from trainer.runs.run import Run, load_run
 from trainer.task_registry import find_task
@@ -37,6 +40,7 @@ AnyRun = TypeVar("AnyRun", bound=Run)
 AnyPrediction = TypeVar("AnyPrediction")
 AnyScores = TypeVar("AnyScores")
 
+_KINDS: tuple[ExampleKind, ...] = get_args(ExampleKind)
 _SKIPPED = {
     "without_features": "skipped images without features",
     "without_image": "skipped captioned images that are not in the dataset",
@@ -48,9 +52,10 @@ _SKIPPED = {
 
 @dataclass(frozen=True)
 class EvaluatedRun(Generic[AnyRun, AnyPrediction, AnyScores]):
-    """A run with its predictions for held-out images and their scores."""
+    """A run with its predictions for held-out images and their scores, and the tables that the images are from."""
 
     run: AnyRun
+    tables: TrainingTables
     held_out: HeldOutImages
     predictions: list[AnyPrediction]
     scores: AnyScores
@@ -59,14 +64,16 @@ class EvaluatedRun(Generic[AnyRun, AnyPrediction, AnyScores]):
 class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
     """Evaluates runs of one task; a context manager. Each forward pass has `batch_size` images.
 
-    `page` is the name of the HTML page.
+    `page` is the name of the HTML page, and `default_examples` the examples on it without `--examples`.
     """
 
     batch_size: ClassVar[int] = 64
     page: ClassVar[str]
+    default_examples: ClassVar[str]
 
     def __init__(self, options: Evaluate) -> None:
         self.options = options
+        self.examples = parse_examples(options.examples or self.default_examples, options.num_examples)
 
     def __enter__(self) -> None:
         """Opens the resources of `score`."""
@@ -84,6 +91,10 @@ class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
     @abstractmethod
     def predict(self, run: AnyRun, features: NDArray[Any], numbers: range) -> list[AnyPrediction]:
         """Predicts from stored features [N, *shape] of the images with these numbers."""
+
+    def examine(self, run: AnyRun, tables: TrainingTables, held_out: HeldOutImages) -> dict[str, Any]:
+        """Returns further results that need stored features, by name."""
+        return {}
 
     @abstractmethod
     def score(self, held_out: HeldOutImages, predictions: list[AnyPrediction]) -> AnyScores:
@@ -105,9 +116,15 @@ class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
 
     @abstractmethod
     def render_page(
-        self, evaluated: EvaluatedRun[AnyRun, AnyPrediction, AnyScores], notes: Sequence[str], count: int
+        self,
+        evaluated: EvaluatedRun[AnyRun, AnyPrediction, AnyScores],
+        summary: Mapping[str, Any],
+        notes: Sequence[str],
     ) -> str:
-        """Renders the HTML page with `count` examples of each kind."""
+        """Renders the HTML page with the numbers of `examples`, by kind, in their order.
+
+        `summary` is the content of scores.json.
+        """
 
     def write_files(self, directory: Path, evaluated: EvaluatedRun[AnyRun, AnyPrediction, AnyScores]) -> dict[str, Any]:
         """Writes further files and returns their paths by name."""
@@ -126,26 +143,37 @@ class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
         """Evaluates a run and writes the results to its directory.
 
         Returns:
-            `run_dir`, `model`, `datasets`, `split`, the metrics by name, `intervals`, numbers of skipped images
-            (`without_features`, `without_image`, `without_label`), `training_images` (evaluated images that are
-            training images), `data_digest` (digest of images and references), and the paths of the files:
-            `scores_path`, `images_path`, `page_path` and the task's own paths.
+            `run_dir`, `model`, `datasets`, `split`, `epoch` (if `--epoch` is set), the metrics by name, `intervals`,
+            numbers of skipped images (`without_features`, `without_image`, `without_label`), `validation_split` (on
+            which the best epoch was selected), `training_images` (evaluated images that are training images),
+            `data_digest` (digest of images and references), and the paths of the files: `scores_path`, `images_path`,
+            `page_path` and the task's own paths.
         """
         store = open_store(find_store(run, self.options))
         with hold_snapshot(store.path, lambda: run.metadata.open_tables(store)) as tables:
             held_out = self.load(tables, self.options.split)
             predictions = self._predict_all(run, tables, held_out)
-        evaluated = EvaluatedRun(run, held_out, predictions, self.score(held_out, predictions))
+            examined = self.examine(run, tables, held_out)
+            evaluated = EvaluatedRun(run, tables, held_out, predictions, self.score(held_out, predictions))
+            return self._summarize_and_write(evaluated, examined)
+
+    def _summarize_and_write(
+        self, evaluated: EvaluatedRun[AnyRun, AnyPrediction, AnyScores], examined: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        run, held_out = evaluated.run, evaluated.held_out
         summary = {
             "model": run.metadata.model,
             "datasets": list(run.metadata.datasets),
             "split": held_out.split,
+            **({"epoch": run.epoch} if run.epoch else {}),
             **self.summarize(evaluated),
             **held_out.skipped,
+            "validation_split": run.metadata.validation_split,
             "training_images": run.count_training_images(held_out.keys),
             "data_digest": held_out.digest,
+            **examined,
         }
-        directory = run.path / EVALUATION / held_out.split
+        directory = run.path / EVALUATION / (f"epoch-{run.epoch}" if run.epoch else "") / held_out.split
         try:
             paths = self._write(directory, evaluated, summary)
         except OSError as error:
@@ -167,6 +195,8 @@ class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
         if summary["training_images"]:
             share = f"{summary['training_images']:,} of {summary['images']:,} images are training images"
             notes.append(f"{name}: {share}. The metrics are biased upward.")
+        if split == summary["validation_split"] == "test":
+            notes.append(f"{name}: the best epoch was selected on test. The metrics are biased upward.")
         return notes
 
     def _predict_all(self, run: AnyRun, tables: TrainingTables, held_out: HeldOutImages) -> list[AnyPrediction]:
@@ -196,30 +226,70 @@ class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
         page = directory / self.page
         # The page of an earlier evaluation would not match the other files.
         page.unlink(missing_ok=True)
-        if self.options.num_examples:
+        has_page = any(self.examples.values())
+        if has_page:
             notes = self._notes(summary, evaluated.run.path.name)
-            write(page, self.render_page(evaluated, notes, self.options.num_examples).encode())
+            write(page, self.render_page(evaluated, summary, notes).encode())
         return {
             "scores_path": str(directory / SCORES),
             "images_path": str(directory / IMAGES),
             **paths,
-            "page_path": str(page) if self.options.num_examples else None,
+            "page_path": str(page) if has_page else None,
         }
 
 
+def parse_examples(text: str, default: int) -> dict[ExampleKind, int]:
+    """Parses `best,worst,random:10`: the number of examples by kind, in order; `default` if a kind has no number.
+
+    Raises:
+        UsageError: A kind is unknown or named twice, or its number is not one.
+    """
+    examples: dict[ExampleKind, int] = {}
+    for part in text.split(","):
+        name, colon, number = (piece.strip() for piece in part.partition(":"))
+        kind = next((one for one in _KINDS if one == name), None)
+        if kind is None:
+            raise _examples_error(f"{name!r} is not a kind of examples")
+        if kind in examples:
+            raise _examples_error(f"{kind} is named twice")
+        if colon and not (number.isascii() and number.isdecimal()):
+            raise _examples_error(f"{number!r} is not a number of examples")
+        examples[kind] = int(number) if colon else default
+    return examples
+
+
+def select_random(images: int, count: int, seed: int) -> list[int]:
+    """Returns at most `count` distinct numbers below `images`; a larger count adds numbers."""
+    order: list[int] = np.random.default_rng(seed).permutation(images)[:count].tolist()
+    return order
+
+
+def _examples_error(problem: str) -> UsageError:
+    hint = "Use best, worst and random, each with an optional number, such as best,worst,random:10."
+    return UsageError(problem, location="--examples", hint=hint)
+
+
 def evaluate(options: Evaluate) -> dict[str, Any]:
-    """Evaluates runs of one task on the images of a split.
+    """Evaluates runs of one task on the images of a split. With `answers`, grades answer files instead.
 
     Returns:
         `task`; `runs`, the results of `trainer.evaluation.evaluate.Evaluation.evaluate` per run; `notes`. The result
-        of a single run is also merged into the result itself.
+        of a single run is also merged into the result itself. With `answers`, the result of
+        `trainer.evaluation.answers.grade_answers`.
 
     Raises:
-        UsageError: The runs have different tasks, an option does not fit, or the store is unknown.
+        UsageError: There is no run, the runs have different tasks, an option does not fit, or the store is unknown.
         StoreError: A run cannot be read, or the store lacks one of its tables.
         CaptError: The split has no usable images, or pycocoevalcap is not installed.
     """
-    runs: list[Run] = [load_run(run) for run in options.runs]
+    if options.answers:
+        return grade_answers(options)
+    if not options.runs:
+        hint = "Name a run, or grade answer files by --answers FILE --labels FILE."
+        raise UsageError("a value is required", location="RUN", hint=hint)
+    if options.ids:
+        raise UsageError("this option is only valid with --answers", location="--ids", hint="Omit the option.")
+    runs: list[Run] = [load_run(run, options.epoch) for run in options.runs]
     tasks = {run.metadata.task: run for run in runs}
     if len(tasks) > 1:
         found = ", ".join(f"{run.path.name} {run.task.description}" for run in tasks.values())
@@ -239,10 +309,13 @@ def evaluate(options: Evaluate) -> dict[str, Any]:
 def print_evaluation(result: Mapping[str, Any]) -> None:
     """Prints the metrics, notes and output directories of `evaluate`."""
     printer = Printer()
-    find_task(result["task"]).evaluation.print_tables(printer, result["runs"])
+    if "answers" in result:
+        print_grades(printer, result)
+    else:
+        find_task(result["task"]).evaluation.print_tables(printer, result["runs"])
     for note in result["notes"]:
         printer.line(note, "yellow")
-    for summary in result["runs"]:
+    for summary in result.get("runs", ()):
         printer.line(f"predictions and scores: {shorten(Path(summary['scores_path']).parent)}")
 
 

@@ -3,7 +3,7 @@
 Further files in RUN/evaluation/<split>/:
 
     confusion.png              how often each character was recognized as another
-    recognition_errors.html    the worst recognition errors
+    recognition_errors.html    the worst recognition errors, or the predictions of `--examples`
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,20 +14,27 @@ from numpy.typing import NDArray
 
 from features.inputs.file_reference import read_source_image
 from features.io.atomic_files import write
+from schemas.choices import ExampleKind
 from schemas.options.inference import Evaluate
 from schemas.terminal.console import Printer
 from trainer.data.captcha_data import load_labelled_images, read_label_file
 from trainer.data.held_out_images import HeldOutImages
 from trainer.data.table_selection import TrainingTables
-from trainer.evaluation.evaluate import EvaluatedRun, Evaluation, shorten
-from trainer.evaluation.recognition_metrics import RecognitionScores, align, rank_errors
+from trainer.evaluation.evaluate import EvaluatedRun, Evaluation, select_random, shorten
+from trainer.evaluation.recognition_metrics import RecognitionScores, align, rank_correct, rank_errors
+from trainer.figures.figure_files import encode_figure
 from trainer.models.charset import CHARACTERS
 from trainer.reports.markup import Html, card, document, element, header, inline_image, join, label, mark_wrong, section
-from trainer.reports.plots import confusion_figure, encode_figure
+from trainer.reports.plots import confusion_figure
 from trainer.runs.recognizer_run import STRATEGIES, RecognizedImage, RecognizerRun
 
 CONFUSION = "confusion.png"
 
+_HEADINGS: dict[ExampleKind, str] = {
+    "best": "Correct predictions, the most probable first",
+    "worst": "Worst recognition errors: most character errors first",
+    "random": "Random predictions",
+}
 _TITLES = {"greedy": "greedy", "beam": "beam search", "lexicon": "lexicon"}
 
 Evaluated = EvaluatedRun[RecognizerRun, RecognizedImage, dict[str, RecognitionScores]]
@@ -44,6 +51,7 @@ class RecognitionEvaluation(Evaluation[RecognizerRun, RecognizedImage, dict[str,
 
     batch_size = 256
     page = "recognition_errors.html"
+    default_examples = "worst"
 
     def __init__(self, options: Evaluate) -> None:
         super().__init__(options)
@@ -97,20 +105,28 @@ class RecognitionEvaluation(Evaluation[RecognizerRun, RecognizedImage, dict[str,
         write(directory / CONFUSION, _plot_confusion(evaluated))
         return {"confusion_path": str(directory / CONFUSION)}
 
-    def render_page(self, evaluated: Evaluated, notes: Sequence[str], count: int) -> str:
+    def render_page(self, evaluated: Evaluated, summary: Mapping[str, Any], notes: Sequence[str]) -> str:
         edits = evaluated.scores["greedy"].edits.tolist()
-        worst = rank_errors([one.greedy.score for one in evaluated.predictions], edits)[:count]
+        scores = [one.greedy.score for one in evaluated.predictions]
+        ranked: dict[ExampleKind, list[int]] = {
+            "best": rank_correct(scores, edits),
+            "worst": rank_errors(scores, edits),
+            "random": select_random(len(edits), len(edits), self.options.seed),
+        }
         rates = {_TITLES[name]: _percent(one.exact_match) for name, one in evaluated.scores.items()}
         metrics = {**rates, "images": f"{len(edits):,}", "errors": f"{sum(map(bool, edits)):,}"}
         title = f"{evaluated.run.path.name}: recognition errors on {evaluated.held_out.split}"
         marked = element("span", "marked", class_="wrong")
-        lead = join(["Labels with most character errors first. Wrong and missing characters are ", marked, "."])
+        lead = join(["Wrong and missing characters are ", marked, "."])
         plot = element(
             "div", inline_image(_plot_confusion(evaluated), "confusion matrix of the characters"), class_="plot"
         )
-        errors = section("Worst recognition errors", *(_build_card(evaluated, number) for number in worst))
+        examples = [
+            section(_HEADINGS[kind], *(_build_card(evaluated, number) for number in ranked[kind][:count]))
+            for kind, count in self.examples.items()
+        ]
         confusion = section("Confused characters in wrong predictions", plot)
-        return document(title, header(title, lead, notes, metrics), element("main", errors, confusion))
+        return document(title, header(title, lead, notes, metrics), element("main", *examples, confusion))
 
     def notes(self, summary: Mapping[str, Any], name: str) -> list[str]:
         notes = ["greedy and beam search allow any text; lexicon allows the labels of the train split only."]

@@ -119,6 +119,12 @@ def wilson_interval(correct: int, total: int) -> tuple[float, float]:
     return float(center - half) if correct else 0.0, float(center + half) if correct < total else 1.0
 
 
+def rank_correct(scores: Sequence[float], edits: Sequence[int]) -> list[int]:
+    """Returns the numbers of the images without errors, highest log-probability first."""
+    correct = [image for image, count in enumerate(edits) if not count]
+    return sorted(correct, key=lambda image: (-scores[image], image))
+
+
 def rank_errors(scores: Sequence[float], edits: Sequence[int]) -> list[int]:
     """Returns the numbers of the images with errors: most edits first, then highest log-probability first."""
     wrong = [image for image, count in enumerate(edits) if count]

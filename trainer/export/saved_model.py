@@ -44,7 +44,7 @@ def export_run(options: Export) -> dict[str, Any]:
         UsageError: The directory exists, an option does not apply to the run, or the backend is not TensorFlow.
     """
     target = local_path(options.out).absolute()
-    opened = load_run(options.run)
+    opened = load_run(options.run, options.epoch)
     if keras.backend.backend() != "tensorflow":
         raise UsageError("export requires the TensorFlow backend", hint="Unset KERAS_BACKEND. Any run can be exported.")
     if target.exists():

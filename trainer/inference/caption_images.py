@@ -1,20 +1,20 @@
-"""Runs `capt caption`: generates captions and plots the attention weights."""
+"""Runs `capt caption`: generates captions, plots the attention weights, and writes a page of the images."""
 
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from features.extractors.extraction import EncodedImage
-from features.images.decode import open_image
-from features.images.resize import Resizer
 from features.inputs.image_urls import DownloadLimits
 from features.io.locations import local_path
 from schemas.errors import RecordError, UsageError, to_record_error
 from schemas.options import inference as inference_options
+from trainer.figures.attention_maps import AttentionMaps
+from trainer.inference.captioned_page import build_card, render_captioned_page
 from trainer.inference.image_inputs import check_images, find_images
-from trainer.reports.plots import attention_figure, save_figure
+from trainer.reports.page_files import check_page_path, write_page
 from trainer.runs.captioner_run import Caption, CaptionerRun
 from trainer.runs.run import open_run
+
+_PLOT_OPTIONS = {"attention_style", "attention_scale", "attention_heads"}
 
 
 def caption(options: inference_options.Caption) -> dict[str, Any]:
@@ -26,33 +26,42 @@ def caption(options: inference_options.Caption) -> dict[str, Any]:
     Returns:
         `{"results": [{"image", "text", "score"} or {"image", "error"}, …]}`; with `--attention-plot`, also `attention`
         (the plot's path) or `attention_error`; with several captions per image, also `captions` (text and score each).
+        With `--page`, also `page_path`.
 
     Raises:
         UsageError: An option is invalid, or the model has no attention.
         StoreError: The run is not usable.
         NoUsableImageError: No image can be captioned.
+        CaptError: The page cannot be written.
     """
     plot_path = local_path(options.attention_plot, "--attention-plot") if options.attention_plot else None
-    run = open_run(options.run, CaptionerRun)
+    page_path = check_page_path(options.page, "--page") if options.page else None
+    _check_plot_options(options)
+    run = open_run(options.run, CaptionerRun, options.epoch)
     config = run.decoding(**options.generation())
     limits = DownloadLimits(allow_private=options.allow_private_addresses)
     images = [image for name in options.images for image in find_images(name, limits)]
     captions = run.caption_encoded((EncodedImage(b"", image.read) for image in images), config)
-    results = []
+    results, cards = [], []
     for number, (image, generated) in enumerate(zip(images, captions, strict=True), start=1):
         result = {"image": image.name, **to_json(generated)}
         if plot_path and isinstance(generated, Caption):
             path = plot_path.with_stem(f"{plot_path.stem}-{number}") if len(images) > 1 else plot_path
             try:
-                figure = _make_figure(image.read(), generated, run.resizer)
+                maps = _make_maps(generated, options)
             except UsageError:
                 raise
             except Exception as error:
                 result["attention_error"] = str(to_record_error("draw", error))
             else:
-                save_figure(figure, path)
+                maps.save(path)
                 result["attention"] = str(path)
         results.append(result)
+        if page_path:
+            cards.append(build_card(run.resizer, image, generated, options))
+    if page_path:
+        write_page(page_path, render_captioned_page(run, cards, config))
+        return check_images({"results": results, "page_path": str(page_path)})
     return check_images({"results": results})
 
 
@@ -66,9 +75,15 @@ def to_json(generated: Caption | RecordError) -> dict[str, Any]:
     return {**best, "captions": [{"text": one.text, "score": one.score} for one in (generated, *generated.others)]}
 
 
-def _make_figure(data: bytes, generated: Caption, resizer: Resizer) -> Figure:
-    if generated.attention is None:
+def _check_plot_options(options: inference_options.Caption) -> None:
+    unused = sorted(name for name in options.model_fields_set & _PLOT_OPTIONS)
+    if unused and not options.attention_plot and not options.page:
+        flag = f"--{unused[0]}".replace("_", "-")
+        raise UsageError("it requires --attention-plot or --page", location=flag, hint="Add --attention-plot maps.png.")
+
+
+def _make_maps(generated: Caption, options: inference_options.Caption) -> AttentionMaps:
+    if generated.attention is None or generated.source is None:
         raise UsageError("the run's model has no attention", location="--attention-plot", hint="Omit the option.")
-    image = open_image(data)
-    image.thumbnail((600, 600))
-    return attention_figure(resizer.crop_visible(image), generated.words, generated.attention)
+    image = generated.source.open_visible()
+    return generated.plot_maps(image, options.attention_style, options.attention_scale, options.attention_heads)

@@ -24,11 +24,13 @@ from trainer.inference.image_inputs import ImageInput
 class PartialOutput:
     """A file with one line per image. The line of a missing image (None) may be missing.
 
-    `owner` is the digest of all inputs that determine the lines, except the images.
+    `owner` is the digest of all inputs that determine the lines, except the images. `line_end` ends each line of the
+    finished file.
     """
 
-    def __init__(self, out: Path, owner: str, images: Sequence[ImageInput | None]) -> None:
+    def __init__(self, out: Path, owner: str, images: Sequence[ImageInput | None], line_end: str = "\n") -> None:
         self._out = out
+        self._line_end = line_end.encode()
         self._part = out.with_name(f"{out.name}.part")
         self._digests = [compute_digest([image.name, image.stamp] if image else []) for image in images]
         self._offsets = np.full(len(images), -1, np.int64)
@@ -60,10 +62,11 @@ class PartialOutput:
         with atomic_write(self._out) as temporary, self._part.open("rb") as part, temporary.open("wb") as file:
             for number, offset in enumerate(self._offsets.tolist()):
                 if fallback and offset < 0:
-                    file.write(f"{fallback(number)}\n".encode())
-                    continue
-                part.seek(offset)
-                file.write(part.readline().split(b"\t", 2)[2])
+                    line = fallback(number).encode()
+                else:
+                    part.seek(offset)
+                    line = part.readline().removesuffix(b"\n").split(b"\t", 2)[2]
+                file.write(line + self._line_end)
         self._part.unlink()
 
     def _find_lines(self, head: bytes) -> int:

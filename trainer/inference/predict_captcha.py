@@ -12,9 +12,11 @@ from features.io.locations import local_path
 from features.text.captcha_names import parse_image_number
 from schemas.choices import DecodingStrategy
 from schemas.errors import CaptError, RecordError, UsageError
+from schemas.manifests import LabelFormat
 from schemas.options.inference import PredictCaptcha
 from schemas.table_config import compute_digest
 from schemas.terminal.progress import progress_bar
+from trainer.data.captcha_data import parse_id_range
 from trainer.decoding.label_decoder import Prediction
 from trainer.inference.image_inputs import ImageInput, find_images
 from trainer.inference.partial_output import PartialOutput
@@ -31,7 +33,8 @@ def predict_captcha(options: PredictCaptcha) -> dict[str, Any]:
     If an image is missing, the command lists it and fails before it recognizes others. If an image is unreadable, the
     command recognizes all others, lists the image and fails without the output file. The next run recognizes only the
     missing images. With `--fallback-label`, these images get that label instead. If no character is recognized, the
-    most probable training label is written.
+    most probable training label is written. The lines have the separator and line end of the label file that
+    `capt prepare captcha` read.
 
     Returns:
         `output`, `ids`, `labels_written` (number of recognized lines), `failed` (number of lines with the fallback
@@ -43,25 +46,22 @@ def predict_captcha(options: PredictCaptcha) -> dict[str, Any]:
         CaptError: An image is missing, unreadable or ambiguous.
     """
     fallback, strategy = options.fallback_label, options.decoding_strategy
-    first, _, last = options.ids.partition(":")
-    if not (first.isdecimal() and last.isdecimal() and int(first) < int(last)):
-        hint = "Use FROM:TO, such as 120000:140000; TO is excluded."
-        raise UsageError(f"{options.ids!r} is not a range", location="--ids", hint=hint)
-    numbers, path = range(int(first), int(last)), local_path(options.output, "--output")
+    numbers, path = parse_id_range(options.ids), local_path(options.output, "--output")
     if fallback is not None and not (fallback and set(fallback) <= set(CHARACTERS)):
         raise UsageError("a label has only characters a to z", location=f"--fallback-label {fallback}")
-    run = open_run(options.run, RecognizerRun)
+    run = open_run(options.run, RecognizerRun, options.epoch)
     images = _find_images(options.images, numbers)
     missing = [number for number in numbers if number not in images]
     if missing and fallback is None:
         raise _make_error("are missing", missing, "Check --images and --ids")
     owner = compute_digest([run.identity, strategy, numbers.start, numbers.stop])
-    lines = PartialOutput(path, owner, [images.get(number) for number in numbers])
-    errors = _recognize(run, strategy, lines, numbers, images)
+    label_format = run.metadata.label_format or LabelFormat()
+    lines = PartialOutput(path, owner, [images.get(number) for number in numbers], label_format.line_end)
+    errors = _recognize(run, strategy, lines, numbers, images, label_format.separator)
     if errors and fallback is None:
         raise _make_error("are unreadable", list(errors), f"Fix them (first error: {next(iter(errors.values()))})")
     failed = lines.missing
-    lines.finish(lambda line: f"a{numbers[line]} {fallback}")
+    lines.finish(lambda line: f"a{numbers[line]}{label_format.separator}{fallback}")
     return {
         "output": options.output,
         "ids": len(numbers),
@@ -83,7 +83,12 @@ def _find_images(locations: Sequence[str], numbers: range) -> dict[int, ImageInp
 
 
 def _recognize(
-    run: RecognizerRun, strategy: DecodingStrategy, lines: PartialOutput, numbers: range, images: dict[int, ImageInput]
+    run: RecognizerRun,
+    strategy: DecodingStrategy,
+    lines: PartialOutput,
+    numbers: range,
+    images: dict[int, ImageInput],
+    separator: str,
 ) -> dict[int, RecordError]:
     """Adds the missing lines, and returns the errors of unreadable images by number."""
     errors: dict[int, RecordError] = {}
@@ -101,7 +106,7 @@ def _recognize(
             labels = {line: result.text for line, result in batch if isinstance(result, Prediction)}
             empty = [line for line, label in labels.items() if not label]
             labels |= {line: one.text for line, one in recognize(empty, "lexicon") if isinstance(one, Prediction)}
-            lines.add((line, f"a{numbers[line]} {label}") for line, label in labels.items())
+            lines.add((line, f"a{numbers[line]}{separator}{label}") for line, label in labels.items())
             done += len(batch)
             show(done, "")
     return errors

@@ -30,7 +30,7 @@ def predict_captions(options: PredictCaptions) -> dict[str, Any]:
         NoUsableImageError: No image can be captioned. The file states the reasons.
     """
     path = local_path(options.output, "--output")
-    run = open_run(options.run, CaptionerRun)
+    run = open_run(options.run, CaptionerRun, options.epoch)
     config = run.decoding(**options.generation())
     images = [image for name in options.images for image in find_images(name)]
     owner = compute_digest([run.identity, config.model_dump(mode="json")])

@@ -24,7 +24,7 @@ def recognize(options: Recognize) -> dict[str, Any]:
         StoreError: The run is not usable.
         NoUsableImageError: No image is readable.
     """
-    run = open_run(options.run, RecognizerRun)
+    run = open_run(options.run, RecognizerRun, options.epoch)
     limits = DownloadLimits(allow_private=options.allow_private_addresses)
     images = [image for name in options.images for image in find_images(name, limits)]
     recognized = run.recognize_all_strategies(EncodedImage(b"", image.read) for image in images)

@@ -159,13 +159,13 @@ def cider_d(hypotheses: Hypotheses, references: References) -> float:
     return float(np.mean(_cider_d(_import_cocoeval(), gts, res)))
 
 
-def bleu(counts: NDArray[Any]) -> NDArray[np.float64]:
+def bleu(counts: NDArray[Any], *, brevity_penalty: bool = True) -> NDArray[np.float64]:
     """Computes BLEU-1 to BLEU-4, float64 [..., 4], from sums [..., 10] of rows of `Scores.counts`, as pycocoevalcap."""
     correct, guess, length, closest = np.split(np.asarray(counts, np.float64), [4, 8, 9], axis=-1)
     # Constants of pycocoevalcap, which keep a caption without matches above 0.
     precision = (correct + 1e-15) / (guess + 1e-9)
     ratio = (length + 1e-15) / (closest + 1e-9)
-    brevity = np.exp(np.minimum(0, 1 - 1 / ratio))
+    brevity = np.exp(np.minimum(0, 1 - 1 / ratio)) if brevity_penalty else 1.0
     scores: NDArray[np.float64] = np.cumprod(precision, axis=-1) ** (1 / np.arange(1, MAX_ORDER + 1)) * brevity
     return scores
 

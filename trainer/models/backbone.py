@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from features.extractors import alexnet_layers  # noqa: F401 (registers layers that a file can name)
 from features.extractors.factory import choose_input_preprocessing, open_extractor
 from features.extractors.output_layers import ModelFunction, build_model_function
 from features.extractors.pixels import NAME as PIXELS

@@ -99,10 +99,13 @@ class Captioner(keras.Model):
             (`trainer.models.backbone.BackboneFeatures`); None for a new `FeatureNormalization`.
 
     Attributes:
+        spatial: Whether the model reads spatial features [locations, channels]; otherwise it reads pooled ones. For
+            models of a user's own; `trainer.models.model_specs` has the value of the others.
         ignored_ids: Target token IDs that are excluded from loss and metrics.
     """
 
     config_class: ClassVar[type[ModelConfig]] = ModelConfig
+    spatial: ClassVar[bool] = False
     ignored_ids: ClassVar[tuple[int, ...]] = (PAD,)
     config: Any
 
@@ -158,6 +161,23 @@ class Captioner(keras.Model):
             (non-negative, rows sum to 1), or None for models without attention.
         """
         raise NotImplementedError
+
+    def compute_attention(self, features: Any, tokens: Any) -> Any:
+        """Computes the attention weights of every layer and head for given tokens; the model must have attention.
+
+        Args:
+            features: float [B, locations, channels].
+            tokens: int32 [B, T], token IDs that begin with the start token.
+
+        Returns:
+            float32 [B, layers, heads, T, locations]: the weights of the step that predicts the token after each token.
+            Their mean over layers and heads is the attention of `step`.
+        """
+        state, steps = self.init_state(ops.convert_to_tensor(features)), []
+        for position in range(tokens.shape[1]):
+            _, state, attention = self.step(tokens[:, position], state)
+            steps.append(ops.cast(attention, "float32"))
+        return ops.expand_dims(ops.expand_dims(ops.stack(steps, axis=1), 1), 1)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "vocabulary": self.vocabulary, "config": self.config.model_dump()}

@@ -164,6 +164,8 @@ class NicConfig(RecurrentConfig):
     """Hyperparameters of `nic`, with the values and the training of the authors' code.
 
     Args:
+        feed: Steps at which the LSTM reads the image: `once`, as the word before the start token, or `every`, at every
+            word as well, added to the word. Both have the same weights.
         image_dropout: Dropout rate of the projected image.
         init_scale: Initial weights are uniform between −init_scale and init_scale; null for Keras' defaults.
     """
@@ -174,6 +176,7 @@ class NicConfig(RecurrentConfig):
     )
 
     rnn_cell: KerasCell = "lstm"
+    feed: Literal["once", "every"] = "once"
     embedding_dim: int = Field(512, ge=1)
     units: int = Field(512, ge=1)
     dropout: float = Field(0.3, ge=0, lt=1)

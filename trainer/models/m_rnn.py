@@ -7,7 +7,8 @@ Deep Captioning with Multimodal Recurrent Neural Networks (Mao et al., 2015, arX
     m_t = g(V_w·w_t + V_r·r_t + V_I·image)                  g(x) = 1.7159·tanh(2x/3); V_I·image once per image
     logits = dense(m_t)
 
-The paper's image vector is the seventh layer of AlexNet; among the supported extractors `fc2` of VGG16 is closest.
+The paper's image vector is the seventh layer of AlexNet: `--extractor alexnet` (`fc7`), with the weights of a file. Of
+the extractors with published weights, `fc2` of VGG16 is closest.
 The authors' code, published later, has a GRU (`rnn_cell`), one embedding layer (`embedding_dim_2: null`), and
 the embeddings as output weights, logits = E·relu(dense(m_t)) + b (`tie_word_embeddings`).
 """

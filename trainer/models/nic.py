@@ -5,6 +5,9 @@ Show and Tell (Vinyals et al., 2015, arXiv:1411.4555), with the hyperparameters 
     x_{−1} = W·image                  h, c = LSTM(x_{−1}, 0)         once per image
     x_t = embedded word t             h, c = LSTM(x_t, (h, c))
     logits = dense(h)                 dropout on all inputs and outputs of the LSTM
+
+With `feed: every`, x_t = embedded word t + W·image, with the same weights W. The paper reports that the image at every
+step gives worse results, because the network overfits.
 """
 
 from typing import Any
@@ -41,4 +44,8 @@ class Nic(RecurrentCaptioner):
 
     def init_state(self, features: Any, training: bool = False) -> State:
         image = self.image_dropout(self.image_layer(self.feature_normalization(features)), training=training)
-        return self.recurrence.step(image, self.recurrence.init_state(ops.shape(image)[0]))
+        state = self.recurrence.step(image, self.recurrence.init_state(ops.shape(image)[0]))
+        return {"image": image, **state} if self.config.feed == "every" else state
+
+    def merge_inputs(self, words: Any, state: State) -> Any:
+        return words + ops.expand_dims(state["image"], 1) if self.config.feed == "every" else words

@@ -12,7 +12,7 @@ the cells trains from the first step how often each character occurs anywhere. T
 """
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 from features.runtime.keras_settings import keras, ops
 from trainer.models.charset import NUM_CLASSES
@@ -131,10 +131,12 @@ class Recognizer(keras.Model):
             `cells`: [B, rows · columns, 27]. Class 0 means no character.
     """
 
+    config_class: ClassVar[type[RecognizerConfig]] = RecognizerConfig
+
     def __init__(self, config: RecognizerConfig | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         # From a saved model, the config is a dict.
-        self.config = config = RecognizerConfig.model_validate(config or {})
+        self.config = config = self.config_class.model_validate(config or {})
         steps_per_column = 2 ** len(config.filters) // _PIXELS_PER_TIME_STEP
         layers: list[Any] = []
         for filters, blocks in zip(config.filters, config.blocks_per_stage, strict=True):

@@ -178,16 +178,26 @@ class Transformer(Captioner):
         self.logits_layer.bias.assign(np.log(frequencies, where=frequencies > 0, out=np.zeros_like(frequencies)))
 
     def call(self, inputs: dict[str, Any], training: bool = False) -> Any:
+        words, _ = self._decode(inputs, training)
+        return self._compute_logits(words)
+
+    def compute_attention(self, features: Any, tokens: Any) -> Any:
+        _, attention = self._decode({"features": ops.convert_to_tensor(features), "tokens": tokens})
+        return ops.stack(attention, axis=1)
+
+    def _decode(self, inputs: dict[str, Any], training: bool = False) -> tuple[Any, list[Any]]:
+        """Returns the outputs [B, T, units] of the last layer, and each layer's attention over the locations."""
         cache = self._cache_image(inputs["features"])
         if "image" in inputs:
             cache = {name: ops.take(tensor, inputs["image"], axis=0) for name, tensor in cache.items()}
         position = ops.arange(ops.shape(inputs["tokens"])[1])
         mask = ops.expand_dims(position, 0) <= ops.expand_dims(position, 1)
-        words = self._embed(inputs["tokens"], position)
+        words, attention = self._embed(inputs["tokens"], position), []
         for i, layer in enumerate(self.decoder_layers):
             word_cache = layer.self_attention.compute_keys_values(words)
-            words, _ = layer(words, word_cache, _get_cache(cache, "image", i), mask, training=training)
-        return self._compute_logits(words)
+            words, weights = layer(words, word_cache, _get_cache(cache, "image", i), mask, training=training)
+            attention.append(weights)
+        return words, attention
 
     def init_state(self, features: Any, training: bool = False) -> State:
         batch, config = ops.shape(features)[0], self.config

@@ -2,7 +2,7 @@
 
     checkpoints/00000480/model.weights.h5      weights and optimizer after 480 steps
     checkpoints/00000480/average.weights.h5    exponential moving average (EMA) of the weights, if the run has one
-    checkpoints/state.json                     names of the last and the best checkpoint, progress of the last one
+    checkpoints/state.json                     names of the checkpoints, progress of the last one
 
 `state.json` is replaced last. Directories that it does not reference are deleted.
 """
@@ -11,12 +11,12 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from features.io.atomic_files import make_directory, replace_tree_atomically, temporary_path, write
 from features.io.temporary_names import is_temporary
 from features.runtime.keras_settings import keras
-from schemas.errors import CorruptFileError
+from schemas.errors import CorruptFileError, UsageError
 from schemas.frozen import Frozen
 from schemas.strict_json import parse_json
 from trainer.models.ema import ema_weights, has_ema
@@ -44,11 +44,25 @@ class Progress(Frozen):
 
 
 class TrainingState(Frozen):
-    """The content of `state.json`: directory names of checkpoints, and the progress of the last one."""
+    """The content of `state.json`: directory names of checkpoints, and the progress of the last one.
+
+    `kept` are the checkpoints of the last epochs that the run keeps in addition, by epoch.
+    """
 
     last: str
     best: str
     progress: Progress
+    kept: dict[int, str] = Field(default_factory=dict)
+
+    @property
+    def epochs(self) -> dict[int, str]:
+        """The checkpoints of all epochs whose weights exist, by epoch."""
+        found, best = dict(self.kept), self.progress.best
+        if best:
+            found[best.epoch] = self.best
+        if best and self.progress.step == 0:
+            found[self.progress.epoch] = self.last
+        return dict(sorted(found.items()))
 
 
 class Checkpoints:
@@ -70,20 +84,24 @@ class Checkpoints:
             problem = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
             raise CorruptFileError(f"the file is corrupt: {problem}", location=str(path)) from None
 
-    def save(self, model: keras.Model, progress: Progress, total_steps: int) -> None:
-        """Saves a checkpoint of a compiled model, and deletes those that are neither the last nor the best.
+    def save(self, model: keras.Model, progress: Progress, total_steps: int, keep_epochs: int = 0) -> None:
+        """Saves a checkpoint of a compiled model, and deletes those that are not needed any more.
 
-        `total_steps`, since the run started, names the checkpoint.
+        The last and the best checkpoint remain, and those of the last `keep_epochs` epochs. `total_steps`, since the
+        run started, names the checkpoint.
         """
         name = f"{total_steps:08d}"
         self._write_weights(model, self._root / name)
         before = self.state()
         is_better = progress.step == 0 and progress.best == progress.history[-1]
         best = name if before is None or is_better else before.best
-        state = TrainingState(last=name, best=best, progress=progress)
+        epochs = {**(before.epochs if before else {}), **({progress.epoch: name} if progress.step == 0 else {})}
+        kept = {epoch: one for epoch, one in epochs.items() if epoch > progress.epoch - keep_epochs}
+        state = TrainingState(last=name, best=best, progress=progress, kept=kept)
         write(self._root / STATE, state.model_dump_json().encode())
+        needed = {state.last, state.best, *kept.values()}
         for path in self._root.iterdir():
-            if path.is_dir() and (is_temporary(path) or path.name not in (state.last, state.best)):
+            if path.is_dir() and (is_temporary(path) or path.name not in needed):
                 shutil.rmtree(path)
 
     def load_last(self, model: keras.Model) -> Progress | None:
@@ -99,20 +117,33 @@ class Checkpoints:
             variable.assign(np.reshape(np.array(values, variable.dtype), variable.shape))
         return state.progress
 
-    def load_best(self, model: keras.Model) -> None:
-        """Loads the weights of the best checkpoint, or their EMA, into a built model; CorruptFileError without one."""
+    def find(self, epoch: int | None = None) -> str:
+        """Returns the name of the checkpoint of an epoch, None for the best one.
+
+        Raises:
+            CorruptFileError: The run has no checkpoint yet, or `state.json` is corrupt.
+            UsageError: The weights of the epoch were not kept.
+        """
         state = self.state()
         if state is None:
             hint = "Repeat the training command until it ends."
             raise CorruptFileError("the run has no checkpoint yet", location=str(self._root), hint=hint)
-        directory = self._root / state.best
+        if epoch is None:
+            return state.best
+        if epoch not in state.epochs:
+            raise _make_missing_epoch_error(self._root, epoch, state)
+        return state.epochs[epoch]
+
+    def load(self, model: keras.Model, epoch: int | None = None) -> None:
+        """Loads the weights of an epoch, None for the best one, or their EMA, into a built model; errors as `find`."""
+        directory = self._root / self.find(epoch)
         try:
             load_weights(model, directory / (AVERAGE if (directory / AVERAGE).exists() else WEIGHTS))
         except CorruptFileError:
-            # If the run is still training, it may have replaced the best checkpoint in the meantime.
-            if self.state() == state:
+            # If the run is still training, it may have replaced the checkpoint in the meantime.
+            if self._root / self.find(epoch) == directory:
                 raise
-            self.load_best(model)
+            self.load(model, epoch)
 
     def _write_weights(self, model: keras.Model, directory: Path) -> None:
         make_directory(self._root)
@@ -124,6 +155,17 @@ class Checkpoints:
                 model.save_weights(temporary / AVERAGE)
         shutil.rmtree(directory, ignore_errors=True)
         replace_tree_atomically(temporary, directory)
+
+
+def _make_missing_epoch_error(root: Path, epoch: int, state: TrainingState) -> UsageError:
+    best = state.progress.best
+    names = [f"{one} (best)" if best and one == best.epoch else str(one) for one in state.epochs]
+    known = f"it has those of epoch{'s' * (len(names) > 1)} {', '.join(names)}" if names else "no epoch is finished yet"
+    return UsageError(
+        f"the run has no weights of epoch {epoch}: {known}",
+        location=f"--epoch: {root.parent}",
+        hint="Choose one of these, or train with a larger keep_epochs." if names else "Omit the option.",
+    )
 
 
 def load_weights(model: keras.Model, path: Path) -> None:

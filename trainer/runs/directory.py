@@ -4,13 +4,14 @@ RUN/run.json          model, hyperparameters and data: `trainer.runs.metadata`
 RUN/network.pb        the frozen extractor, or the graph that resizes images to pixels
 RUN/vocabulary.txt    captioner: one token per line, line number = token ID
 RUN/transform/        captioner: the saved graph that tokenizes captions
+RUN/model.py          the file of a model of one's own, which the commands run
 RUN/extractor.json    captioner that reads pixels: the layers of the extractor inside the model
 RUN/words.txt         recognizer: the labels of the train split, one per line, sorted
 RUN/learned.keys      content hashes of the training images, also of those of a warm start
 RUN/checkpoints/      weights: `trainer.runs.checkpoints`
 RUN/metrics.jsonl     one line per epoch; RUN/loss.png shows them, RUN/logs/ has them for TensorBoard
 RUN/store.txt         location of the store, for `capt evaluate` only
-RUN/evaluation/       results of `capt evaluate` by split
+RUN/evaluation/       results of `capt evaluate` by split, and by epoch with --epoch
 """
 
 import os
@@ -29,6 +30,7 @@ from features.io.temporary_names import TEMP_PREFIX
 from features.store import FeatureTable
 from schemas.errors import CorruptFileError, StoreError, UsageError
 from schemas.tables import KEY_BYTES
+from trainer.models.custom_models import MODEL_FILE
 from trainer.runs.metadata import EXTRACTOR, METADATA, RunMetadata, check_same_run
 
 VOCABULARY = "vocabulary.txt"
@@ -44,7 +46,7 @@ EVALUATION = "evaluation"
 _STORE = "store.txt"
 LOCK = ".lock"
 # Files that exist before run.json does.
-_EARLY_FILES = {VOCABULARY, TRANSFORM, FROZEN_EXTRACTOR, EXTRACTOR, LABELS, TRAINING_IMAGES, LOCK}
+_EARLY_FILES = {VOCABULARY, TRANSFORM, FROZEN_EXTRACTOR, EXTRACTOR, MODEL_FILE, LABELS, TRAINING_IMAGES, LOCK}
 
 
 def start_run(root: Path, metadata: RunMetadata, store: Path, write_files: Callable[[], None]) -> None:

@@ -3,20 +3,22 @@
 import importlib.metadata
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
 
 from features.store import Store
 from schemas.errors import CorruptFileError, StoreError
 from schemas.frozen import Frozen
-from schemas.manifests import Sha256
+from schemas.manifests import LabelFormat, Sha256
+from schemas.options.training import RECOGNIZER
 from schemas.strict_json import parse_json
 from schemas.table_config import CaptionTableConfig, FeatureTableConfig
 from trainer.config import CaptionerTraining, LoopConfig, RecognizerTraining
 from trainer.data.table_selection import TrainingTables
 from trainer.models.configs import ModelConfig, RecognizerConfig
-from trainer.models.model_specs import model_spec
+from trainer.models.custom_models import read_copy
+from trainer.models.model_specs import model_spec, recognizer_spec
 from trainer.task_registry import TASKS, find_task
 
 if TYPE_CHECKING:
@@ -28,11 +30,19 @@ METADATA = "run.json"
 EXTRACTOR = "extractor.json"
 
 # These hyperparameters may change when a run resumes: they determine the number of epochs, the checkpoints, and the
-# log messages. The location of an extractor may change, too, because the run identifies it by its features.
-_LENGTH = ("epochs", "save_steps", "num_sample_captions", "num_validation_images", "early_stopping_patience")
+# log messages. The location of an extractor may change, too, because the run identifies it by its features. So may the
+# format of the label file, because it does not change the labels.
+_LENGTH = ("epochs", "early_stopping_patience")
+_OUTPUT = ("save_steps", "keep_epochs", "plot_from_zero", "padded_loss", "num_validation_images")
+_SAMPLES = ("num_sample_captions", "sample_images", "sample_temperatures")
 _EXTRACTOR_LOCATION = ("extractor", "extractor_weights", "extractor_layer", "extractor_preprocess")
-_MAY_CHANGE: Any = {"training": {*_LENGTH, *_EXTRACTOR_LOCATION}, "libraries": True}
-_DESCRIPTIONS = {"train_digest": "digest of the train split", "validation_digest": "digest of the validation split"}
+_TRAINING = {*_LENGTH, *_OUTPUT, *_SAMPLES, *_EXTRACTOR_LOCATION}
+_MAY_CHANGE: Any = {"training": _TRAINING, "libraries": True, "label_format": True}
+_DESCRIPTIONS = {
+    "train_digest": "digest of the train split",
+    "validation_digest": "digest of the validation split",
+    "source": "SHA-256 of the model's file",
+}
 
 
 class FeatureOrigin(Frozen):
@@ -74,6 +84,13 @@ class RunMetadata(Frozen):
     validation_split: str | None
     libraries: dict[str, str]  # versions when the run started
     warm_start: Sha256 | None = None  # identity of the run that provides the initial weights
+    source: Sha256 | None = None  # of the file of a user's own model
+
+    @model_serializer(mode="wrap")
+    def _serialize(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Omits `source` for capt's own models, so that their identity has no such key."""
+        values: dict[str, Any] = serialize(self)
+        return values if self.source else {name: value for name, value in values.items() if name != "source"}
 
     @property
     def config(self) -> ModelConfig:
@@ -104,10 +121,10 @@ class CaptionerMetadata(RunMetadata):
 
     @property
     def config(self) -> ModelConfig:
-        return model_spec(self.model).config(**self.architecture)
+        return model_spec(self.model, self.source).config(**self.architecture)
 
     def build(self, root: Path) -> "Captioner":
-        spec = model_spec(self.model)
+        spec = model_spec(self.model, self.source)
         if self.extractor is None:
             return spec.build(self.config, self.vocab_size, self.features.shape)
         from trainer.models.backbone import load_backbone
@@ -119,23 +136,29 @@ class CaptionerMetadata(RunMetadata):
 
 
 class RecognizerMetadata(RunMetadata):
-    """The metadata of a CAPTCHA recognizer; `words.txt` lists the distinct labels of the train split."""
+    """The metadata of a CAPTCHA recognizer; `words.txt` lists the distinct labels of the train split.
+
+    `label_format` is that of the label file; None for a space and a line feed.
+    """
 
     task: Literal["captcha"] = "captcha"
-    model: Literal["recognizer"] = "recognizer"
+    model: str = RECOGNIZER
     training: RecognizerTraining
     num_labels: int = Field(ge=1)
+    label_format: LabelFormat | None = Field(default=None, exclude_if=lambda label_format: label_format is None)
+
+    @model_validator(mode="after")
+    def _check_model(self) -> Self:
+        if self.source is None and self.model != RECOGNIZER:
+            raise ValueError(f"there is no model {self.model!r}")
+        return self
 
     @property
     def config(self) -> RecognizerConfig:
-        return RecognizerConfig(**self.architecture)
+        return recognizer_spec(self.model, self.source).config(**self.architecture)
 
     def build(self, root: Path) -> "Recognizer":
-        from trainer.models.recognizer import Recognizer
-
-        model = Recognizer(self.config)
-        model.build((None, *self.features.shape))
-        return model
+        return recognizer_spec(self.model, self.source).build(self.config, self.features.shape)
 
 
 class _TaskName(Frozen, extra="ignore"):
@@ -158,7 +181,10 @@ def read_metadata(root: Path) -> RunMetadata:
         task = _TaskName.model_validate_json(data).task
         if task not in TASKS:
             raise StoreError(f"this version of capt does not have the task {task!r}", location=str(path))
-        return find_task(task).metadata.model_validate_json(data)
+        metadata: RunMetadata = find_task(task).metadata.model_validate_json(data)
+        if metadata.source:
+            read_copy(root, metadata.model, metadata.source)
+        return metadata
     except FileNotFoundError:
         hint = "Train one with `capt train captioner` or `capt train captcha`."
         raise StoreError("the directory does not contain a run", location=str(root), hint=hint) from None

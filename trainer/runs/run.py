@@ -44,11 +44,15 @@ AnyRun = TypeVar("AnyRun", bound="Run")
 
 
 class Run(ABC):
-    """A trained run; open it with `load_run`. The model and the extractor are loaded when first needed."""
+    """A trained run; open it with `load_run`. The model and the extractor are loaded when first needed.
 
-    def __init__(self, path: Path, metadata: RunMetadata) -> None:
+    `epoch` is the epoch whose weights the model has; None for the best one.
+    """
+
+    def __init__(self, path: Path, metadata: RunMetadata, epoch: int | None = None) -> None:
         self.path = path
         self.metadata = metadata
+        self.epoch = epoch
 
     @abstractmethod
     def predict_texts(self, features: NDArray[Any]) -> list[str]:
@@ -61,14 +65,18 @@ class Run(ABC):
 
     @cached_property
     def model(self) -> Any:
-        """The Keras model with the weights of the best epoch."""
+        """The Keras model with the weights of the best epoch, or of `epoch`."""
         from features.runtime.keras_settings import apply_settings, compute_in
 
         apply_settings()
         with compute_in("float32"):
             model: keras.Model = self.metadata.build(self.path)
-        self._checkpoints.load_best(model)
+        self._checkpoints.load(model, self.epoch)
         return model
+
+    def check_epoch(self) -> None:
+        """Raises UsageError if the weights of the epoch were not kept; CorruptFileError without a checkpoint."""
+        self._checkpoints.find(self.epoch)
 
     def check_files(self) -> None:  # noqa: B027
         """Reads the small files that another run copies from this one; StoreError if one is missing or corrupt."""
@@ -82,7 +90,10 @@ class Run(ABC):
     def identity(self) -> str:
         """A digest of all inputs that determine the run's predictions."""
         state = self._checkpoints.state()
-        return compute_digest([self.metadata.model_dump(mode="json"), state.best if state else ""])
+        checkpoint = self._checkpoints.find(self.epoch) if state else ""
+        ignored = set(self.metadata.training.without_effect_on_weights)
+        metadata = self.metadata.model_dump(mode="json", exclude={"training": ignored})
+        return compute_digest([metadata, checkpoint])
 
     @cached_property
     def training_images(self) -> NDArray[np.uint8]:
@@ -127,20 +138,31 @@ class Run(ABC):
                 yield result.error if isinstance(result, FailedImage) else next(predictions)
 
 
-def load_run(path: str | Path) -> Any:
+def load_run(path: str | Path, epoch: int | None = None) -> Any:
     """Loads the run in a directory, or the champion of `STORE/models/NAME`; its class depends on its task.
+
+    Args:
+        path: The run directory or the registered model.
+        epoch: The epoch whose weights are used; None for the best one.
 
     Raises:
         StoreError: The directory does not contain a run.
+        UsageError: The weights of the epoch were not kept.
     """
     root = find_champion(path) or local_path(path).absolute()
     metadata = read_metadata(root)
-    return find_task(metadata.task).run(root, metadata)
+    run = find_task(metadata.task).run(root, metadata, epoch)
+    if epoch is not None:
+        run.check_epoch()
+    return run
 
 
-def open_run(run: str | Path | Run, kind: type[AnyRun]) -> AnyRun:
-    """Opens a run, or a run directory, of one class such as `CaptionerRun`; UsageError if it has another class."""
-    opened = run if isinstance(run, Run) else load_run(run)
+def open_run(run: str | Path | Run, kind: type[AnyRun], epoch: int | None = None) -> AnyRun:
+    """Opens a run, or a run directory, of one class such as `CaptionerRun`; UsageError if it has another class.
+
+    `epoch` is that of `load_run`, for a run directory.
+    """
+    opened = run if isinstance(run, Run) else load_run(run, epoch)
     if not isinstance(opened, kind):
         task = opened.task
         raise UsageError(

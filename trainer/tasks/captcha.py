@@ -9,7 +9,7 @@ import numpy as np
 from features.store import Store
 from schemas.errors import UsageError
 from schemas.options.inference import Evaluate, Export, SearchOptions
-from schemas.options.training import TrainCaptcha, TrainingOptions
+from schemas.options.training import RECOGNIZER, TrainCaptcha, TrainingOptions
 from trainer.config import DEFAULT_PROFILE, Hyperparameters, RecognizerTraining, parse_recognizer
 from trainer.data.captcha_data import LabelledImages, join_labels
 from trainer.data.table_selection import TrainingTables, select_labelled_tables
@@ -18,7 +18,7 @@ from trainer.evaluation.bootstrap import MetricSamples, sample_labels
 from trainer.evaluation.recognition_evaluation import RecognitionEvaluation
 from trainer.models.charset import CHARACTERS
 from trainer.models.configs import RecognizerConfig
-from trainer.models.model_specs import RECOGNIZER_INPUT
+from trainer.models.model_specs import RECOGNIZER_INPUT, recognizer_spec
 from trainer.runs.metadata import RecognizerMetadata
 from trainer.runs.recognizer_run import RecognizerRun
 from trainer.tasks.task import Task
@@ -52,9 +52,12 @@ class CaptchaTask(Task):
     lower_is_better = ("cer",)
 
     def parse(self, choice: str | None, options: Mapping[str, Any]) -> _Hyperparameters:
-        profile = choice or DEFAULT_PROFILE
-        training, architecture = parse_recognizer(profile, options)
-        return Hyperparameters({"profile": profile}, "recognizer", training, architecture)
+        profile, model = choice or DEFAULT_PROFILE, options.get("model", RECOGNIZER)
+        spec = recognizer_spec(model)
+        rest = {name: value for name, value in options.items() if name != "model"}
+        training, architecture = parse_recognizer(profile, rest, spec.config)
+        chosen = {"profile": profile, **({"model": model} if spec.source else {})}
+        return Hyperparameters(chosen, spec.name, training, architecture, spec.source)
 
     def check_shape(self, hyperparameters: _Hyperparameters, shape: tuple[int, ...], location: str) -> None:
         RECOGNIZER_INPUT.check_shape(shape, location)
@@ -89,7 +92,13 @@ class CaptchaTask(Task):
         return build_recognizer_graph(run), len(CHARACTERS)
 
     def check_evaluation(self, options: Evaluate) -> None:
+        for flag, value in (("--slice", options.slice), ("--beside", options.beside)):
+            if value:
+                raise UsageError("recognizers do not use this option", location=flag, hint="Omit the option.")
         _refuse_generation_options(options)
+        if options.teacher_forced:
+            message = "recognizers do not predict words from earlier ones"
+            raise UsageError(message, location="--teacher-forced", hint="Omit the option.")
 
     def sample_metrics(self, texts: Sequence[str], references: Sequence[Sequence[str]]) -> MetricSamples:
         return sample_labels(np.array([labels[0] for labels in references]) == np.array(texts))
@@ -111,7 +120,7 @@ def train_captcha(options: TrainCaptcha) -> dict[str, Any]:
 
 
 def _refuse_generation_options(options: SearchOptions) -> None:
-    given = options.generation()
+    given = {name: value for name, value in options.generation().items() if name != "seed"}  # of random examples
     if given:
         option = f"--{next(iter(given))}".replace("_", "-")
         raise UsageError("recognizers do not use this option", location=option, hint="Omit the option.")

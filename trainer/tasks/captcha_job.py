@@ -11,6 +11,7 @@ from features.runtime.keras_settings import keras
 from trainer.config import RecognizerTraining
 from trainer.data.captcha_data import LabelledImages
 from trainer.data.labelled_batches import LabelledBatchReader, shuffle_images
+from trainer.models.custom_models import check_recognizer
 from trainer.models.recognizer import Recognizer
 from trainer.reports.plots import recognizer_figure
 from trainer.runs.directory import LABELS
@@ -48,12 +49,20 @@ class CaptchaJob(TrainingJob[RecognizerTraining, LabelledImages]):
         return self._train, self._validation
 
     def make_metadata(self) -> RecognizerMetadata:
-        return RecognizerMetadata(num_labels=len(set(self.data.train.labels)), **self.common_metadata())
+        formats = [dataset.label_format for dataset in self.tables.datasets if dataset.label_format]
+        return RecognizerMetadata(
+            model=self.hyperparameters.model,
+            num_labels=len(set(self.data.train.labels)),
+            label_format=formats[0] if formats else None,
+            **self.common_metadata(),
+        )
 
     def write_files(self) -> None:
         labels = sorted(set(self.data.train.labels))
         write(self.root / LABELS, "".join(f"{label}\n" for label in labels).encode())
         super().write_files()
+        if self.metadata.source:
+            check_recognizer(self.metadata.build(self.root), self.metadata.model, self.metadata.features.shape)
 
     def compile_model(self) -> tuple[Recognizer, list[keras.Metric]]:
         with build_scope(self.config):
@@ -75,8 +84,9 @@ class CaptchaJob(TrainingJob[RecognizerTraining, LabelledImages]):
             return -metrics["val_exact_match"], metrics["val_loss"]
         return -metrics["exact_match"], metrics["loss"]
 
-    def plot(self, history: Sequence[EpochMetrics]) -> Figure:
-        return recognizer_figure(history)
+    @staticmethod
+    def plot(history: Sequence[EpochMetrics], *, from_zero: bool = False) -> Figure:
+        return recognizer_figure(history, from_zero=from_zero)
 
     def _open_reader(self, images: LabelledImages) -> LabelledBatchReader:
         length = self.metadata.config.max_label_length

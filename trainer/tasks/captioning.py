@@ -16,6 +16,7 @@ from trainer.data.training_data import TrainingData
 from trainer.decoding.generation import parse_generation
 from trainer.evaluation.bootstrap import MetricSamples, sample_captions
 from trainer.evaluation.caption_evaluation import CaptionEvaluation
+from trainer.evaluation.slices import parse_slices
 from trainer.metrics.caption_metrics import METRICS, RESAMPLED_METRICS, TITLES, Scorer
 from trainer.metrics.caption_tokenizer import mark_wrong_words
 from trainer.models.model_specs import ModelSpec, PixelInput, model_spec
@@ -23,6 +24,7 @@ from trainer.runs.captioner_run import CaptionerRun
 from trainer.runs.directory import TRANSFORM
 from trainer.runs.metadata import CaptionerMetadata
 from trainer.tasks.task import Task
+from trainer.training.sample_images import check_sample_images
 from trainer.training.train import train
 
 if TYPE_CHECKING:
@@ -55,7 +57,7 @@ class CaptioningTask(Task):
         if "rnn_cell" in options and "rnn_cell" not in spec.config.model_fields:
             raise UsageError(f"{spec.name} has no RNN cell", location="--rnn-cell", hint="Omit the option.")
         training, architecture = parse_options(spec.config, options)
-        return Hyperparameters({"model": spec.name}, spec.name, training, architecture)
+        return Hyperparameters({"model": choice or spec.name}, spec.name, training, architecture, spec.source)
 
     def check_shape(self, hyperparameters: _Hyperparameters, shape: tuple[int, ...], location: str) -> None:
         _input_check(hyperparameters).check_shape(shape, location)
@@ -71,6 +73,7 @@ class CaptioningTask(Task):
         return join_captions(tables)
 
     def check_data(self, hyperparameters: _Hyperparameters, data: TrainingData[Captions]) -> None:
+        check_sample_images(hyperparameters.training.sample_images)
         limit = hyperparameters.architecture.max_caption_length
         if limit is None:
             return
@@ -96,6 +99,7 @@ class CaptioningTask(Task):
     def check_evaluation(self, options: Evaluate) -> None:
         if options.labels is not None:
             raise UsageError("captioners do not use a label file", location="--labels", hint="Omit the option.")
+        parse_slices(options.slice)
         parse_generation({"max_new_tokens": 1, **options.generation(), "bad_words": None})
 
     def sample_metrics(self, texts: Sequence[str], references: Sequence[Sequence[str]]) -> MetricSamples:
@@ -123,4 +127,6 @@ def train_captioner(options: TrainCaptioner) -> dict[str, Any]:
 
 
 def _input_check(hyperparameters: _Hyperparameters) -> ModelSpec | PixelInput:
-    return PixelInput() if hyperparameters.training.extractor else model_spec(hyperparameters.model)
+    if hyperparameters.training.extractor:
+        return PixelInput()
+    return model_spec(hyperparameters.model, hyperparameters.source)

@@ -1,12 +1,14 @@
 """Trains a model on tables of a store. If the run directory contains the same run unfinished, training resumes."""
 
 import logging
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from features.io.locations import local_path
 from features.store import open_store
 from features.store.leases import hold_snapshot
+from schemas.errors import CaptError
 from trainer.data.training_data import AnySplit, TrainingData
 from trainer.runs.directory import lock_run, start_run
 from trainer.training.warm_start import open_warm_start
@@ -30,7 +32,7 @@ def train(task: "Task", options: Any) -> dict[str, Any]:
         UsageError: An option is unknown or invalid.
         StoreError: No table fits, several do, or the directory contains another run.
         LockedError: Another process is training in the run directory.
-        CaptError: The train split is empty, or the loss is infinite or not a number.
+        CaptError: The train split or `validation_split: test` is empty, or the loss is infinite or not a number.
     """
     root = local_path(options.run_dir, "--run-dir").absolute()
     hyperparameters = task.parse(getattr(options, task.choice), options.settings())
@@ -38,7 +40,7 @@ def train(task: "Task", options: Any) -> dict[str, Any]:
     warm_start = open_warm_start(origin, task.name, hyperparameters.model) if origin else None
     store = open_store(options.store)
     with hold_snapshot(store.path, partial(task.select_tables, store, options, hyperparameters)) as tables:
-        data = task.load_data(tables)
+        data = replace(task.load_data(tables), validate_on=hyperparameters.training.validation_split)
         _log_skipped(data)
         task.check_data(hyperparameters, data)
         # Importing Keras takes seconds, so all checks without Keras are first.
@@ -63,7 +65,12 @@ def _log_skipped(data: TrainingData[AnySplit]) -> None:
         _log.warning(
             "%d images are in train and also in val or test. Metrics on these splits are biased upward.", shared
         )
-    if data.validation_split is None:
+    if data.validate_on == "test":
+        if data.validation_split is None:
+            hint = "Use validation_split: val, or prepare images of test."
+            raise CaptError("the test split has no usable records", location="validation_split", hint=hint)
+        _log.warning("Validating on test. The best epoch is selected on test, so scores on test are biased upward.")
+    elif data.validation_split is None:
         _log.warning("Neither val nor test has usable records. The best epoch is selected by training metrics.")
     elif data.validation_split != "val":
         _log.warning("The val split has no usable records. Validating on %s.", data.validation_split)

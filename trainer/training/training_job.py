@@ -10,12 +10,14 @@ import numpy as np
 import tensorflow as tf
 from matplotlib.figure import Figure
 
+from features.io.atomic_files import write
 from features.runtime.keras_settings import keras
 from trainer.config import Hyperparameters, LoopConfig
 from trainer.data.augmentation import Augmentation
 from trainer.data.feature_reader import FeatureReader
 from trainer.data.table_selection import TrainingTables
 from trainer.data.training_data import AnySplit, TrainingData
+from trainer.models.custom_models import MODEL_FILE, CustomModel
 from trainer.runs.directory import copy_frozen_extractor, write_training_images
 from trainer.runs.epoch_metrics import EpochMetrics
 from trainer.runs.metadata import CaptionOrigin, FeatureOrigin, RunMetadata, library_versions
@@ -92,9 +94,10 @@ class TrainingJob(ABC, Generic[AnyConfig, AnySplit]):
     def validation_batches(self) -> tf.data.Dataset | None:
         """Returns the batches of the validation split; None without validation."""
 
+    @staticmethod
     @abstractmethod
-    def plot(self, history: Sequence[EpochMetrics]) -> Figure:
-        """Plots the metrics of the run."""
+    def plot(history: Sequence[EpochMetrics], *, from_zero: bool = False) -> Figure:
+        """Plots the metrics of the run; `from_zero` begins the axes of the values at 0."""
 
     def initialize(self, model: keras.Model) -> None:
         """Prepares the weights of the model before the first step of the run."""
@@ -103,6 +106,8 @@ class TrainingJob(ABC, Generic[AnyConfig, AnySplit]):
 
     def write_files(self) -> None:
         """Writes the files that the run needs besides metadata and weights."""
+        if source := self.metadata.source:
+            write(self.root / MODEL_FILE, CustomModel(self.metadata.model, source).code)
         copy_frozen_extractor(self.root, self.tables.features)
         keys = self.data.train.keys
         # A warm start was trained on the images of the other run as well.
@@ -116,6 +121,10 @@ class TrainingJob(ABC, Generic[AnyConfig, AnySplit]):
 
     def extra_validation_metrics(self) -> dict[str, float]:
         """Computes the validation metrics that the model does not compute itself, by name."""
+        return {}
+
+    def derived_metrics(self, epoch: int, metrics: dict[str, float]) -> dict[str, float]:
+        """Computes metrics from those of an epoch, from 0, by name."""
         return {}
 
     def log_samples(self, epoch: int) -> None:
@@ -147,4 +156,5 @@ class TrainingJob(ABC, Generic[AnyConfig, AnySplit]):
             "validation_split": split,
             "libraries": library_versions(),
             "warm_start": self.warm_start.identity if self.warm_start else None,
+            "source": self.hyperparameters.source,
         }

@@ -18,14 +18,15 @@ from features.runtime.numerics import warn_about_emulation
 from schemas.errors import UsageError
 from schemas.terminal.progress import progress_bar
 from trainer.data.feature_reader import raise_read_errors
+from trainer.figures.figure_files import save_figure
 from trainer.models.ema import ema_weights
-from trainer.reports.plots import save_figure
 from trainer.runs.checkpoints import Checkpoints, Progress, random_states
 from trainer.runs.directory import CHECKPOINTS, LOGS, LOSS_PLOT, METRICS
 from trainer.runs.epoch_metrics import EpochMetrics
 from trainer.training.step_callback import StepCallback, check_finite
 from trainer.training.tensorboard import TensorBoardLogger
 from trainer.training.training_job import TrainingJob
+from trainer.training.training_result import TrainingResult
 
 _log = logging.getLogger("capt.training")
 
@@ -41,7 +42,7 @@ class TrainingLoop:
         self.root, self.job, self.config = root, job, job.config
         self.checkpoints = Checkpoints(root / CHECKPOINTS)
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> TrainingResult:
         """Trains to the last epoch and returns the result of the training command."""
         apply_settings()
         if keras.distribution.list_devices()[0].startswith("cpu"):
@@ -49,7 +50,7 @@ class TrainingLoop:
         with _device_scope(self.config.devices):
             return self._run()
 
-    def _run(self) -> dict[str, Any]:
+    def _run(self) -> TrainingResult:
         started = time.monotonic()
         self.model, self.metrics = self.job.compile_model()
         progress = self.checkpoints.load_last(self.model)
@@ -72,7 +73,8 @@ class TrainingLoop:
             tensorboard.add(progress.history[-1])
         self._plot(progress.history)
         tensorboard.close()
-        return self._summarize(progress, resumed_at, time.monotonic() - started)
+        summary = self._summarize(progress, resumed_at, time.monotonic() - started)
+        return TrainingResult(summary, progress.history, type(self.job).plot)
 
     def _stops_early(self, progress: Progress) -> bool:
         """Returns whether the last `early_stopping_patience` epochs were not better than an earlier one."""
@@ -109,6 +111,7 @@ class TrainingLoop:
 
     def _finish_epoch(self, progress: Progress, logs: dict[str, float], records: int) -> Progress:
         values = {**self._name_metrics(logs), **self._validate()}
+        values |= self.job.derived_metrics(progress.epoch, values)
         metrics = EpochMetrics(
             epoch=progress.epoch + 1,
             **values,
@@ -135,7 +138,7 @@ class TrainingLoop:
         return {**{f"val_{name}": value for name, value in values.items()}, "val_seconds": seconds}
 
     def _save(self, progress: Progress) -> None:
-        self.checkpoints.save(self.model, progress, self._count_steps(progress))
+        self.checkpoints.save(self.model, progress, self._count_steps(progress), self.config.keep_epochs)
 
     def _count_steps(self, progress: Progress) -> int:
         return progress.epoch * self.job.steps + progress.step
@@ -145,7 +148,7 @@ class TrainingLoop:
         write(self.root / METRICS, lines.encode())
 
     def _plot(self, history: Sequence[EpochMetrics]) -> None:
-        save_figure(self.job.plot(history), self.root / LOSS_PLOT)
+        save_figure(self.job.plot(history, from_zero=self.config.plot_from_zero), self.root / LOSS_PLOT)
         self._next_plot = time.monotonic() + _PLOT_SECONDS
 
     def _summarize(self, progress: Progress, resumed_at: int, seconds: float) -> dict[str, Any]:

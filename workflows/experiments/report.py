@@ -8,7 +8,7 @@ from features.store import Store
 from schemas.errors import StoreError
 from schemas.options.workflows import ExperimentReport
 from schemas.terminal.console import Printer
-from workflows.example_pages import check_page_path, write_page
+from trainer.reports.page_files import check_page_path, write_page
 from workflows.experiments.comparison import TrialComparison, compare_predictions, compare_trials
 from workflows.experiments.config import ExperimentConfig
 from workflows.experiments.planning import open_store_if_exists
@@ -47,7 +47,7 @@ def report_experiment(options: ExperimentReport) -> dict[str, Any]:
         CaptError: The page cannot be written.
     """
     directory = ExperimentDirectory(local_path(options.directory).absolute())
-    path = check_page_path(options.output or directory.root / "report.html")
+    path = check_page_path(options.output or directory.root / "report.html", "--output")
     record = read_record(directory.experiment, ExperimentRecord)
     if record is None:
         hint = "Run one with `capt experiment run FILE`."

@@ -15,6 +15,7 @@ from features.store import Store
 from schemas.errors import StoreError
 from schemas.table_config import SHORT_FINGERPRINT
 from trainer.evaluation.bootstrap import Score
+from trainer.figures.figure_files import encode_figure
 from trainer.reports.markup import (
     Html,
     caption_list,
@@ -30,7 +31,6 @@ from trainer.reports.markup import (
     section,
     table,
 )
-from trainer.reports.plots import encode_figure
 from trainer.tasks.task import Task
 from workflows.example_pages import format_duration
 from workflows.experiments.comparison import ComparedImage, TrialComparison

@@ -85,6 +85,7 @@ def test_the_list_has_every_table_with_its_counts(store, photos):
         "fingerprint": text,
         "dataset": "pets",
         "standardizer": "keras",
+        "filters": None,
         "vocab_size": len(WORDS),
         "captions": {"train": 12, "val": 4},
         "shards": SHARDS,

@@ -11,10 +11,10 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.text.standardize import KERAS_FILTERS, split_words
+from features.text.standardize import split_words
 from features.text.tokenizer import Tokenizer
 from features.text.transform import write_transform
-from schemas.table_config import SPECIAL_TOKENS, CaptionTableConfig
+from schemas.table_config import KERAS_FILTERS, SPECIAL_TOKENS, CaptionTableConfig, parse_filters
 
 STANDARDIZERS = ("keras", "alnum", "punctuation")
 
@@ -143,3 +143,16 @@ def test_the_locale_has_no_effect(locale):
 
 def test_the_filter_characters_are_ascii_punctuation_but_the_apostrophe():
     assert set(re.sub(r"\s", "", KERAS_FILTERS)) == set(string.punctuation) - {"'"}
+
+
+def test_given_filter_characters_replace_the_default_ones():
+    text = ["A well-known café, it's 5 € <off>"]
+    filters = parse_filters("€'", "keras")
+    words = split_words(tf.constant(text), "keras", filters).to_list()[0]
+    assert [word.decode() for word in words] == ["a", "well-known", "café,", "it", "s", "5", "off"]
+
+
+@pytest.mark.parametrize("filters", ["^", "]-a", "\\", "[:alpha:]", "é"])
+def test_filter_characters_are_no_pattern(filters):
+    words = split_words(tf.constant([f"x{filters}y z"]), "keras", parse_filters(filters, "keras")).to_list()[0]
+    assert [words[0], *words[-2:]] == [b"x", b"y", b"z"]

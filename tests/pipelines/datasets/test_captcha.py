@@ -10,6 +10,7 @@ from pipelines.datasets.base import ImageEntry, ListedImage
 from pipelines.datasets.captcha import CaptchaReader
 from pipelines.datasets.splits import SplitCounts, parse_split_sizes
 from schemas.errors import CaptError, UsageError
+from schemas.manifests import LabelFormat
 
 
 def entries(directory: Path, labels: str | bytes, names: list[str] | int, **options) -> dict[str, ImageEntry]:
@@ -49,7 +50,8 @@ def test_images_are_ordered_by_number_not_by_name(tmp_path):
     [
         ("a1", "no word"),
         ("a1 ", "no word"),
-        ("a1\tthus", "separator"),
+        ("a1\t\tthus", "separator"),
+        ("a1 \tthus", "separator"),
         ("a1  thus", "separator"),
         ("a1,thus", "separator"),
         ("a1;thus", "separator"),
@@ -91,6 +93,25 @@ def test_windows_line_ends_and_a_byte_order_mark_are_accepted(tmp_path):
     found = entries(tmp_path, b"\xef\xbb\xbfa0 null\r\na1 book\r\n", 2)
     assert [entry.label for entry in found.values()] == ["null", "book"]
     assert faults(found) == {}
+
+
+@pytest.mark.parametrize(
+    ("labels", "label_format"),
+    [
+        ("a0 null\na1 book\n", None),
+        ("a0 null\na1 book", None),
+        ("a0\tnull\na1\tbook\n", LabelFormat(separator="\t")),
+        ("a0\tnull\r\na1\tbook\r\n", LabelFormat(separator="\t", line_end="\r\n")),
+        ("a0 null\ra1 book\r", LabelFormat(line_end="\r")),
+        ("a0\tnull\na1 book\na2\tthus\n", LabelFormat(separator="\t")),
+    ],
+)
+def test_separator_and_line_end_are_those_of_the_file_and_of_most_labels(tmp_path, labels, label_format):
+    (tmp_path / "labels.txt").write_bytes(labels.encode())
+    reader = CaptchaReader(str(tmp_path / "labels.txt"))
+    found = list(reader.read_listed_images([ListedImage(f"a{number}.png") for number in range(2)]))
+    assert [entry.label for entry in found[:2]] == ["null", "book"]
+    assert reader.label_format == label_format
 
 
 def test_a_label_of_an_unknown_image_names_the_file_that_it_lacks_and_leaves_the_last_images_unlabelled(tmp_path):

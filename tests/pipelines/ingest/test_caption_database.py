@@ -11,6 +11,7 @@ import pytest
 import pipelines.ingest.caption_database
 from features.text.caption_keys import CaptionsDigest
 from pipelines.datasets.base import FailedRecord
+from pipelines.datasets.limits import Limits
 from pipelines.ingest.caption_database import SELECTED_CAPTIONS, CaptionDatabase
 from pipelines.ingest.job_database import InputRecord
 
@@ -42,7 +43,7 @@ def test_repairs_are_counted_among_the_selected_images(database: CaptionDatabase
     ]
     database.insert_captions(rows)
     assert database.count_repaired() == {"tab": 2, "end": 1}
-    database.limit(1, None)
+    database.limit(Limits(images=1))
     assert database.count_repaired() == {"end": 1, "tab": 1}
 
 
@@ -50,7 +51,7 @@ def test_repairs_are_counted_among_the_selected_images(database: CaptionDatabase
 def test_a_limit_removes_unreadable_records_that_rank_after_its_last_image(
     database: CaptionDatabase, images: int | None, unreadable: int
 ) -> None:
-    database.limit(images, None)
+    database.limit(Limits(images=images))
     assert (database.count(), database.count_by_status().get("failed", 0)) == (images or 4, unreadable)
 
 

@@ -41,10 +41,10 @@ def test_a_missing_file_is_named(tmp_path):
         read_label_file(tmp_path / "none.txt")
 
 
-@given(st.integers(0, 10**15 - 1), st.text("abcxyz", min_size=1))
-def test_a_label_line_has_a_number_and_a_word(number, word):
-    assert parse_label_line(f"a{number} {word}") == (number, word)
-    assert parse_line_number(f"a{number} {word}") == number
+@given(st.integers(0, 10**15 - 1), st.text("abcxyz", min_size=1), st.sampled_from(" \t"))
+def test_a_label_line_has_a_number_and_a_word(number, word, separator):
+    assert parse_label_line(f"a{number}{separator}{word}") == (number, word, separator)
+    assert parse_line_number(f"a{number}{separator}{word}") == number
     assert parse_image_number(f"words_captcha/a{number}.png") == number
 
 

@@ -42,6 +42,23 @@ def test_captions_keep_their_splits(store, shown):
     assert data.validation_split == "val"
 
 
+def test_captions_of_the_first_images_are_selected(store):
+    captions = join_captions(select_tables(store, SPEC)).splits["val"]
+    few = captions.limit_images(3)
+    assert few.keys.tolist() == captions.keys[:3].tolist()
+    assert texts(few) == texts(captions)[: captions.first[3]]
+    assert few.first.tolist() == captions.first[:4].tolist()
+    assert captions.limit_images(None) is captions.limit_images(1000) is captions
+
+
+def test_predicted_tokens_are_counted_without_the_start_token(store):
+    captions = join_captions(select_tables(store, SPEC)).splits["val"]
+    numbers = np.array([3, 0])
+    tokens = [token for number in numbers for token in texts(captions)[number][1:]]
+    assert captions.count_targets(numbers) == len(tokens)
+    assert captions.count_targets(numbers, (0, tokens[0])) == len([token for token in tokens if token != tokens[0]])
+
+
 def test_captions_without_features_are_skipped_and_counted(tmp_path, shown, squares):
     store = create_store(tmp_path / "s")
     squares.add_features(store, shown[:20])

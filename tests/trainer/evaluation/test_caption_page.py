@@ -43,7 +43,8 @@ def prediction(**changes):
 
 
 def shown(best=(), worst=(), notices=(), figures=None):
-    return Page(predictions_page("first run", notices, figures or {}, best, worst))
+    sections = {"Best captions": best, "Worst captions": worst}
+    return Page(predictions_page("first run", notices, figures or {}, sections))
 
 
 def test_a_page_shows_the_best_and_the_worst_with_the_references():
@@ -57,7 +58,7 @@ def test_a_page_shows_the_best_and_the_worst_with_the_references():
 
 
 def test_wrong_words_are_marked():
-    text = predictions_page("first run", (), {}, [prediction()], ())
+    text = predictions_page("first run", (), {}, {"Best captions": [prediction()]})
     assert '<blockquote dir="auto">a <span class="wrong">red</span> square</blockquote>' in text
 
 

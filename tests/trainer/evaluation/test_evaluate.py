@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +12,8 @@ from schemas.errors import CaptError, StoreError, UsageError
 from tests.trainer.programs import needs_java
 from tests.trainer.programs import no_java as no_java  # a fixture
 from tests.workflows.test_example_pages import Page
-from trainer.evaluation.caption_evaluation import select_best_and_worst, to_coco_results
-from trainer.evaluation.evaluate import print_evaluation
+from trainer.evaluation.caption_evaluation import select_examples, to_coco_results
+from trainer.evaluation.evaluate import parse_examples, print_evaluation, select_random
 from trainer.metrics import score
 from trainer.metrics.caption_metrics import METRICS
 from trainer.runs.run import load_run
@@ -188,8 +189,9 @@ def test_several_datasets_are_scored_together_and_each_has_its_results(wide, no_
 
 
 def test_the_page_shows_images_with_maps_and_scores(evaluated):
-    page = Page(Path(evaluated["page_path"]).read_text())
-    assert len(page.pictures) == 8
+    text = Path(evaluated["page_path"]).read_text()
+    page, wrong_words = Page(text), text.count("<h3")
+    assert len(page.pictures) == 8 + 2 * wrong_words
     assert "METEOR is skipped" in page.text
     assert f"CIDEr-D {100 * evaluated['cider_d']:.1f}" in page.text
 
@@ -225,12 +227,62 @@ def test_ids_are_ints_only_where_all_of_them_are():
     assert [one["image_id"] for one in to_coco_results({"9": "a", "009": "b"})] == ["009", "9"]
 
 
-@pytest.mark.parametrize(("count", "best", "worst"), [(1, [2], [0]), (2, [2, 1], [0, 3]), (9, [2, 1], [0, 3])])
-def test_no_caption_is_both_among_the_best_and_the_worst(count, best, worst):
-    class Given:
-        per_image = {"cider_d": np.array([0, 2, 2, 1]), "bleu_4": np.array([0.5, 0.1, 0.2, 0.9])}  # noqa: RUF012
+class Ranked:
+    """The scores of four images: from the best to the worst 2, 1, 3, 0."""
 
-    assert select_best_and_worst(Given, count) == (best, worst)
+    per_image = {"cider_d": np.array([0, 2, 2, 1]), "bleu_4": np.array([0.5, 0.1, 0.2, 0.9])}  # noqa: RUF012
+
+
+@pytest.mark.parametrize(
+    ("counts", "best", "worst"),
+    [((1, 1), [2], [0]), ((2, 2), [2, 1], [0, 3]), ((9, 9), [2, 1], [0, 3]), ((9, 1), [2, 1, 3], [0])],
+)
+def test_no_caption_is_both_among_the_best_and_the_worst(counts, best, worst):
+    examples = dict(zip(("best", "worst"), counts, strict=True))
+    assert select_examples(Ranked, examples) == {"best": best, "worst": worst}
+
+
+def test_one_kind_of_examples_can_contain_all_images():
+    assert select_examples(Ranked, {"worst": 9}) == {"worst": [0, 3, 1, 2]}
+    assert select_examples(Ranked, {"best": 9}) == {"best": [2, 1, 3, 0]}
+
+
+def test_random_examples_are_a_seeded_sample_of_all_images_that_a_larger_number_extends():
+    few, more = select_random(100, 10, seed=3), select_random(100, 20, seed=3)
+    assert few == more[:10]
+    assert len(set(more)) == 20
+    assert few != select_random(100, 10, seed=4)
+    assert sorted(select_examples(Ranked, {"best": 4, "random": 9}, seed=3)["random"]) == [0, 1, 2, 3]
+
+
+def test_kinds_of_examples_have_the_default_number_or_their_own():
+    assert list(parse_examples("random:10, worst,best:0", 6).items()) == [("random", 10), ("worst", 6), ("best", 0)]
+
+
+@pytest.mark.parametrize(
+    ("examples", "problem"),
+    [
+        ("best,median", "'median' is not a kind of examples"),
+        ("best,", "'' is not a kind of examples"),
+        ("best:2,best", "best is named twice"),
+        ("random:many", "'many' is not a number of examples"),
+        ("random:-1", "'-1' is not a number of examples"),
+    ],
+)
+def test_unknown_examples_are_wrong_usage(root, examples, problem):
+    with pytest.raises(UsageError, match=rf"--examples: {problem}.*best,worst,random:10"):
+        capt.evaluate(runs=root / "good", examples=examples)
+
+
+def test_the_page_has_the_examples_of_the_option_in_their_order(root, no_java, tmp_path):
+    run = shutil.copytree(root / "good", tmp_path / "run")
+    result = capt.evaluate(runs=run, examples="random:5,worst", num_examples=1, seed=2)
+    page = Page(Path(result["page_path"]).read_text())
+    assert page.text.index("Random captions") < page.text.index("Worst captions")
+    assert "Best captions" not in page.text
+    assert len(page.pictures) == 2 * 6
+    assert capt.evaluate(runs=run, examples="worst:0")["page_path"] is None
+    assert not Path(result["page_path"]).exists()
 
 
 # === COCO's own tools ===
@@ -283,3 +335,33 @@ def test_cocos_tools_find_the_same_scores(root, held, monkeypatch, tmp_path):
     assert {ours: found[ours] for ours in names.values()} == {
         ours: pytest.approx(theirs.eval[name], rel=1e-9) for name, ours in names.items()
     }
+
+
+def test_wrong_words_link_to_their_use_in_the_captions_of_the_store(root, no_java, tmp_path):
+    run = shutil.copytree(root / "poor", tmp_path / "run")
+    page = Path(capt.evaluate(runs=run)["page_path"]).read_text()
+    links = set(re.findall(r'class="wrong" href="#(word-\w+)"', page))
+    assert links
+    assert links == set(re.findall(r'<h3 id="(word-\w+)">', page))
+    assert "Wrong words in the captions of the store" in page
+
+
+def test_slices_and_published_scores_are_in_the_result_the_tables_and_the_page(root, no_java, tmp_path, capsys):
+    run = shutil.copytree(root / "good", tmp_path / "run")
+    found = capt.evaluate(runs=run, slice=["colours", "trees=tree"], beside="coco")
+    assert json.loads(Path(found["scores_path"]).read_text())["slices"] == json.loads(json.dumps(found["slices"]))
+    assert found["slices"]["colours"]["images"] == found["images"]
+    assert found["slices"]["colours"]["cider_d"] == pytest.approx(found["cider_d"])
+    assert found["published"]["rows"][0]["bleu_4"] == round(100 * found["bleu_4"], 2)
+    assert f"{run}: no image matches the slice trees." in found["notes"]
+    page = Path(found["page_path"]).read_text()
+    print_evaluation(found)
+    for text in (page, capsys.readouterr().out):
+        assert "scores × 100 by subject, with 95% intervals" in text
+        assert "published scores of coco" in text
+        assert "without brevity penalty" in text
+
+
+def test_a_dataset_without_published_scores_is_wrong_usage(root):
+    with pytest.raises(UsageError, match="there is no published table of squares"):
+        capt.evaluate(runs=root / "good", beside="published")

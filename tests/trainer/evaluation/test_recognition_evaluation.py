@@ -96,6 +96,10 @@ def test_the_page_shows_the_misread_with_their_images(squares, captchas, tmp_pat
     assert page.count("<article") == min(3, 40 - result["greedy"]["correct"])
     assert "data:image/" in page
     assert "the image is not available" not in page
+    capt.evaluate(runs=run.path, store=store.path, labels=truth, examples="best:2,random:4", seed=1)
+    page = (run.path / "evaluation" / "test" / "recognition_errors.html").read_text()
+    assert page.index("Correct predictions") < page.index("Random predictions")
+    assert page.count("<article") == 6
 
 
 def test_a_word_predicted_wrong_is_counted(run, captchas, tmp_path):
@@ -121,6 +125,9 @@ def test_words_of_what_is_no_image_of_the_split_are_counted(run, captchas, tmp_p
 def test_options_of_captions_are_refused(run):
     with pytest.raises(UsageError, match="--num-beams: recognizers do not use this option"):
         capt.evaluate(runs=run.path, num_beams=3)
+    for flag, options in (("slice", {"slice": "animals"}), ("beside", {"beside": "coco"})):
+        with pytest.raises(UsageError, match=f"--{flag}: recognizers do not use this option"):
+            capt.evaluate(runs=run.path, **options)
     with pytest.raises(CaptError, match="no image of the split unused has a label"):
         capt.evaluate(runs=run.path, split="unused")
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.evaluation.recognition_metrics import RecognitionScores, align, rank_errors, wilson_interval
+from trainer.evaluation.recognition_metrics import RecognitionScores, align, rank_correct, rank_errors, wilson_interval
 from trainer.models.charset import CHARACTERS
 
 WORDS = st.text(CHARACTERS[:4], max_size=6)
@@ -51,6 +51,10 @@ def test_the_interval_is_wilsons():
     assert wilson_interval(0, 10)[0] == 0
     assert wilson_interval(10, 10)[1] == 1
     assert wilson_interval(0, 0) == (0, 1)
+
+
+def test_of_correct_predictions_the_most_probable_come_first():
+    assert rank_correct([-1.0, -0.1, -5.0, -0.2], [0, 1, 0, 0]) == [3, 0, 2]
 
 
 def test_the_worst_come_first_and_of_equals_the_surest():

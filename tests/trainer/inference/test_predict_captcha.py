@@ -1,3 +1,5 @@
+import json
+import shutil
 import time
 import zipfile
 
@@ -6,6 +8,7 @@ import pytest
 import capt
 from schemas.errors import CaptError, UsageError
 from tests.trainer.words import put_images
+from trainer.runs.metadata import METADATA
 from trainer.runs.run import load_run
 
 
@@ -116,3 +119,18 @@ def test_duplicate_images_are_rejected(run, folder, tmp_path, captchas):
     again = put_images(tmp_path / "again", captchas[:1])
     with pytest.raises(CaptError, match="a0 exists twice"):
         capt.predict_captcha(run=run.path, images=[str(folder), str(again)], ids="0:4", output=tmp_path / "answers.txt")
+
+
+def test_the_file_has_the_separator_and_line_ends_of_the_label_file(run, folder, captchas, tmp_path, expected):
+    tabbed = tmp_path / "run"
+    shutil.copytree(run.path, tabbed)
+    metadata = json.loads((tabbed / METADATA).read_text())
+    assert "label_format" not in metadata
+    metadata["label_format"] = {"separator": "\t", "line_end": "\r\n"}
+    (tabbed / METADATA).write_text(json.dumps(metadata))
+    images, out = put_images(tmp_path / "images", captchas), tmp_path / "answers.txt"
+    (images / "a30.png").unlink()
+    capt.predict_captcha(run=tabbed, images=[str(images)], ids="10:90", output=out, fallback_label="null")
+    lines = expected.splitlines()
+    lines[20] = "a30 null"
+    assert out.read_bytes().decode() == "".join(line.replace(" ", "\t") + "\r\n" for line in lines)

@@ -19,6 +19,7 @@ CASES = [
     ("hard_attention", {"rnn_cell": "gru", "projection_dim": 14, "init_state": "zeros"}),
     ("transformer", {"num_layers": 2, "num_heads": 4}),
     ("nic", {"rnn_cell": "gru"}),
+    ("nic", {"feed": "every"}),
     ("m_rnn", {"rnn_cell": "gru", "embedding_dim_2": None, "units": 14, "tie_word_embeddings": True}),
     ("m_rnn", {"rnn_cell": "lstm"}),
     ("init_inject", {"rnn_cell": "rnn"}),
@@ -71,6 +72,17 @@ def test_steps_give_the_logits_of_the_whole_caption(build, inputs, name, sizes):
         if attention is not None:
             assert attention.shape == (5, LOCATIONS)
             np.testing.assert_allclose(keras.ops.sum(attention, -1), np.ones(5), atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "sizes"), [case for case in CASES if MODELS[case[0]].spatial])
+def test_the_attention_of_a_step_is_the_mean_over_layers_and_heads(build, inputs, name, sizes):
+    model = build(name, **sizes)
+    weights = keras.ops.convert_to_numpy(model.compute_attention(inputs["features"], inputs["tokens"]))
+    assert (weights.shape[0], *weights.shape[3:]) == (5, WORDS, LOCATIONS)
+    state = model.init_state(inputs["features"])
+    for t in range(WORDS):
+        _, state, attention = model.step(inputs["tokens"][:, t], state)
+        np.testing.assert_allclose(weights.mean((1, 2))[:, t], attention, atol=1e-5)
 
 
 @every_case

@@ -38,3 +38,20 @@ def test_initial_weights_are_in_the_published_range():
     for matrix in matrices:
         assert np.abs(matrix).max() <= 0.08
         assert np.std(matrix) == pytest.approx(0.08 / 3**0.5, rel=0.1), matrix.path
+
+
+def test_the_image_at_every_step_is_added_to_each_word_and_needs_no_weights_of_its_own():
+    once, every = built(embedding_dim=6, units=8), built(embedding_dim=6, units=8, feed="every")
+    assert [one.shape for one in once.weights] == [one.shape for one in every.weights]
+    every.set_weights(once.get_weights())
+    features = np.random.default_rng(0).normal(size=(1, 20)).astype("float32")
+    image = once.image_layer(once.feature_normalization(features))
+    state, token = every.init_state(features), np.array([7], np.int32)
+    np.testing.assert_allclose(state["hidden"], once.init_state(features)["hidden"])
+    _, after, _ = every.step(token, state)
+    expected = once.recurrence.step(once.embedding_layer(token) + image, once.init_state(features))
+    np.testing.assert_allclose(after["hidden"], expected["hidden"], atol=1e-6)
+
+
+def test_a_run_from_before_the_option_fed_the_image_once():
+    assert NicConfig(units=8).feed == "once"

@@ -97,6 +97,15 @@ def test_the_attention_is_the_mean_over_layers_and_heads(model, inputs):
     np.testing.assert_allclose(attention, np.concatenate(attentions, axis=1).mean(axis=1), atol=1e-6)
 
 
+def test_the_attention_of_every_layer_and_head_is_computed(model, inputs):
+    weights = np.array(model.compute_attention(inputs["features"], inputs["tokens"]))
+    expected = (model.config.num_layers, model.config.num_heads, inputs["tokens"].shape[1])
+    assert weights.shape[1:4] == expected
+    assert min(expected) > 1, "the test needs several layers, heads and words"
+    np.testing.assert_allclose(weights.sum(-1), 1, atol=1e-5)
+    assert np.ptp(weights, axis=(1, 2)).max() > 1e-4
+
+
 def test_special_tokens_have_masked_logits(model, inputs):
     logits = np.array(model(inputs))
     assert (logits[..., list(NEVER_GENERATED)] < -1e8).all()

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 import capt
-from schemas.errors import CorruptFileError, RecordError, StoreError, UsageError
+from schemas.errors import CaptError, CorruptFileError, RecordError, StoreError, UsageError
+from tests.workflows.test_example_pages import Page, assert_inert
 from trainer.inference.image_inputs import print_results
 from trainer.runs.run import load_run
 
@@ -157,6 +158,123 @@ def test_attention_is_drawn_for_one_image_and_numbered_for_several(run, shown, t
     drawn = [result.get("attention") for result in several]
     assert drawn == [str(tmp_path / "all-1.png"), None, str(tmp_path / "all-3.png")]
     assert (tmp_path / "all-3.png").is_file()
+
+
+def test_the_map_of_the_end_token_is_kept_unless_the_caption_was_cut(run, shown):
+    complete = run.caption(shown[0].data)
+    assert complete.end_attention.shape == (16,)
+    assert complete.end_attention.sum() == pytest.approx(1, abs=1e-5)
+    cut = run.caption(shown[0].data, run.decoding(max_new_tokens=len(complete.words)))
+    assert cut.words == complete.words
+    assert cut.end_attention is None
+    np.testing.assert_allclose(cut.attention, complete.attention, atol=1e-6)
+
+
+def test_the_attention_of_a_caption_is_computed_again_by_layer_and_head(run, shown):
+    made = run.caption(shown[0].data)
+    weights = made.attention_by_head()
+    assert weights.shape == (1, 1, len(made.words) + 1, 16)
+    np.testing.assert_allclose(weights[0, 0, :-1], made.attention, atol=1e-5)
+    np.testing.assert_allclose(weights[0, 0, -1], made.end_attention, atol=1e-5)
+    cut = run.caption(shown[0].data, run.decoding(max_new_tokens=3))
+    assert cut.attention_by_head().shape == (1, 1, 3, 16)
+
+
+def test_a_caption_shows_its_image_and_maps_in_a_notebook(run, shown):
+    made = run.caption(shown[0].data)
+    figure = made.figure(style="grid", scale="caption")
+    titles = [axes.get_title() for axes in figure.axes if axes.images]
+    assert titles == ["", *made.words, "<end>"]
+    assert figure.get_suptitle() == made.text
+    assert Image.open(BytesIO(figure._repr_png_())).format == "PNG"
+    assert made.figure(heads=True).axes[0].get_title() == "layer 1, head 1"
+
+
+def test_several_captions_of_an_image_have_figures_each(run, shown):
+    made = run.caption(shown[0].data, run.decoding(num_beams=3, num_return_sequences=3))
+    assert [one.figure().get_suptitle() for one in (made, *made.others)] == [made.text, *(o.text for o in made.others)]
+
+
+def test_after_a_failed_image_a_caption_has_its_own_image(run, shown):
+    _, made = run.caption_many([b"", shown[1].data])
+    expected = Image.open(BytesIO(shown[1].data)).convert("RGB")
+    np.testing.assert_array_equal(made.figure().axes[0].images[0].get_array(), np.asarray(expected))
+
+
+def test_a_caption_from_features_needs_an_image_for_its_figure(trained):
+    made = trained[1][0]
+    assert made.figure(image=Image.new("RGB", (40, 30))).get_suptitle() == made.text
+    with pytest.raises(CaptError, match="generated from features"):
+        made.figure()
+
+
+def test_attention_plots_have_a_style_a_scale_and_an_animation(run, shown, tmp_path):
+    (tmp_path / "a.png").write_bytes(shown[0].data)
+
+    def draw(name, **options):
+        capt.caption(run=run.path, images=str(tmp_path / "a.png"), attention_plot=tmp_path / name, **options)
+        return (tmp_path / name).read_bytes()
+
+    drawn = [
+        draw("smooth.png"),
+        draw("grid.png", attention_style="grid"),
+        draw("scale.png", attention_scale="caption"),
+        draw("heads.png", attention_heads=True),
+    ]
+    assert len(set(drawn)) == 4
+    draw("maps.gif")
+    with Image.open(tmp_path / "maps.gif") as opened:
+        assert opened.n_frames == len(run.caption(shown[0].data).words) + 1
+
+
+@pytest.mark.parametrize(
+    "options", [{"attention_style": "grid"}, {"attention_scale": "caption"}, {"attention_heads": True}]
+)
+def test_options_of_the_attention_plot_require_it(run, options):
+    with pytest.raises(UsageError, match=r"--attention-[a-z]+: it requires --attention-plot or --page"):
+        capt.caption(run=run.path, images="a.png", **options)
+
+
+def test_a_page_shows_every_image_with_its_captions_and_maps(run, shown, tmp_path):
+    for number in range(3):
+        (tmp_path / f"{number}.png").write_bytes(shown[number].data if number else b"")
+    result = capt.caption(
+        run=run.path,
+        images=[str(tmp_path / f"{number}.png") for number in range(3)],
+        page=tmp_path / "deep" / "page.html",
+        num_beams=3,
+        num_return_sequences=2,
+        attention_style="grid",
+    )
+    assert result["page_path"] == str(tmp_path / "deep" / "page.html")
+    page = Page(Path(result["page_path"]).read_text())
+    assert len(page.pictures) == 2 * 2, "a picture and its maps"
+    assert "no caption: decode: empty" in page.text
+    for row in result["results"][1:]:
+        assert row["image"] in page.text
+        for caption in row["captions"]:
+            assert caption["text"] in page.text
+    assert "beam search of width 3" in page.text
+    assert_inert(page)
+
+
+def test_the_page_of_a_model_with_pooled_features_has_no_maps(squares, shown, tmp_path, tiny_sizes):
+    store = squares.make_store(tmp_path / "store", shown[:16], pooled=True)
+    sizes = {**tiny_sizes["nic"], "batch_size": 16}
+    capt.train_captioner(store=store.path, run_dir=tmp_path / "nic", model="nic", epochs=1, hyperparameters=sizes)
+    (tmp_path / "a.png").write_bytes(shown[0].data)
+    capt.caption(run=tmp_path / "nic", images=str(tmp_path / "a.png"), page=tmp_path / "page.html")
+    page = Page((tmp_path / "page.html").read_text())
+    assert len(page.pictures) == 1
+    made = load_run(tmp_path / "nic").caption(shown[0].data)
+    assert made.figure().get_suptitle().split() == list(made.words)
+    with pytest.raises(UsageError, match="has no attention"):
+        made.figure(heads=True)
+
+
+def test_a_page_that_is_a_directory_is_wrong_usage(run, tmp_path):
+    with pytest.raises(UsageError, match=r"--page .*: this is a directory"):
+        capt.caption(run=run.path, images="a.png", page=tmp_path)
 
 
 def test_one_line_per_image_is_printed(run, shown, tmp_path, capsys):

@@ -8,6 +8,7 @@ import pytest
 import capt
 from features.store import open_store
 from schemas.errors import CaptError, StoreError, UsageError
+from schemas.manifests import LabelFormat
 from tests.trainer.killing import RECOGNIZER_INPUT, kill_after, start
 from tests.trainer.words import EPOCHS, SMALL, STEPS, WORDS, add_words, make_words
 from trainer.data.captcha_data import join_labels
@@ -64,6 +65,17 @@ def test_the_run_reports_accepted_and_skipped_records(words_run, captchas):
     assert figures["validation_split"] == "val"
     assert figures["images_per_second"] > 0
     json.dumps(figures)
+
+
+def test_the_run_records_the_label_format_and_resumes_after_it_changed(squares, captchas, tmp_path):
+    label_format = LabelFormat(separator="\t", line_end="\r\n")
+    store = make_words(tmp_path / "store", squares, captchas[:60], label_format=label_format)
+    settings = {"store": store.path, "run_dir": tmp_path / "run", "steps_per_epoch": 1, "hyperparameters": SMALL}
+    capt.train_captcha(epochs=1, **settings)
+    assert read_metadata(tmp_path / "run").label_format == label_format
+    shutil.rmtree(store.dataset_root("captcha"))
+    add_words(store, captchas[:60], ("train", "val"))
+    assert capt.train_captcha(epochs=2, **settings)["epochs"] == 2
 
 
 def test_the_run_directory_holds_all_that_is_promised(words_run, words_store):

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import logging
 import os
@@ -15,12 +16,13 @@ import capt
 from features.io.locks import LockedError
 from schemas.errors import CaptError, CorruptFileError, StoreError, UsageError
 from tests.trainer.killing import PROGRAM, fork, kill_after, start
-from trainer.reports.plots import save_figure
+from trainer.figures.figure_files import save_figure
 from trainer.runs.checkpoints import Checkpoints
 from trainer.runs.directory import lock_run
 from trainer.runs.metadata import read_metadata
 from trainer.runs.run import load_run
-from trainer.training import training_loop
+from trainer.tasks.captioning_job import CaptioningJob
+from trainer.training import caption_validation, training_loop
 
 SMALL = {
     "units": 48,
@@ -224,13 +226,33 @@ def test_steps_per_epoch_sets_the_length_of_an_epoch(store, tmp_path):
 
 
 def test_without_a_val_split_validation_uses_test(shown, squares, tmp_path, caplog):
-    import dataclasses
-
     shown = [dataclasses.replace(p, split={"val": "test"}.get(p.split, p.split)) for p in shown]
     store = squares.make_store(tmp_path / "s", shown)
     figures = capt.train_captioner(store=store.path, run_dir=tmp_path / "run", epochs=1, hyperparameters=SMALL)
     assert figures["validation_split"] == "test"
     assert "Validating on test" in caplog.text
+
+
+def test_validation_may_use_test_and_the_run_and_its_evaluation_report_it(shown, squares, tmp_path, caplog):
+    train, val = ([p for p in shown if p.split == split] for split in ("train", "val"))
+    test = [dataclasses.replace(p, split="test") for p in val[::2]]
+    store = squares.make_store(tmp_path / "s", [*train, *val[1::2], *test])
+    settings = {**SMALL, "validation_split": "test"}
+    run = tmp_path / "run"
+    figures = capt.train_captioner(store=store.path, run_dir=run, epochs=1, hyperparameters=settings)
+    assert figures["validation_split"] == read_metadata(run).validation_split == "test"
+    assert "The best epoch is selected on test, so scores on test are biased upward" in caplog.text
+    note = "the best epoch was selected on test. The metrics are biased upward."
+    assert any(note in one for one in capt.evaluate(runs=run, num_examples=0)["notes"])
+    assert not any(note in one for one in capt.evaluate(runs=run, split="val", num_examples=0)["notes"])
+
+
+def test_validation_on_an_empty_test_split_is_refused(shown, squares, tmp_path):
+    store = squares.make_store(tmp_path / "s", [p for p in shown if p.split != "test"])
+    settings = {**SMALL, "validation_split": "test"}
+    with pytest.raises(CaptError, match=r"validation_split: the test split has no usable records\. Use .*: val"):
+        capt.train_captioner(store=store.path, run_dir=tmp_path / "run", epochs=1, hyperparameters=settings)
+    assert not (tmp_path / "run").exists()
 
 
 def test_training_works_without_validation_captions(shown, squares, tmp_path, caplog):
@@ -378,6 +400,56 @@ def test_the_best_epoch_can_be_selected_by_cider_d(store, tmp_path):
     liked = [row["val_cider_d"] for row in lines_of(tmp_path / "run")]
     assert figures["best_epoch"] == 1 + liked.index(max(liked))
     assert figures["val_cider_d"] == max(liked) > 0
+
+
+def test_validation_is_limited_to_a_number_of_images(store, tmp_path, monkeypatch):
+    read, scored = [], []
+    batches, cider_d = CaptioningJob.validation_batches, caption_validation.cider_d
+
+    def record_batches(job):
+        found = batches(job)
+        read.append(len({row.tobytes() for inputs, _ in found for row in inputs["features"].numpy()}))
+        return found
+
+    def record_images(captions, references):
+        scored.append((set(captions), set(references)))
+        return cider_d(captions, references)
+
+    monkeypatch.setattr(CaptioningJob, "validation_batches", record_batches)
+    monkeypatch.setattr(caption_validation, "cider_d", record_images)
+    options = {**SMALL, "monitor": "val_cider_d", "num_validation_images": 4}
+    capt.train_captioner(store=store.path, run_dir=tmp_path / "run", epochs=1, hyperparameters=options)
+    assert read == [4]
+    assert [(len(captions), captions == references) for captions, references in scored] == [(4, True)]
+
+
+def test_a_run_without_the_number_of_validation_images_is_the_same_run(trained, store, tmp_path):
+    shutil.copytree(trained[0], tmp_path / "run")
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    del record["training"]["num_validation_images"]
+    (tmp_path / "run" / "run.json").write_text(json.dumps(record))
+    assert load_run(tmp_path / "run").identity == load_run(trained[0]).identity
+    options = {**SMALL, "num_validation_images": 4}
+    capt.train_captioner(store=store.path, run_dir=tmp_path / "run", seed=4, epochs=EPOCHS, hyperparameters=options)
+
+
+@pytest.mark.parametrize("options", [{}, {"captions_per_image": "one"}, {"steps_per_epoch": 5}])
+def test_the_padded_loss_is_the_loss_per_position_of_padded_captions(store, shown, tmp_path, options):
+    options = {**SMALL, "padded_loss": True, "num_validation_images": 4, **options}
+    capt.train_captioner(store=store.path, run_dir=tmp_path / "run", epochs=2, hyperparameters=options)
+    longest = max(len(caption.split()) for one in shown if one.split == "train" for caption in one.captions) + 2
+    held_out = sorted((one for one in shown if one.split == "val"), key=lambda one: one.key)[:4]
+    lengths = [len(caption.split()) + 1 for one in held_out for caption in one.captions]
+    for row in lines_of(tmp_path / "run"):
+        assert row["val_padded_loss"] == pytest.approx(row["val_loss"] * np.mean(lengths) / longest)
+        assert 0.3 < row["padded_loss"] / row["loss"] < 0.9
+
+
+def test_the_padded_loss_changes_neither_training_nor_the_best_epoch(trained, store, tmp_path):
+    options = {**SMALL, "padded_loss": True}
+    padded = capt.train_captioner(store=store.path, run_dir=tmp_path / "run", seed=4, epochs=2, hyperparameters=options)
+    assert [row["val_loss"] for row in padded.history] == [row["val_loss"] for row in lines_of(trained[0])[:2]]
+    assert load_run(tmp_path / "run").metadata.training.monitor == "val_loss"
 
 
 def test_fixed_validation_images_are_captioned_after_each_epoch(store, tmp_path, caplog):

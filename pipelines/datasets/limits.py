@@ -1,0 +1,54 @@
+"""Parses the limits of a job: how many images and captions are used, and which ones."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pipelines.datasets.splits import NAMES
+from schemas.errors import UsageError
+from schemas.options.prepare import PrepareCaptions, PrepareFeatures
+
+_SPLITS = (*NAMES, "unused")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The records that a job uses; None, and a split without an entry, have no limit.
+
+    Attributes:
+        images: Maximum number of images.
+        images_by_split: Maximum number of images of a split.
+        captions: Maximum number of captions of the selected images.
+        sampled_captions: Number of captions that are sampled from those of the selected images.
+    """
+
+    images: int | None = None
+    images_by_split: Mapping[str, int] = field(default_factory=dict)
+    captions: int | None = None
+    sampled_captions: int | None = None
+
+
+def parse_limits(options: PrepareFeatures | PrepareCaptions) -> Limits:
+    """Returns the limits that the options state. UsageError if one is invalid, or two exclude each other."""
+    if options.limit_captions is not None and options.sample_captions is not None:
+        hint = "Omit one of the two."
+        raise UsageError("not valid with --limit-captions", location="--sample-captions", hint=hint)
+    images, by_split = _parse_images(options.limit_images)
+    return Limits(images, by_split, options.limit_captions, options.sample_captions)
+
+
+def _parse_images(limit: int | str | None) -> tuple[int | None, dict[str, int]]:
+    if limit is None or isinstance(limit, int):
+        return limit, {}
+    if re.fullmatch(r"0*[1-9][0-9]*", limit):
+        return int(limit), {}
+    hint = "Write 1000, or train=10000,val=5000."
+    counts: dict[str, int] = {}
+    for part in limit.split(","):
+        split, _, count = (text.strip() for text in part.partition("="))
+        if not re.fullmatch("[0-9]+", count) or split not in _SPLITS:
+            raise UsageError(f"cannot parse {limit!r}", location="--limit-images", hint=hint)
+        if split in counts:
+            raise UsageError(f"{limit!r} names {split} twice", location="--limit-images", hint=hint)
+        counts[split] = int(count)
+    return None, counts

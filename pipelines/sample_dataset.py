@@ -1,0 +1,145 @@
+"""Implements `capt synth sample`: a seeded sample of a dataset's images, with their captions, as a small dataset.
+
+images + annotations → files of the images → the images of smallest hash → OUT/images.zip, OUT/captions.jsonl
+
+images.zip        the encoded images, unchanged, under their names in the annotations
+captions.jsonl    one line per image, of the dataset type `jsonl`; missing for the dataset type `folder`
+sample.json       settings of the sample
+"""
+
+import contextlib
+import json
+import tempfile
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from features.inputs import FileReference
+from features.io.atomic_files import write_directory
+from features.io.file_trees import count_bytes
+from features.io.locations import local_path
+from features.store import Dataset
+from pipelines.datasets import open_reader
+from pipelines.datasets.base import CaptionEntry, DatasetReader
+from pipelines.datasets.splits import Splitter
+from pipelines.ingest.image_database import HASH_CACHE, ImageDatabase
+from pipelines.ingest.job_database import JOB_DATABASE
+from pipelines.ingest.list_inputs import list_inputs
+from schemas.errors import CaptError, RecordError, UsageError
+from schemas.options.data import SynthSample
+from schemas.options.prepare import PrepareFeatures
+from schemas.strict_json import parse_json
+
+IMAGES = "images.zip"
+CAPTIONS = "captions.jsonl"
+
+_SETTINGS = "sample.json"
+
+
+def synth_sample(options: SynthSample) -> dict[str, Any]:
+    """Writes a sample of a dataset's images and their captions. An equal sample is kept.
+
+    The images have the smallest hashes of (seed, image ID), so a sample of a higher rate contains that of a lower one.
+
+    Returns:
+        `output`, `images` and `captions` (written), `found` (images of the dataset with a file), `splits` (images
+        written by split) and `bytes`.
+
+    Raises:
+        UsageError: An option is invalid, or the images are not local files.
+        CaptError: There are no images, or one cannot be read.
+    """
+    if not 0 < options.rate <= 1:
+        raise UsageError(
+            f"{options.rate} is not above 0 and at most 1", location="--rate", hint="Use 0.01, for example."
+        )
+    reader = open_reader(options.dataset_type, options.annotations)
+    out = local_path(options.output, "--output").absolute()
+    with (
+        tempfile.TemporaryDirectory(prefix="capt-sample-") as scratch,
+        contextlib.closing(ImageDatabase(Path(scratch) / JOB_DATABASE, Path(scratch) / HASH_CACHE)) as database,
+    ):
+        found = _find_images(options, reader, database, Path(scratch))
+        sample = found[: max(1, round(options.rate * len(found)))]
+        captions = _read_captions(reader, database, {row["image_id"] for row in sample})
+    settings = {"options": options.model_dump(mode="json", exclude={"output"}), "images": len(sample)}
+    write_directory(
+        out,
+        "this sample",
+        is_same=lambda root: bool(parse_json((root / _SETTINGS).read_bytes()) == settings),
+        write_into=lambda root: _write(root, sample, captions, settings),
+    )
+    splits = [row["split"] for row in sample]
+    return {
+        "output": str(out),
+        "images": len(sample),
+        "captions": sum(map(len, captions.values())),
+        "found": len(found),
+        "splits": {split: splits.count(split) for split in sorted(set(splits))},
+        "bytes": count_bytes(out),
+    }
+
+
+def _find_images(
+    options: SynthSample, reader: DatasetReader, database: ImageDatabase, scratch: Path
+) -> list[dict[str, Any]]:
+    """Returns the images that have a file, by hash of (seed, image ID)."""
+    given = PrepareFeatures(
+        store=str(scratch),
+        dataset_type=options.dataset_type,
+        images=options.images,
+        annotations=options.annotations,
+        seed=options.seed,
+    )
+    splitter = Splitter(own=True)
+    list_inputs(database, reader, given, splitter, splitter, Dataset(scratch / "dataset", ()))
+    if database.identities.has_urls():
+        hint = "Use --limit-images of `capt prepare`, which downloads only the selected images."
+        raise UsageError(
+            "images at URLs cannot be sampled", location=f"--dataset-type {options.dataset_type}", hint=hint
+        )
+    found = list(database.list_located())
+    if not found:
+        location = ", ".join(options.images)
+        raise CaptError("no image of the annotations is there", location=location, hint="Check --annotations.")
+    return found
+
+
+def _read_captions(reader: DatasetReader, database: ImageDatabase, image_ids: set[str]) -> dict[str, list[str]]:
+    captions: dict[str, list[str]] = {}
+    for entry in reader.read_captions():
+        if isinstance(entry, CaptionEntry):
+            with contextlib.suppress(RecordError):
+                image_id = database.identities.look_up(entry.document, entry.image_id)
+                if image_id in image_ids:
+                    captions.setdefault(image_id, []).append(entry.caption)
+    return captions
+
+
+def _write(
+    root: Path, sample: Sequence[Mapping[str, Any]], captions: Mapping[str, list[str]], settings: Mapping[str, Any]
+) -> None:
+    names = set()
+    with zipfile.ZipFile(root / IMAGES, "w") as archive:
+        for row in sample:
+            if row["file_name"] not in names:
+                names.add(row["file_name"])
+                # A fixed time, so that equal samples have equal bytes.
+                archive.writestr(zipfile.ZipInfo(row["file_name"]), _read(row))
+    if captions:
+        lines = (
+            {"image": row["file_name"], "captions": captions.get(row["image_id"], []), "split": row["split"]}
+            for row in sample
+        )
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines if line["captions"])
+        (root / CAPTIONS).write_text(text, encoding="utf-8")
+    (root / _SETTINGS).write_text(json.dumps(settings))
+
+
+def _read(row: Mapping[str, Any]) -> bytes:
+    reference = FileReference(row["location"], row["member"])
+    try:
+        return reference.read()
+    except RecordError as error:
+        raise CaptError(f"the image cannot be read: {error.reason}", location=reference.label) from None

@@ -1,0 +1,1 @@
+"""Draws attention maps, and shows, encodes and writes figures."""

@@ -28,6 +28,7 @@ from schemas.terminal.logs import start_logging
 from schemas.terminal.printable import printable
 
 if TYPE_CHECKING:
+    from features.inputs.named_image import open_image
     from features.store import Store
     from features.text.padding import pad_tokens
     from trainer.data.keras_dataset import keras_dataset
@@ -41,10 +42,20 @@ _FUNCTIONS = {command.function: command for command in COMMANDS}
 # Further functions, whose modules import TensorFlow or NumPy.
 _LIBRARY = {
     "keras_dataset": "trainer.data.keras_dataset:keras_dataset",
+    "open_image": "features.inputs.named_image:open_image",
     "pad_tokens": "features.text.padding:pad_tokens",
 }
 
-__all__ = ["CaptError", "UsageError", "keras_dataset", "load_run", "open_store", "pad_tokens", *_FUNCTIONS]  # noqa: PLE0604
+__all__ = [  # noqa: PLE0604
+    "CaptError",
+    "UsageError",
+    "keras_dataset",
+    "load_run",
+    "open_image",
+    "open_store",
+    "pad_tokens",
+    *_FUNCTIONS,
+]
 
 
 _VERBOSE = inspect.Parameter("verbose", inspect.Parameter.KEYWORD_ONLY, default=1, annotation=int)

@@ -51,7 +51,7 @@ def write_pages(directory: Path) -> None:
         "retraining_file": _settings_page("Retraining file", RetrainConfig),
         "exit_codes": _exit_codes(),
         "columns": _columns(),
-        "quickstart": _notebook(ROOT / "examples" / "quickstart.ipynb", directory),
+        "quickstart": _notebook(ROOT / "examples" / "notebooks" / "quickstart.ipynb", directory),
     }
     directory.mkdir(exist_ok=True)
     for name, text in pages.items():
@@ -151,6 +151,7 @@ def _python_api() -> str:
         lines += _class(kind)
     lines += ["## Data for Keras", "", *_function(capt.keras_dataset, "capt.keras_dataset")]
     lines += [*_function(capt.pad_tokens, "capt.pad_tokens"), *_class(Tokenizer), *_class(Tokens)]
+    lines += ["## Images", "", *_function(capt.open_image, "capt.open_image")]
     lines += ["## Training runs", "", *_function(capt.load_run, "capt.load_run")]
     for kind in (TrainingResult, CaptionerRun, Caption, RecognizerRun):
         lines += _class(kind)

@@ -19,6 +19,7 @@ from schemas.errors import CaptError, RecordError, to_record_error
 
 _CORRUPT_ARCHIVE = (struct.error, zlib.error, zipfile.BadZipFile, tarfile.TarError)
 _UNREADABLE = (CaptError, OSError, EOFError, ValueError, NotImplementedError, *_CORRUPT_ARCHIVE)
+_IN_ZIP = re.compile(r"(.+?\.zip)/(.+)", re.IGNORECASE)
 _ESCAPED = re.compile(r"\\x[0-9a-f]{2}")
 
 
@@ -31,8 +32,12 @@ class FileReference:
 
     @classmethod
     def from_location(cls, name: str) -> "FileReference":
-        """Returns the reference of a plain file that a user names by path or URI."""
-        return cls(name if is_uri(name) else str(Path(name).absolute()))
+        """Returns the reference of a file that a user names: a path, a URI, or `photos.zip/dog.jpg` in a local zip."""
+        if is_uri(name):
+            return cls(name)
+        path = str(Path(name).absolute())
+        inside = _IN_ZIP.fullmatch(path)
+        return cls(*inside.groups()) if inside and Path(inside[1]).is_file() else cls(path)
 
     def read(self, max_bytes: int = MAX_IMAGE_BYTES) -> bytes:
         """Reads the encoded bytes. Their declared number is checked before anything is read or unpacked.

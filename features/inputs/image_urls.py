@@ -83,6 +83,11 @@ class DownloadError(RecordError):
         self.retry_after = retry_after
 
 
+def is_image_url(name: str) -> bool:
+    """Returns whether the name of an image is an http or https URL."""
+    return name.lower().startswith(("http://", "https://"))
+
+
 def download(url: str, limits: DownloadLimits | None = None) -> bytes:
     """Returns the encoded image at an http or https URL.
 

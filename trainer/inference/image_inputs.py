@@ -7,12 +7,10 @@ from typing import Any
 
 from features.inputs import FileReference, is_collection, list_files
 from features.inputs.image_files import is_image
-from features.inputs.image_urls import DownloadLimits, download
+from features.inputs.image_urls import DownloadLimits, download, is_image_url
 from features.io.open_files import stat_file
 from schemas.errors import CaptError, NoUsableImageError, RecordError, to_record_error
 from schemas.terminal.printable import printable
-
-_URL = ("http://", "https://")
 
 
 @dataclass(frozen=True)
@@ -29,7 +27,7 @@ def find_images(name: str, limits: DownloadLimits | None = None) -> Iterator[Ima
 
     A missing file or unreadable archive is listed as one image, which fails when it is read.
     """
-    if name.lower().startswith(_URL):
+    if is_image_url(name):
         yield ImageInput(name, cache(partial(download, name, limits)))
         return
     if not is_collection(name):

@@ -11,19 +11,12 @@ from numpy.typing import NDArray
 from features.images.resize import Resizer
 from schemas.choices import AttentionScale, AttentionStyle
 from schemas.errors import to_record_error
-from trainer.figures.figure_files import encode_figure
+from trainer.figures.figure_files import InlineFigure, encode_figure
 from trainer.runs.captioner_run import Caption, open_visible
 from trainer.runs.epoch_metrics import EpochMetrics
 
 _MAX_PIXELS = 320  # of the longer side of an image in a panel
 _MIN_ERROR_RATE = 1e-4  # a logarithmic axis cannot show 0
-
-
-class InlineFigure(Figure):
-    """A figure that a notebook shows without pyplot."""
-
-    def _repr_png_(self) -> bytes:
-        return encode_figure(self, "png")
 
 
 def loss_figure(

@@ -6,7 +6,7 @@ image → extractor and storage dtype of the run's feature table → model → p
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
@@ -20,7 +20,8 @@ from features.extractors.extraction import EncodedImage, ExtractedRow, Extractio
 from features.extractors.frozen_graph import load_shared_frozen_graph
 from features.images.decode import to_rgb
 from features.images.resize import Resizer
-from features.inputs import FileReference
+from features.inputs.image_urls import is_image_url
+from features.inputs.named_image import read_image
 from features.io.locations import local_path
 from features.store.merge import as_keys
 from features.store.model_history import find_champion
@@ -174,8 +175,8 @@ def open_run(run: str | Path | Run, kind: type[AnyRun], epoch: int | None = None
 
 
 def to_encoded_images(images: Iterable[ImageLike]) -> Iterator[EncodedImage]:
-    """Converts paths, encoded bytes or PIL images to the input of the extraction."""
-    return (EncodedImage(b"", partial(_read, image)) for image in images)
+    """Converts paths, URLs, encoded bytes or PIL images to the input of the extraction."""
+    return (EncodedImage(b"", _reader(image)) for image in images)
 
 
 def single_result(results: Iterable[AnyPrediction | RecordError]) -> AnyPrediction:
@@ -186,6 +187,12 @@ def single_result(results: Iterable[AnyPrediction | RecordError]) -> AnyPredicti
     return result
 
 
+def _reader(image: ImageLike) -> Callable[[], bytes]:
+    """Returns a function that reads an image. The image at a URL is downloaded once."""
+    read = partial(_read, image)
+    return cache(read) if isinstance(image, str) and is_image_url(image) else read
+
+
 def _read(image: ImageLike) -> bytes:
     if isinstance(image, bytes):
         return image
@@ -193,4 +200,4 @@ def _read(image: ImageLike) -> bytes:
         data = BytesIO()
         to_rgb(image).save(data, "PNG")
         return data.getvalue()
-    return FileReference.from_location(str(image)).read()
+    return read_image(image)

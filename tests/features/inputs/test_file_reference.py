@@ -81,3 +81,14 @@ def test_a_changed_or_missing_source_image_is_none(tmp_path: Path, data: bytes |
 
 def test_a_source_image_without_a_catalog_row_is_none() -> None:
     assert read_source_image(None) is None
+
+
+def test_a_name_can_be_a_file_in_a_zip(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("images/a.jpg", b"data")
+    (tmp_path / "folder.zip").mkdir()
+    (tmp_path / "folder.zip" / "a.jpg").write_bytes(b"other")
+    assert FileReference.from_location(str(tmp_path / "a.zip" / "images" / "a.jpg")).read() == b"data"
+    assert FileReference.from_location(str(tmp_path / "folder.zip" / "a.jpg")).read() == b"other"
+    with pytest.raises(RecordError, match="missing"):
+        FileReference.from_location(str(tmp_path / "a.zip" / "no.jpg")).read()

@@ -45,6 +45,20 @@ def test_captions_from_images_equal_those_from_stored_features(trained, run, sho
         np.testing.assert_allclose(made.attention, stored.attention, atol=1e-4)
 
 
+def test_the_image_at_a_url_is_downloaded_once(run, shown, monkeypatch):
+    downloads = []
+
+    def download(url):
+        downloads.append(url)
+        return shown[0].data
+
+    monkeypatch.setattr("features.inputs.named_image.download", download)
+    caption = run.caption("https://example.com/a.jpg")
+    assert caption.text == run.caption(shown[0].data).text
+    caption.figure()
+    assert downloads == ["https://example.com/a.jpg"]
+
+
 def test_images_are_resized_as_in_the_feature_table(squares, shown, tmp_path):
     store = squares.make_store(tmp_path / "store", shown[:16], resize="tf-bilinear", fit="crop")
     capt.train_captioner(

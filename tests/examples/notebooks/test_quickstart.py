@@ -6,7 +6,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-NOTEBOOK = Path(__file__).parents[2] / "examples" / "quickstart.ipynb"
+NOTEBOOK = Path(__file__).parents[3] / "examples" / "notebooks" / "quickstart.ipynb"
 
 
 @pytest.mark.slow

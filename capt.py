@@ -100,7 +100,7 @@ def _function(command: Command) -> Callable[..., dict[str, Any]]:
     ordered = [shown[name].replace(kind=either, annotation=kinds[name]) for name in names]
     ordered += [shown[name] for name in shown if name not in names]
     ordered.sort(key=lambda one: one.default is not inspect.Parameter.empty)
-    is_training = "hyperparameters" in command.options.model_fields
+    is_training = {"hyperparameters", "run_dir"} <= command.options.model_fields.keys()
     if is_training:
         ordered.append(_VERBOSE)
     signature = inspect.Signature(ordered)

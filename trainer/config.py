@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator
 
 from features.runtime.numerics import detect_native_precision
 from schemas.choices import CaptionsPerImage
 from schemas.errors import UsageError
 from schemas.frozen import Settings
+from schemas.temperature import check_temperature
 from trainer.models.configs import BackboneConfig, ModelConfig, RecognizerConfig
 
 AnyConfig = TypeVar("AnyConfig", bound="LoopConfig", covariant=True)
@@ -69,8 +70,10 @@ class LoopConfig(Settings):
         plot_from_zero: Whether the axes of loss and accuracy in `loss.png` begin at 0.
     """
 
-    # A run with other values of these hyperparameters has the same weights after the same number of steps.
-    without_effect_on_weights: ClassVar[frozenset[str]] = frozenset({"keep_epochs", "plot_from_zero"})
+    # A run with other values of these hyperparameters has the same weights and scores.
+    without_effect: ClassVar[frozenset[str]] = frozenset({"keep_epochs", "plot_from_zero"})
+    # A run with other values of these has the same weights after the same number of steps.
+    without_effect_on_weights: ClassVar[frozenset[str]] = without_effect
 
     seed: int = Field(0, ge=0, lt=1 << 32)
     epochs: int = Field(20, ge=1)
@@ -125,33 +128,31 @@ class CaptionerTraining(LoopConfig, BackboneConfig):
         augment_horizontal_flip: Whether half of the images are flipped, regardless of their captions.
     """
 
-    without_effect_on_weights = LoopConfig.without_effect_on_weights | {
-        "num_validation_images",
-        "padded_loss",
-        "sample_images",
-        "sample_temperatures",
-    }
+    without_effect = LoopConfig.without_effect | {"padded_loss", "sample_images", "sample_temperatures"}
+    without_effect_on_weights = without_effect | {"num_validation_images"}
 
     captions_per_image: CaptionsPerImage = "all"
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     monitor: Literal["val_loss", "val_cider_d"] = "val_loss"
     padded_loss: bool = False
-    num_validation_images: int | None = Field(None, ge=1)
+    # See `validation_split`.
+    num_validation_images: int | None = Field(None, ge=1, exclude_if=lambda count: count is None)
     num_sample_captions: int = Field(3, ge=0)
     sample_images: tuple[str, ...] = ()
-    sample_temperatures: tuple[Annotated[float, Field(ge=0)], ...] = Field((0.0,), min_length=1)
+    sample_temperatures: tuple[Annotated[float, AfterValidator(check_temperature)], ...] = Field((0.0,), min_length=1)
     max_new_tokens: int | None = Field(None, ge=1)
     augment_translation: float = Field(0.0, ge=0, le=0.5)
     augment_zoom: float = Field(0.0, ge=0, le=1)
     augment_color_jitter: float = Field(0.0, ge=0, lt=1)
     augment_horizontal_flip: bool = False
 
-    @field_validator("sample_images", mode="before")
+    @field_validator("sample_images", "sample_temperatures", mode="before")
     @classmethod
-    def _as_paths(cls, value: Any) -> Any:
-        values = [value] if isinstance(value, (str, os.PathLike)) else value
-        if not isinstance(values, (list, tuple)):
-            return values
+    def _as_tuple(cls, value: Any) -> Any:
+        """Accepts a single value as a list of one, and paths as text."""
+        if value is None or isinstance(value, Mapping):
+            return value
+        values = value if isinstance(value, (list, tuple)) else [value]
         return tuple(os.fspath(one) if isinstance(one, os.PathLike) else one for one in values)
 
 
@@ -196,11 +197,13 @@ class Hyperparameters(Generic[AnyConfig]):
     def to_dict(self, *, resolve: bool = True) -> dict[str, Any]:
         """Returns all by name, for a user to read or, with `resolve`, to identify a run.
 
-        `resolve` replaces values that depend on the machine, such as `precision: auto`, and omits those that identify
-        a run only if they are set.
+        `resolve` replaces values that depend on the machine, such as `precision: auto`. It omits the hyperparameters
+        that have no effect on weights and scores, and those that identify a run only if they are set.
         """
-        training = (self.training.resolved() if resolve else self.training).model_dump(mode="json")
-        if not resolve:
+        if resolve:
+            training = self.training.resolved().model_dump(mode="json", exclude=set(self.training.without_effect))
+        else:
+            training = self.training.model_dump(mode="json")
             training = {
                 name: training.get(name, getattr(self.training, name)) for name in type(self.training).model_fields
             }
@@ -254,4 +257,5 @@ def _parse(config: type[TrainingT], options: Mapping[str, Any]) -> TrainingT:
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"]))
-        raise UsageError(f"{name}: {first['msg']}, got {first['input']!r}") from None
+        problem = first["msg"].removeprefix("Value error, ")
+        raise UsageError(f"{name}: {problem}, got {first['input']!r}") from None

@@ -111,11 +111,16 @@ class PreparedTask:
         return PREPARATIONS[self.name]
 
     def settings(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns all hyperparameters of a run by name, defaults included, from options of `capt train`.
+        """Returns all hyperparameters by name that affect a run, defaults included, from options of `capt train`.
 
         Raises UsageError if an option is unknown or invalid.
         """
         return self._parse(options).to_dict()
+
+    def effective(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the options of `capt train` without those that have no effect on weights and scores."""
+        without = self._parse(options).training.without_effect
+        return {name: value for name, value in options.items() if str(name).replace("-", "_") not in without}
 
     def check_shape(self, options: Mapping[str, Any], shape: tuple[int, ...], location: str) -> None:
         """Raises UsageError if the model of these options (see `settings`) does not read features of this shape."""

@@ -174,6 +174,11 @@ def test_a_trial_is_another_when_a_file_changes_that_its_options_name(
     Path("own.keras").write_bytes(b"one network")
     one = identity()
     assert identity() == one
+    trial.options.update({"keep-epochs": 3, "plot_from_zero": True, "sample_images": ["own.keras"]})
+    assert identity() == one, "options without effect on weights and scores"
+    trial.options["num_validation_images"] = 1
+    assert identity() != one, "another epoch may be the best one"
+    del trial.options["num_validation_images"]
     Path("own.keras").write_bytes(b"another network")
     assert identity() != one
 

@@ -71,3 +71,20 @@ def test_the_default_validation_split_is_shown_and_identifies_no_run():
     assert "validation_split" not in default.to_dict()
     changed = Hyperparameters({}, "nic", *parse_options(MODELS["nic"].config, {"validation_split": "test"}))
     assert changed.to_dict()["validation_split"] == "test"
+
+
+def test_settings_without_effect_on_weights_and_scores_identify_no_run():
+    plain = Hyperparameters({}, "nic", *parse_options(MODELS["nic"].config, {}))
+    options = {"keep_epochs": 3, "plot_from_zero": True, "padded_loss": True, "sample_temperatures": [0, 1]}
+    changed = Hyperparameters({}, "nic", *parse_options(MODELS["nic"].config, options))
+    assert changed.to_dict() == plain.to_dict()
+    assert changed.to_dict(resolve=False)["keep_epochs"] == 3
+    assert not {*options, "sample_images", "num_validation_images"} & plain.to_dict().keys()
+
+
+def test_the_number_of_validation_images_may_select_another_epoch_so_it_identifies_a_run():
+    options = {"num_validation_images": 100}
+    changed = Hyperparameters({}, "nic", *parse_options(MODELS["nic"].config, options))
+    assert changed.to_dict()["num_validation_images"] == 100
+    recognizer = Hyperparameters({}, "recognizer", *parse_recognizer("quick", {}))
+    assert recognizer.to_dict()["num_validation_images"] == 2000

@@ -10,11 +10,10 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from schemas.errors import UsageError
 from schemas.frozen import Settings
+from schemas.temperature import check_temperature
 
 # Every caption of allowed tokens has a greater log-probability.
 IMPOSSIBLE = -1e8
-# A smaller temperature would make logits overflow, and a larger one would allow masked tokens.
-_MIN_TEMPERATURE, _MAX_TEMPERATURE = 1e-6, 1e6
 _TEMPERATURE_AND_BEAMS = "a temperature cannot be combined with a beam width above 1"
 
 
@@ -49,10 +48,9 @@ class GenerationConfig(Settings):
     @field_validator("temperature")
     @classmethod
     def _check_temperature(cls, temperature: float | None) -> float | None:
-        if temperature is not None and not _MIN_TEMPERATURE <= temperature <= _MAX_TEMPERATURE:
-            allowed = f"0 (greedy decoding), or from {_MIN_TEMPERATURE:g} to {_MAX_TEMPERATURE:g}"
-            raise ValueError(f"{temperature:g} is not a temperature: it is {allowed}")
-        return temperature
+        if temperature == 0:
+            raise ValueError("0 is greedy decoding: omit the temperature")
+        return temperature if temperature is None else check_temperature(temperature)
 
     @model_validator(mode="after")
     def _check(self) -> "GenerationConfig":

@@ -32,12 +32,15 @@ from trainer.evaluation.published import compare_published, find_published
 from trainer.evaluation.result_tables import result_tables
 from trainer.evaluation.slices import parse_slices, score_slices
 from trainer.evaluation.teacher_forcing import (
+    MAX_SHOWN,
     ForcedCaption,
+    forced_section,
     next_word_accuracy,
     predict_next_words,
     print_forced_captions,
 )
 from trainer.metrics.caption_metrics import METRICS, TITLES, Scorer, Scores
+from trainer.reports.markup import Html
 from trainer.reports.plots import draw_attention_maps
 from trainer.reports.word_sections import ShownWord
 from trainer.runs.captioner_run import Caption, CaptionerRun
@@ -140,6 +143,7 @@ class CaptionEvaluation(Evaluation[CaptionerRun, Caption, Scores]):
                 for kind, numbers in selected.items()
             },
             [table.to_html() for table in result_tables(summary)],
+            _show_forced(evaluated, summary),
             _show_words(evaluated.tables, find_wrong_words(shown.values())),
         )
 
@@ -178,11 +182,7 @@ class CaptionEvaluation(Evaluation[CaptionerRun, Caption, Scores]):
             name = shorten(one["run_dir"])
             for table in result_tables(one):
                 table.print(printer, name)
-            forced = [
-                ForcedCaption(caption["image"], tuple(caption["true"]), tuple(caption["predicted"]))
-                for caption in one.get("teacher_forced", ())
-            ]
-            if forced:
+            if forced := ForcedCaption.from_summary(one):
                 print_forced_captions(printer, forced)
 
 
@@ -218,6 +218,13 @@ def _shrink(caption: Caption) -> Caption:
         for weights in (caption.attention, caption.end_attention)
     )
     return replace(caption, attention=attention, end_attention=end, others=())
+
+
+def _show_forced(evaluated: Evaluated, summary: Mapping[str, Any]) -> Html:
+    captions, held_out = ForcedCaption.from_summary(summary), evaluated.held_out
+    shown = {one.image for one in captions[:MAX_SHOWN]}
+    names = {evaluated.run.name_image(*name): name for name in held_out.names}
+    return forced_section(captions, {one: read_source_image(held_out.catalog[names[one]]) for one in shown})
 
 
 def _show_words(tables: TrainingTables, words: Sequence[str]) -> list[ShownWord]:

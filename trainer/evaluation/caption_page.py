@@ -37,15 +37,16 @@ def predictions_page(
     metrics: Mapping[str, object],
     sections: Mapping[str, Sequence[CaptionPrediction]],
     tables: Sequence[Html] = (),
+    next_words: Html | None = None,
     wrong_words: Sequence[ShownWord] = (),
 ) -> str:
     """Renders the page as an HTML document, with values by title in `metrics` and captions by heading in `sections`.
 
-    Wrong words link to their entries in `wrong_words`.
+    `next_words` is the section of words predicted from the true words. Wrong words link to their entries in
+    `wrong_words`.
     """
     linked = {one.use.text for one in wrong_words}
     marked = element("span", "marked", class_="wrong")
-    more = ", and link to their use in the captions of the store." if linked else "."
     more = ", and link to their use in the captions of the store." if linked else "."
     lead = join(["Scores × 100. Words that are in no reference of their image are ", marked, more])
     return document(
@@ -55,6 +56,7 @@ def predictions_page(
             "main",
             *tables,
             *(section(heading, *(_card(one, linked) for one in captions)) for heading, captions in sections.items()),
+            next_words or "",
             section("Wrong words in the captions of the store", *map(word_section, wrong_words)),
         ),
     )

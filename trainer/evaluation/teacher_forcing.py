@@ -3,7 +3,7 @@
 reference → token IDs → logits of every next token → the most probable tokens, beside the true ones
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +15,12 @@ from schemas.table_config import PAD
 from schemas.terminal.console import Printer
 from trainer.data.held_out_images import HeldOutImages
 from trainer.data.table_selection import TrainingTables
+from trainer.reports.markup import Html, card, element, label, section
 from trainer.runs.captioner_run import CaptionerRun
 from trainer.runs.directory import TRANSFORM
 
 _BATCH = 64
+MAX_SHOWN = 50  # captions on the page
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,13 @@ class ForcedCaption:
     def to_dict(self) -> dict[str, Any]:
         """Returns the words as the result of `capt evaluate` lists them."""
         return {"image": self.image, "true": list(self.words), "predicted": list(self.predicted)}
+
+    @classmethod
+    def from_summary(cls, summary: Mapping[str, Any]) -> "list[ForcedCaption]":
+        """Returns the captions in the summary of an evaluation; none without `--teacher-forced`."""
+        return [
+            cls(one["image"], tuple(one["true"]), tuple(one["predicted"])) for one in summary.get("teacher_forced", ())
+        ]
 
 
 def predict_next_words(
@@ -76,6 +85,36 @@ def print_forced_captions(printer: Printer, captions: Sequence[ForcedCaption]) -
             cells = [word.ljust(width) for word, width in zip(row, widths, strict=True)]
             printer.line(f"  {name:<9}  {' '.join(cells).rstrip()}")
     printer.line("")
+
+
+def forced_section(captions: Sequence[ForcedCaption], images: Mapping[str, bytes | None]) -> Html:
+    """Builds the section of a page with the first captions: each predicted word below the true one.
+
+    `images` are the encoded images by name. Wrong predictions are marked.
+    """
+    if not captions:
+        return Html()
+    shown = captions[:MAX_SHOWN]
+    lead = f"Each word is predicted from the true words before it: {next_word_accuracy(captions):.1%} are correct."
+    if len(shown) < len(captions):
+        lead += f" The first {len(shown)} of {len(captions):,} captions are shown."
+    cards = (
+        card(images.get(one.image), " ".join(one.words), label(element("code", one.image)), _word_table(one))
+        for one in shown
+    )
+    return section("Next words", element("p", lead, class_="quiet"), *cards)
+
+
+def _word_table(caption: ForcedCaption) -> Html:
+    predicted = (
+        word if correct else element("span", word, class_="wrong")
+        for word, correct in zip(caption.predicted, caption.is_correct, strict=True)
+    )
+    rows = [
+        element("tr", element("th", name, scope="row"), *(element("td", word, dir="auto") for word in words))
+        for name, words in (("true", caption.words), ("predicted", predicted))
+    ]
+    return element("div", element("table", *rows, class_="next-words"), class_="scroll")
 
 
 def _pad(rows: Sequence[NDArray[np.int64]], run: CaptionerRun) -> NDArray[np.int32]:

@@ -129,8 +129,9 @@ def identify_trial(config: ExperimentConfig, trial: Trial, fingerprints: Mapping
     data = [store.dataset(config.dataset).digest]
     if "captions" in fingerprints:
         data += [manifest.digest for manifest in store.caption_table(fingerprints["captions"]).manifests]
-    files = [files_named(trial.options), files_named(config.evaluate)]
-    return compute_digest([config.task, trial.options, dict(fingerprints), config.evaluate, data, files])
+    training = config.training_task.effective(trial.options)
+    files = [files_named(training), files_named(config.evaluate)]
+    return compute_digest([config.task, training, dict(fingerprints), config.evaluate, data, files])
 
 
 def is_done(

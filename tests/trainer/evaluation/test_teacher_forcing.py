@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -6,8 +7,15 @@ import pytest
 import capt
 from schemas.errors import UsageError
 from schemas.terminal.console import Printer
+from tests.workflows.test_example_pages import NASTY, Page, assert_inert
 from trainer.evaluation.evaluate import print_evaluation
-from trainer.evaluation.teacher_forcing import ForcedCaption, next_word_accuracy, print_forced_captions
+from trainer.evaluation.teacher_forcing import (
+    MAX_SHOWN,
+    ForcedCaption,
+    forced_section,
+    next_word_accuracy,
+    print_forced_captions,
+)
 from trainer.runs.run import load_run
 
 SIZES = {"units": 48, "embedding_dim": 32, "attention_dim": 32, "projection_dim": 32, "output_dim": 48}
@@ -35,6 +43,33 @@ def test_true_and_predicted_words_of_some_captions_are_shown(trained, capsys):
     assert "words predicted from the true words before them: " in shown
     assert f"  true       {evaluated['teacher_forced'][0]['true'][0]}" in shown
     assert json.loads((trained[0] / "evaluation" / "val" / "scores.json").read_text())["teacher_forced"]
+
+
+def test_the_page_shows_them_beside_their_images(trained):
+    evaluated = capt.evaluate(runs=trained[0], split="val", num_examples=1, teacher_forced=2)
+    page = Page(Path(evaluated["page_path"]).read_text())
+    assert_inert(page)
+    for caption in evaluated["teacher_forced"]:
+        rows = f"{caption['image']} true {' '.join(caption['true'])} predicted {' '.join(caption['predicted'])}"
+        assert rows in page.text
+    assert f"{evaluated['next_word_accuracy']:.1%} are correct" in page.text
+    without = capt.evaluate(runs=trained[0], split="val", num_examples=1)
+    assert "Next words" not in Path(without["page_path"]).read_text()
+
+
+def test_the_page_marks_wrong_words_and_escapes_markup():
+    caption = ForcedCaption("<b>", ("a", NASTY, "<end>"), ("a", "<script>", "<end>"))
+    page = forced_section([caption], {"<b>": None})
+    assert_inert(Page(page))
+    assert '<span class="wrong">&lt;script&gt;</span>' in page
+    assert page.count('class="wrong"') == 1
+
+
+def test_the_page_shows_some_captions_of_many():
+    captions = [ForcedCaption(str(number), ("<end>",), ("<end>",)) for number in range(MAX_SHOWN + 1)]
+    page = forced_section(captions, {})
+    assert page.count("<article") == MAX_SHOWN
+    assert f"The first {MAX_SHOWN} of {MAX_SHOWN + 1} captions are shown." in page
 
 
 def test_the_accuracy_over_all_images_is_near_that_of_training(trained, shown):

@@ -4,6 +4,8 @@ import pytest
 
 import capt
 from schemas.errors import UsageError
+from trainer.config import parse_options
+from trainer.models.model_specs import MODELS
 from trainer.runs.run import load_run
 
 SMALL = {"units": 16, "embedding_dim": 12, "attention_dim": 10, "projection_dim": 14, "output_dim": 18}
@@ -86,11 +88,19 @@ def test_an_image_that_cannot_be_captioned_is_an_error_before_training(store, tm
 @pytest.mark.parametrize(
     ("name", "value", "complaint"),
     [
-        ("sample_temperatures", [0, -1], r"sample_temperatures\.1: .*greater than or equal to 0, got -1"),
+        ("sample_temperatures", [0, -1], r"sample_temperatures\.1: -1 is not a temperature: it is 0 .*, got -1"),
+        ("sample_temperatures", [1e-9], r"sample_temperatures\.0: 1e-09 is not a temperature"),
+        ("sample_temperatures", "hot", r"sample_temperatures\.0: .*valid number.*, got 'hot'"),
         ("sample_temperatures", [], "sample_temperatures: .*at least 1 item"),
-        ("sample_images", 3, "sample_images: .*tuple, got 3"),
+        ("sample_images", 3, r"sample_images\.0: .*valid string, got 3"),
     ],
 )
 def test_invalid_sample_settings_are_wrong_usage(store, tmp_path, name, value, complaint):
     with pytest.raises(UsageError, match=complaint):
         train(store, tmp_path / "run", **{name: value})
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_image_and_one_temperature_need_no_list():
+    training, _ = parse_options(MODELS["nic"].config, {"sample_images": "a.png", "sample_temperatures": 0.5})
+    assert (training.sample_images, training.sample_temperatures) == (("a.png",), (0.5,))

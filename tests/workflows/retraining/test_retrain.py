@@ -75,6 +75,12 @@ def test_a_second_run_reports_no_change_as_its_dry_run_does(root: Path, promoted
     assert len(history(root)) == 1
 
 
+def test_settings_without_effect_on_weights_and_scores_train_no_other_run(root: Path, promoted: dict[str, Any]) -> None:
+    further = {"keep_epochs": 2, "sample_temperatures": [0, 1], "plot_from_zero": True}
+    changed = write_config(root, train={**settings(root)["train"], **further})
+    assert capt.retrain(file=str(changed), dry_run=True)["decision"] == "no_change"
+
+
 def test_other_settings_are_trained(root: Path, promoted: dict[str, Any]) -> None:
     changed = write_config(root, train={**settings(root)["train"], "units": 40})
     assert capt.retrain(file=str(changed), dry_run=True)["decision"] == "train"

@@ -90,7 +90,7 @@ ROW_OPTIONS = {
         "extractor weights layer pooling height width preprocess precision storage_dtype resize_method resize_mode "
         "shortest_edge format compression batch_size num_shards assume_images resource_hint"
     ),
-    ("captioner", "captions"): "vocab_size min_count vocab_from standardize max_length",
+    ("captioner", "captions"): "vocab_size min_count vocab_from standardize filters max_length",
     ("captcha", "features"): "height width format compression num_shards",
 }
 

@@ -9,7 +9,7 @@ import keras
 import pytest
 
 from features.extractors.application import APPLICATIONS, Application, BuildOptions, find_application
-from features.extractors.output_layers import OUTPUT
+from features.extractors.output_layers import OUTPUT, truncate_model
 from features.extractors.weights import identify_weights
 from schemas.errors import UsageError
 
@@ -92,6 +92,22 @@ def test_sizes_layers_and_files_are_those_of_keras(name: str, downloads: list[tu
             weights=None, include_top=False, input_shape=(network.min_side - 1, network.min_side, 3)
         )
     network.build(network.resolve_build_options(None, network.min_side, network.min_side))
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "shape"),
+    [
+        ("inception_v3", 299, (8, 8, 2048)),
+        ("mobilenet_v3_small", 224, (7, 7, 576)),
+        pytest.param("vgg16", 224, (14, 14, 512), marks=pytest.mark.slow),
+        pytest.param("inception_resnet_v2", 299, (8, 8, 1536), marks=pytest.mark.slow),
+    ],
+)
+def test_the_last_feature_map_has_its_published_size(name: str, side: int, shape: tuple[int, ...]) -> None:
+    network = find_application(name)
+    options = network.resolve_build_options()
+    assert (options.height, options.width) == (side, side)
+    assert truncate_model(network.build(options), network.layer, name).output.shape[1:] == shape
 
 
 @pytest.mark.filterwarnings("ignore:`input_shape` is undefined")

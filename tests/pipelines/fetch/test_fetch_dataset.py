@@ -434,6 +434,11 @@ def test_the_command_prints_one_line_for_a_wrong_file(tmp_path: Path) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_the_archives_of_flickr8k_have_their_published_lengths() -> None:
+    lengths = {file.name: file.bytes for file in PUBLISHED["flickr8k"].files if not file.extra}
+    assert lengths == {"Flickr8k_text.zip": 2_340_801, "Flickr8k_Dataset.zip": 1_115_419_746}
+
+
 @pytest.mark.parametrize("kind", ["coco2014", "coco2017", "flickr8k", "conceptual"])
 def test_published_files_are_complete_and_their_commands_valid(kind: str) -> None:
     publication = PUBLISHED[kind]

@@ -191,5 +191,20 @@ def test_layers_survive_their_config(layer):
     assert type(layer).from_config(layer.get_config()).get_config() == layer.get_config()
 
 
+def test_the_sizes_of_the_tutorial_are_the_defaults():
+    config = TransformerConfig()
+    assert (config.num_layers, config.units, config.num_heads, config.dropout) == (2, 256, 2, 0.5)
+    assert config.max_caption_length == 50
+    model = Transformer(5000, config)
+    model.build({"features": (None, 49, 576), "tokens": (None, None)})
+    words, positions, logits = 5000 * 256, (50 + 1) * 256, (256 + 1) * 5000
+    self_attention = 4 * 256 * 256 + 3 * 256
+    image_attention = 2 * 256 * 256 + 2 * 576 * 256 + 3 * 256
+    feed_forward, norms = (256 + 1) * 512 + (512 + 1) * 256, 3 * 2 * 256
+    layers = 2 * (self_attention + image_attention + feed_forward + norms)
+    count = sum(np.prod(variable.shape) for variable in model.trainable_variables)
+    assert count == words + positions + layers + logits
+
+
 def test_the_papers_learning_rate_is_the_default():
     assert model_spec("transformer").config.training_defaults["learning_rate"] == 1e-4

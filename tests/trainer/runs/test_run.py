@@ -10,6 +10,7 @@ from PIL import Image
 
 import capt
 from schemas.errors import CaptError, CorruptFileError, RecordError, StoreError, UsageError
+from tests.image_server import answer, image_server
 from tests.workflows.test_example_pages import Page, assert_inert
 from trainer.inference.image_inputs import print_results
 from trainer.runs.run import load_run
@@ -152,6 +153,15 @@ def test_files_directories_and_archives_are_captioned(run, shown, tmp_path):
             assert result["text"] == run.caption(picture.data).text
         else:
             assert set(result) == {"image", "error"}
+
+
+def test_an_image_at_a_url_is_captioned(run, shown):
+    with image_server() as server:
+        url = server.on("/photo.png", answer(body=shown[0].data, kind="image/png"))
+        (result,) = capt.caption(run=run.path, images=[url], allow_private_addresses=True)["results"]
+        with pytest.raises(CaptError, match="private address"):
+            capt.caption(run=run.path, images=[url])
+    assert (result["image"], result["text"]) == (url, run.caption(shown[0].data).text)
 
 
 def test_a_run_is_opened_by_its_path(trained, shown, tmp_path):

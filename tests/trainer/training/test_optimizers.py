@@ -18,6 +18,18 @@ def rates(steps, **settings):
     return seen
 
 
+def test_adam_takes_the_steps_of_its_paper():
+    optimizer = make_optimizer(CaptionerTraining(), 1)
+    variable = keras.Variable(1.0)
+    optimizer.build([variable])
+    value, mean, square = 1.0, 0.0, 0.0
+    for step, gradient in enumerate([0.5, -2.0, 0.1], start=1):
+        optimizer.apply([np.float32(gradient)])
+        mean, square = 0.9 * mean + 0.1 * gradient, 0.999 * square + 0.001 * gradient**2
+        value -= 1e-3 * (mean / (1 - 0.9**step)) / (np.sqrt(square / (1 - 0.999**step)) + 1e-7)
+        np.testing.assert_allclose(float(variable), value, rtol=1e-6)
+
+
 def test_a_constant_learning_rate_does_not_change():
     assert rates(2, learning_rate=0.5) == [0.5] * 8
 

@@ -12,6 +12,7 @@ import multiprocessing
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from features.synthetic.captchas.style import (
     load_default_words,
     read_words,
 )
-from schemas.errors import UsageError
+from schemas.errors import CaptError, UsageError
 from schemas.options.data import SynthCaptcha
 from schemas.strict_json import parse_json
 from schemas.terminal.progress import progress_bar
@@ -104,9 +105,14 @@ def _draw_images(directory: Path, style: CaptchaStyle, count: int, seed: int) ->
     context = multiprocessing.get_context("spawn")  # a fork would copy locks that other threads hold
     with ProcessPoolExecutor(workers, context) as pool, progress_bar("drawing", count, "images") as advance:
         results = pool.map(_draw_range, *zip(*((directory, style, seed, task) for task in tasks), strict=True))
-        for task, lines in zip(tasks, results, strict=True):
-            yield from lines
-            advance(task.stop, "")
+        try:
+            for task, lines in zip(tasks, results, strict=True):
+                yield from lines
+                advance(task.stop, "")
+        except BrokenProcessPool:
+            # A new process imports the program again, and without the condition calls this function again.
+            hint = 'Call capt below `if __name__ == "__main__":` in your program. Otherwise check the free memory.'
+            raise CaptError("a process that draws images ended early", hint=hint) from None
 
 
 def _draw_range(directory: Path, style: CaptchaStyle, seed: int, numbers: Iterable[int]) -> list[str]:

@@ -70,7 +70,8 @@ class NotebookSettings:
             parser = parser.commands[word]
         given = parser.make_context("capt", shlex.split(line)[1 + len(command.split()) :]).params
         names = _OPTIONS[command].model_fields
-        return _OPTIONS[command].parse({name: given[name] for name in names if given[name] not in (None, False, [])})
+        values = {name: given[name] for name in names if given[name] not in (None, []) and given[name] is not False}
+        return _OPTIONS[command].parse(values)
 
     def hyperparameters(self) -> dict[str, Any]:
         """Returns all hyperparameters of the run by name, the defaults included."""

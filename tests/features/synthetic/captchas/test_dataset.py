@@ -93,3 +93,12 @@ def test_a_killed_run_leaves_no_dataset(tmp_path):
     run.wait()
     assert not (tmp_path / "out").exists()
     assert capt.synth_captcha(out=tmp_path / "out", num_images=2, seed=1)["images"] == 2
+
+
+def test_a_program_that_new_processes_would_run_again_learns_how_to_call_it(tmp_path):
+    (tmp_path / "program.py").write_text('import capt\n\ncapt.synth_captcha("out", num_images=100)\n')
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "program.py"]
+    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert 'below `if __name__ == "__main__":`' in run.stderr.strip().splitlines()[-1]
+    assert not (tmp_path / "out").exists()

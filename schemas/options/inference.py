@@ -114,10 +114,20 @@ class Evaluate(GenerationOptions):
         "Number of captions whose words are predicted from the true words before them, as in training, and shown "
         "beside the true ones. Captioners only.",
     )
+    attention: Natural = option(
+        0,
+        "Number of images on which the attention is tested: for each word of the caption, the most attended region is "
+        "blanked, and the drop of the word's log-probability is compared with that for a random region. Attention "
+        "models only.",
+    )
     num_examples: Natural = option(
         6, "Number of examples of each kind that --examples states no number for. Without examples, no page is written."
     )
-    seed: Natural = option(0, "Seed of sampling and of random examples. Used only with --temperature or --examples.")
+    seed: Natural = option(
+        0,
+        "Seed of sampling, random examples and random regions. Used only with --temperature, --examples or "
+        "--attention.",
+    )
     slice: tuple[str, ...] = option(
         (),
         "Also score the images of a subject: those of which a reference matches REGEX, regardless of case. animals, "

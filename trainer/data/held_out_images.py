@@ -57,6 +57,10 @@ class HeldOutImages:
             catalog={name: self.catalog[name] for name in names},
         )
 
+    def select_evenly(self, count: int) -> NDArray[np.int64]:
+        """Returns the numbers of at most `count` images that are evenly spaced over the split."""
+        return np.unique(np.linspace(0, len(self.names) - 1, count).astype(np.int64))
+
     @property
     def labels(self) -> tuple[str, ...]:
         """The first reference of each image, in order."""

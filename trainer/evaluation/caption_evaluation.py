@@ -25,6 +25,7 @@ from schemas.terminal.console import Printer
 from trainer.data.held_out_images import HeldOutImages, ImageName, load_held_out_images
 from trainer.data.table_selection import TrainingTables
 from trainer.data.word_search import WordUse, search_words
+from trainer.evaluation.attention_faithfulness import measure_attention, no_attention
 from trainer.evaluation.bootstrap import bootstrap_intervals, sample_captions
 from trainer.evaluation.caption_page import CaptionPrediction, find_wrong_words, predictions_page
 from trainer.evaluation.evaluate import EvaluatedRun, Evaluation, select_random, shorten
@@ -40,6 +41,7 @@ from trainer.evaluation.teacher_forcing import (
     print_forced_captions,
 )
 from trainer.metrics.caption_metrics import METRICS, TITLES, Scorer, Scores
+from trainer.models.model_specs import MODELS
 from trainer.reports.markup import Html
 from trainer.reports.plots import draw_attention_maps
 from trainer.reports.word_sections import ShownWord
@@ -58,8 +60,8 @@ class CaptionEvaluation(Evaluation[CaptionerRun, Caption, Scores]):
 
     `summarize` adds `references`, `tokenizer`, `skipped_metrics` (reasons by metric) and `decoding`; with `--slice`,
     `slices`, the result of `score_slices`; with `--beside`, `published`, the result of `compare_published`. `examine`
-    adds `next_word_accuracy` and `teacher_forced` (`image`, `true` and `predicted` words) with `--teacher-forced`;
-    `write_files` adds `results_paths`.
+    adds `next_word_accuracy` and `teacher_forced` (`image`, `true` and `predicted` words) with `--teacher-forced`, and
+    `attention`, the result of `measure_attention`, with `--attention`; `write_files` adds `results_paths`.
     """
 
     page = "predictions.html"
@@ -73,6 +75,9 @@ class CaptionEvaluation(Evaluation[CaptionerRun, Caption, Scores]):
 
     def check_run(self, run: CaptionerRun) -> None:
         run.decoding(**self.options.generation())
+        spec = MODELS.get(run.metadata.model)
+        if self.options.attention and spec and not spec.spatial:
+            raise no_attention(run)
 
     def load(self, tables: TrainingTables, split: str) -> HeldOutImages:
         if self.options.beside:
@@ -84,11 +89,16 @@ class CaptionEvaluation(Evaluation[CaptionerRun, Caption, Scores]):
         return list(map(_shrink, captions))
 
     def examine(self, run: CaptionerRun, tables: TrainingTables, held_out: HeldOutImages) -> dict[str, Any]:
-        if not self.options.teacher_forced:
-            return {}
-        captions = predict_next_words(run, tables, held_out, self.options.teacher_forced)
-        listed = [caption.to_dict() for caption in captions]
-        return {"next_word_accuracy": next_word_accuracy(captions), "teacher_forced": listed}
+        options = self.options
+        found: dict[str, Any] = {}
+        if options.teacher_forced:
+            captions = predict_next_words(run, tables, held_out, options.teacher_forced)
+            listed = [caption.to_dict() for caption in captions]
+            found |= {"next_word_accuracy": next_word_accuracy(captions), "teacher_forced": listed}
+        if options.attention:
+            decoding = run.decoding(**options.generation())
+            found["attention"] = measure_attention(run, tables, held_out, decoding, options.attention, options.seed)
+        return found
 
     def score(self, held_out: HeldOutImages, predictions: list[Caption]) -> Scores:
         texts = [caption.text for caption in predictions]

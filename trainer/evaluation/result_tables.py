@@ -1,4 +1,4 @@
-"""Builds further tables of a captioner's evaluation, for terminal and page: by subject, beside published scores."""
+"""Builds further tables of a captioner's evaluation: by subject, beside published scores, and tests of attention."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -43,6 +43,8 @@ def result_tables(summary: Mapping[str, Any]) -> list[ResultTable]:
         tables.append(_slice_table(summary))
     if "published" in summary:
         tables.append(_published_table(summary["published"]))
+    if "attention" in summary:
+        tables.append(_attention_table(summary["attention"]))
     return tables
 
 
@@ -75,6 +77,31 @@ def _published_table(beside: Mapping[str, Any]) -> ResultTable:
             (one["model"], one["source"], one["bleu"], *_decimals(one[metric] for metric in published.METRICS))
             for one in beside["rows"]
         ],
+    )
+
+
+def _attention_table(measured: Mapping[str, Any]) -> ResultTable:
+    region, images = f"{measured['region']}×{measured['region']}", measured["images"]
+    unreadable = f" Images that cannot be captioned again: {measured['unreadable']}." if measured["unreadable"] else ""
+    return ResultTable(
+        "drop of a word's log-probability if a region is blanked",
+        f"Regions of {region} of {measured['grid']}×{measured['grid']} locations in {images} images; 95% intervals "
+        f"over images. Wrong words are in no reference of their image.{unreadable}",
+        ("words",),
+        ("most attended region", "random region", "difference", "attended > random", "number"),
+        [(name, *_drops(one), one["words"]) for name, one in measured["words"].items()],
+    )
+
+
+def _drops(one: Mapping[str, Any]) -> Sequence[str | None]:
+    if not one["words"]:
+        return [None] * 4
+    low, high = one["interval"]
+    return (
+        f"{one['attended_drop']:.2f}",
+        f"{one['random_drop']:.2f}",
+        f"{one['difference']:.2f} ({low:.2f}–{high:.2f})",
+        f"{one['attended_greater']:.0%}",
     )
 
 

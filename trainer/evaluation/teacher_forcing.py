@@ -55,7 +55,7 @@ def predict_next_words(
     run: CaptionerRun, tables: TrainingTables, held_out: HeldOutImages, count: int
 ) -> list[ForcedCaption]:
     """Predicts the words of the first reference of `count` images that are evenly spaced over a split."""
-    numbers = np.unique(np.linspace(0, len(held_out.names) - 1, count).astype(np.int64))
+    numbers = held_out.select_evenly(count)
     tokenizer, captions = Tokenizer(run.path / TRANSFORM), []
     for start in range(0, len(numbers), _BATCH):
         batch = numbers[start : start + _BATCH]

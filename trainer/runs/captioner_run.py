@@ -254,9 +254,45 @@ class CaptionerRun(Run):
             self._predict([image], lambda features, _: list(np.asarray(self.model.compute_attention(features, given))))
         )
 
+    def score_words(
+        self, images: Iterable[tuple[EncodedImage, Sequence[str]]]
+    ) -> Iterator[NDArray[np.float32] | RecordError]:
+        """Computes the log-probability of each word of given captions, in order; a failed image yields its error.
+
+        Args:
+            images: Images with the words of a caption, all in the vocabulary.
+
+        Yields:
+            float32 [words], natural logarithms. Each word follows the given words before it.
+        """
+        pending: dict[int, Sequence[str]] = {}
+
+        def read() -> Iterator[EncodedImage]:
+            for number, (image, words) in enumerate(images):
+                pending[number] = words
+                yield image
+
+        results = self._predict(
+            read(), lambda features, numbers: self._score_words(features, [pending[number] for number in numbers])
+        )
+        for number, result in enumerate(results):
+            del pending[number]
+            yield result
+
     def predict_texts(self, features: NDArray[Any]) -> list[str]:
         """Predicts one caption per image by greedy decoding."""
         return [caption.text for caption in self.caption_features(features)]
+
+    def _score_words(self, features: NDArray[Any], captions: Sequence[Sequence[str]]) -> list[NDArray[np.float32]]:
+        from features.runtime.keras_settings import ops
+
+        ids = [[self.vocabulary.index(word) for word in words] for words in captions]
+        tokens = np.full((len(ids), max(map(len, ids)) + 1), PAD, np.int32)
+        for row, caption in zip(tokens, ids, strict=True):
+            row[: len(caption) + 1] = [START, *caption]
+        logits = self.model({"features": features, "tokens": tokens}, training=False)
+        scores = np.asarray(ops.convert_to_numpy(ops.log_softmax(ops.cast(logits, "float32"))))
+        return [row[np.arange(len(caption)), caption] for row, caption in zip(scores, ids, strict=True)]
 
     def _to_caption(self, output: GenerationOutput, image: int) -> Caption:
         captions = []

@@ -92,7 +92,11 @@ class CaptchaTask(Task):
         return build_recognizer_graph(run), len(CHARACTERS)
 
     def check_evaluation(self, options: Evaluate) -> None:
-        for flag, value in (("--slice", options.slice), ("--beside", options.beside)):
+        for flag, value in (
+            ("--slice", options.slice),
+            ("--beside", options.beside),
+            ("--attention", options.attention),
+        ):
             if value:
                 raise UsageError("recognizers do not use this option", location=flag, hint="Omit the option.")
         _refuse_generation_options(options)

@@ -17,10 +17,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from features.io.atomic_files import atomic_write
 from schemas.choices import AttentionScale, AttentionStyle
 from schemas.errors import CaptError
-from trainer.figures.figure_files import InlineFigure, encode_figure, save_figure
+from trainer.figures.figure_files import InlineFigure, encode_figure, save_figure, write_image
 
 _COLUMNS = 5
 _PANEL_INCHES = 2.4
@@ -70,7 +69,7 @@ class AttentionMaps:
         return self._plot_words() if self.weights.ndim == 2 else self._plot_heads()
 
     def save(self, path: Path) -> None:
-        """Writes the figure or, with the suffix .gif or .webp, an animation; UsageError if it is not an image format.
+        """Writes the figure or, with the suffix .gif or .webp, an animation; errors as `save_figure`.
 
         The animation has one frame per word. A caption without words has one frame without a map.
         """
@@ -80,7 +79,7 @@ class AttentionMaps:
             return
         first, *others = self._frames()
         durations = [*[_FRAME_MS] * len(others), _LAST_FRAME_MS]
-        with atomic_write(path) as temporary:
+        with write_image(path) as temporary:
             first.save(temporary, name, save_all=True, append_images=others, duration=durations, loop=0)
 
     def _plot_words(self) -> Figure:

@@ -4,10 +4,10 @@ from typing import Any
 
 from features.extractors.extraction import EncodedImage
 from features.inputs.image_urls import DownloadLimits
-from features.io.locations import local_path
 from schemas.errors import RecordError, UsageError, to_record_error
 from schemas.options import inference as inference_options
 from trainer.figures.attention_maps import AttentionMaps
+from trainer.figures.figure_files import check_figure_path
 from trainer.inference.captioned_page import build_card, render_captioned_page
 from trainer.inference.image_inputs import check_images, find_images
 from trainer.reports.page_files import check_page_path, write_page
@@ -32,9 +32,9 @@ def caption(options: inference_options.Caption) -> dict[str, Any]:
         UsageError: An option is invalid, or the model has no attention.
         StoreError: The run is not usable.
         NoUsableImageError: No image can be captioned.
-        CaptError: The page cannot be written.
+        CaptError: The page or a plot cannot be written.
     """
-    plot_path = local_path(options.attention_plot, "--attention-plot") if options.attention_plot else None
+    plot_path = check_figure_path(options.attention_plot, "--attention-plot") if options.attention_plot else None
     page_path = check_page_path(options.page, "--page") if options.page else None
     _check_plot_options(options)
     run = open_run(options.run, CaptionerRun, options.epoch)

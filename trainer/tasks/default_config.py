@@ -4,7 +4,6 @@ from typing import Any
 
 import yaml
 
-from features.io.locations import local_path
 from schemas.errors import UsageError
 from schemas.options.prepare import PrepareCaptcha
 from schemas.options.training import Config
@@ -90,9 +89,10 @@ def _summarize(
         message = f"{spec.name} does not read features of shape {list(shape)}"
         raise UsageError(message, location="--feature-shape", hint=f"Write {example}, for example.")
     vocab_size = _check_vocab_size(options.vocab_size, is_captioner)
-    output = local_path(options.output, "--output") if options.output else None
     # Importing Keras takes seconds, so all checks without Keras are first.
-    from trainer.figures.figure_files import save_figure
+    from trainer.figures.figure_files import check_figure_path, save_figure
+
+    output = check_figure_path(options.output, "--output") if options.output else None
     from trainer.models.layer_graph import trace_layers
     from trainer.reports.layer_figure import layer_figure
 

@@ -8,8 +8,8 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from schemas.errors import UsageError
-from trainer.figures.figure_files import InlineFigure, save_figure
+from schemas.errors import CaptError, UsageError
+from trainer.figures.figure_files import InlineFigure, check_figure_path, save_figure
 
 
 def figure(kind: type[Figure] = Figure) -> Figure:
@@ -35,6 +35,26 @@ def test_a_figure_is_saved_in_the_format_of_its_suffix_and_changes_no_setting(tm
 def test_an_unknown_suffix_is_refused(tmp_path):
     with pytest.raises(UsageError, match=r"\.docx"):
         save_figure(figure(), tmp_path / "loss.docx")
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("loss.docx", r"--output .*loss\.docx: \.docx is not an image format"),
+        ("", "--output .*: this is a directory"),
+    ],
+)
+def test_the_path_of_a_figure_is_checked_before_there_is_one(tmp_path, name, problem):
+    with pytest.raises(UsageError, match=problem):
+        check_figure_path(tmp_path / name, "--output")
+    for name in ("loss.png", "loss.GIF", "loss"):
+        assert check_figure_path(str(tmp_path / name), "--output") == tmp_path / name
+
+
+def test_a_figure_that_cannot_be_written_is_an_error_with_its_path(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CaptError, match=r"loss\.png: the image cannot be written: ."):
+        save_figure(figure(), tmp_path / "file" / "loss.png")
 
 
 def test_a_notebook_shows_an_inline_figure_as_png():

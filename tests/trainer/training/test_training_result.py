@@ -59,4 +59,5 @@ def test_an_invalid_verbosity_is_refused_before_training(store, tmp_path):
 
 def test_the_signature_of_training_has_verbose():
     assert inspect.signature(capt.train_captcha).parameters["verbose"].default == 1
-    assert "verbose" not in inspect.signature(capt.evaluate).parameters
+    for function in (capt.evaluate, capt.config):
+        assert "verbose" not in inspect.signature(function).parameters

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, Field, ValidationError, field_validator
+from pydantic import AfterValidator, Field, Strict, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 
 from features.runtime.numerics import detect_native_precision
 from schemas.choices import CaptionsPerImage
@@ -18,6 +19,9 @@ from trainer.models.configs import BackboneConfig, ModelConfig, RecognizerConfig
 AnyConfig = TypeVar("AnyConfig", bound="LoopConfig", covariant=True)
 TrainingT = TypeVar("TrainingT", bound=Settings)
 ModelT = TypeVar("ModelT", bound=Settings)
+
+# Strict: a boolean is not a number.
+_Temperature = Annotated[float, Strict(), AfterValidator(check_temperature)]
 
 _POLICIES = {"bfloat16": "mixed_bfloat16", "float32": "float32"}
 _PIXEL_PREFIXES = ("extractor_", "augment_")
@@ -139,7 +143,7 @@ class CaptionerTraining(LoopConfig, BackboneConfig):
     num_validation_images: int | None = Field(None, ge=1, exclude_if=lambda count: count is None)
     num_sample_captions: int = Field(3, ge=0)
     sample_images: tuple[str, ...] = ()
-    sample_temperatures: tuple[Annotated[float, AfterValidator(check_temperature)], ...] = Field((0.0,), min_length=1)
+    sample_temperatures: tuple[_Temperature, ...] = Field((0.0,), min_length=1)
     max_new_tokens: int | None = Field(None, ge=1)
     augment_translation: float = Field(0.0, ge=0, le=0.5)
     augment_zoom: float = Field(0.0, ge=0, le=1)
@@ -151,7 +155,7 @@ class CaptionerTraining(LoopConfig, BackboneConfig):
     def _as_tuple(cls, value: Any) -> Any:
         """Accepts a single value as a list of one, and paths as text."""
         if value is None or isinstance(value, Mapping):
-            return value
+            raise PydanticCustomError("list", "Input should be a list")
         values = value if isinstance(value, (list, tuple)) else [value]
         return tuple(os.fspath(one) if isinstance(one, os.PathLike) else one for one in values)
 

@@ -90,7 +90,9 @@ def test_an_image_that_cannot_be_captioned_is_an_error_before_training(store, tm
     [
         ("sample_temperatures", [0, -1], r"sample_temperatures\.1: -1 is not a temperature: it is 0 .*, got -1"),
         ("sample_temperatures", [1e-9], r"sample_temperatures\.0: 1e-09 is not a temperature"),
-        ("sample_temperatures", "hot", r"sample_temperatures\.0: .*valid number.*, got 'hot'"),
+        ("sample_temperatures", "hot", r"sample_temperatures\.0: .*valid number, got 'hot'"),
+        ("sample_temperatures", True, r"sample_temperatures\.0: .*valid number, got True"),
+        ("sample_temperatures", None, "sample_temperatures: Input should be a list, got None"),
         ("sample_temperatures", [], "sample_temperatures: .*at least 1 item"),
         ("sample_images", 3, r"sample_images\.0: .*valid string, got 3"),
     ],

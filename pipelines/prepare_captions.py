@@ -49,7 +49,7 @@ def prepare_captions(options: PrepareCaptions) -> dict[str, Any]:
     """
     parse_filters(options.filters, options.standardize)
     with report_full_disk(options.store), freeze_gc():
-        reader = open_reader(options.dataset_type, options.annotations)
+        reader = open_reader(options.dataset_type, options.annotations, whole_descriptions=options.whole_descriptions)
         max_failures = parse_max_failures(options.max_failures or reader.max_failures)
         parse_limits(options)
         with open_sink(options.store, options.dry_run) as sink:

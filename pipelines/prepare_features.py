@@ -59,7 +59,7 @@ def prepare_features(options: PrepareFeatures) -> dict[str, Any]:
         `report` and `unrepaired_…`; `shards` is 0 and `bytes` an estimate.
     """
     splitter = parse_split_ratios(options.split_ratios)
-    reader = open_reader(options.dataset_type, options.annotations)
+    reader = open_reader(options.dataset_type, options.annotations, whole_descriptions=options.whole_descriptions)
     source = SourceDataset(
         dataset_type=options.dataset_type,
         reader=reader,

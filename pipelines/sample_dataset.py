@@ -2,7 +2,7 @@
 
 images + annotations → files of the images → the images of smallest hash → OUT/images.zip, OUT/captions.jsonl
 
-images.zip        the encoded images, unchanged, under their names in the annotations
+images.zip        the encoded images, unchanged, under their names in the annotations; `2/NAME` if a name has two images
 captions.jsonl    one line per image, of the dataset type `jsonl`; missing for the dataset type `folder`
 sample.json       settings of the sample
 """
@@ -11,7 +11,8 @@ import contextlib
 import json
 import tempfile
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from schemas.errors import CaptError, RecordError, UsageError
 from schemas.options.data import SynthSample
 from schemas.options.prepare import PrepareFeatures
 from schemas.strict_json import parse_json
+from schemas.table_config import compute_digest
 
 IMAGES = "images.zip"
 CAPTIONS = "captions.jsonl"
@@ -54,16 +56,19 @@ def synth_sample(options: SynthSample) -> dict[str, Any]:
         raise UsageError(
             f"{options.rate} is not above 0 and at most 1", location="--rate", hint="Use 0.01, for example."
         )
-    reader = open_reader(options.dataset_type, options.annotations)
+    reader = open_reader(options.dataset_type, options.annotations, whole_descriptions=options.whole_descriptions)
     out = local_path(options.output, "--output").absolute()
     with (
         tempfile.TemporaryDirectory(prefix="capt-sample-") as scratch,
         contextlib.closing(ImageDatabase(Path(scratch) / JOB_DATABASE, Path(scratch) / HASH_CACHE)) as database,
     ):
         found = _find_images(options, reader, database, Path(scratch))
-        sample = found[: max(1, round(options.rate * len(found)))]
+        sample = _make_names_unique(database.list_located(max(1, round(options.rate * found))))
         captions = _read_captions(reader, database, {row["image_id"] for row in sample})
-    settings = {"options": options.model_dump(mode="json", exclude={"output"}), "images": len(sample)}
+    settings = {
+        "options": options.model_dump(mode="json", exclude={"output"}),
+        "digest": compute_digest([[row["file_name"], row["split"], captions.get(row["image_id"])] for row in sample]),
+    }
     write_directory(
         out,
         "this sample",
@@ -75,16 +80,14 @@ def synth_sample(options: SynthSample) -> dict[str, Any]:
         "output": str(out),
         "images": len(sample),
         "captions": sum(map(len, captions.values())),
-        "found": len(found),
+        "found": found,
         "splits": {split: splits.count(split) for split in sorted(set(splits))},
         "bytes": count_bytes(out),
     }
 
 
-def _find_images(
-    options: SynthSample, reader: DatasetReader, database: ImageDatabase, scratch: Path
-) -> list[dict[str, Any]]:
-    """Returns the images that have a file, by hash of (seed, image ID)."""
+def _find_images(options: SynthSample, reader: DatasetReader, database: ImageDatabase, scratch: Path) -> int:
+    """Inserts the images, ranked by the hash of (seed, image ID). Returns the number of those with a file."""
     given = PrepareFeatures(
         store=str(scratch),
         dataset_type=options.dataset_type,
@@ -99,11 +102,23 @@ def _find_images(
         raise UsageError(
             "images at URLs cannot be sampled", location=f"--dataset-type {options.dataset_type}", hint=hint
         )
-    found = list(database.list_located())
+    found = database.count_located()
     if not found:
         location = ", ".join(options.images)
         raise CaptError("no image of the annotations is there", location=location, hint="Check --annotations.")
     return found
+
+
+def _make_names_unique(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns the images, each file under a name of its own."""
+    files: dict[str, tuple[str, str]] = {}
+    sample = []
+    for row in rows:
+        own = row["location"], row["member"]
+        names = chain([row["file_name"]], (f"{number}/{row['file_name']}" for number in count(2)))
+        name = next(name for name in names if files.setdefault(name, own) == own)
+        sample.append({**row, "file_name": name})
+    return sample
 
 
 def _read_captions(reader: DatasetReader, database: ImageDatabase, image_ids: set[str]) -> dict[str, list[str]]:

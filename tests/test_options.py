@@ -31,7 +31,8 @@ def test_a_command_runs_a_function_of_its_options(command: Command) -> None:
 def test_the_help_shows_every_option_of_the_python_function(command: Command) -> None:
     shown = runner.invoke(capt.application(), [*command.name.split(), "--help"], terminal_width=200).output
     parameters = inspect.signature(getattr(capt, command.function)).parameters
-    assert {name for name, _, _ in command.options.declared()} == parameters.keys() - {"hyperparameters"}
+    assert {name for name, _, _ in command.options.declared()} == parameters.keys() - {"hyperparameters", "verbose"}
+    assert ("verbose" in parameters) == command.name.startswith("train ")
     for _, _, described in command.options.declared():
         assert " ".join(described.help.split()[:3]) in " ".join(shown.split())
 

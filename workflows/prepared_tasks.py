@@ -33,6 +33,7 @@ _DATASET_OPTIONS = {
         "limit_images",
         "limit_captions",
         "sample_captions",
+        "whole_descriptions",
         "max_failures",
         "max_image_pixels",
         "max_image_bytes",

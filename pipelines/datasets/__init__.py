@@ -31,9 +31,17 @@ DATASET_READERS: dict[str, Callable[[Sequence[str]], DatasetReader]] = {
 }
 
 
-def open_reader(dataset_type: str, annotations: Sequence[str]) -> DatasetReader:
-    """Returns the reader of a dataset type for annotation files. UsageError if either is unknown or they do not fit."""
+def open_reader(dataset_type: str, annotations: Sequence[str], *, whole_descriptions: bool = False) -> DatasetReader:
+    """Returns the reader of a dataset type for annotation files. UsageError if either is unknown or they do not fit.
+
+    `whole_descriptions` selects the captions of `iapr`; other types do not have it.
+    """
     if dataset_type not in DATASET_READERS:
         known = ", ".join(DATASET_READERS)
         raise UsageError(f"unknown type {dataset_type!r}", location="--dataset-type", hint=f"Use one of {known}.")
-    return DATASET_READERS[dataset_type](annotations)
+    if not whole_descriptions:
+        return DATASET_READERS[dataset_type](annotations)
+    if dataset_type != "iapr":
+        message, hint = f"the dataset type {dataset_type} has no descriptions", "Omit the option."
+        raise UsageError(message, location="--whole-descriptions", hint=hint)
+    return IaprReader(annotations, whole_descriptions=True)

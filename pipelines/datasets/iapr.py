@@ -2,18 +2,20 @@
 
 Described at https://imageclef.org/photodata. The archive also has annotations without descriptions, so files in
 `annotations_complete_eng` are preferred. Each clause of a description, separated by `;`, is one caption; its ID is its
-number. Files are Latin-1 and not valid XML (`&` is not escaped). So tags are found by name, and only the five entities
-of XML are decoded. An image's ID is its path in `<IMAGE>`. The dataset has no splits, so they are hashed.
+number. With `--whole-descriptions`, all clauses are one caption with the ID `description`. Files are Latin-1 and not
+valid XML (`&` is not escaped). So tags are found by name, and only the five entities of XML are decoded. An image's ID
+is its path in `<IMAGE>`. The dataset has no splits, so they are hashed.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from xml.sax.saxutils import unescape
 
+from features.text.byte_order_marks import convert_to_utf8, find_byte_order_mark
 from pipelines.datasets.annotation_files import AnnotationFile, AnnotationReader
 from pipelines.datasets.base import CaptionEntry, FailedRecord, ImageEntry
-from pipelines.datasets.lines import convert_to_utf8, find_byte_order_mark, shorten
+from pipelines.datasets.lines import shorten
 from pipelines.datasets.record_fields import read_record
 
 _MAX_BYTES = 16 << 20
@@ -28,6 +30,10 @@ class IaprReader(AnnotationReader):
     pattern = re.compile(r"\.eng$")
     pattern_text = "*.eng"
     example = "the directory annotations_complete_eng"
+
+    def __init__(self, annotations: Sequence[str], *, whole_descriptions: bool = False) -> None:
+        super().__init__(annotations)
+        self._whole_descriptions = whole_descriptions
 
     def choose_documents(self, path: str, found: list[AnnotationFile]) -> list[AnnotationFile]:
         return [one for one in found if _COMPLETE.search(one.name)] or found
@@ -45,8 +51,10 @@ class IaprReader(AnnotationReader):
         image, clauses = entry
         if not clauses:
             yield FailedRecord(document.location, "no description", image)
-        for number, clause in enumerate(clauses):
-            yield CaptionEntry(image, str(number), clause)
+        elif self._whole_descriptions:
+            yield CaptionEntry(image, "description", "; ".join(clauses))
+        else:
+            yield from (CaptionEntry(image, str(number), clause) for number, clause in enumerate(clauses))
 
 
 def _read_document(document: AnnotationFile) -> tuple[str, list[str]] | FailedRecord:

@@ -104,9 +104,13 @@ class ImageDatabase(JobDatabase):
         self._fail_missing()
         return unannotated
 
-    def list_located(self) -> Iterator[dict[str, Any]]:
-        """Yields image ID, file name, split, location and member of the records with a file, by rank."""
-        return self._select("image_id, file_name, split, location, member", "status IS NULL ORDER BY rank, image_id")
+    def count_located(self) -> int:
+        return self._count("SELECT count(*) FROM record WHERE status IS NULL")
+
+    def list_located(self, count: int) -> Iterator[dict[str, Any]]:
+        """Yields image ID, file name, split, location and member of the first records by rank that have a file."""
+        columns = "image_id, file_name, split, location, member"
+        return self._select(columns, f"status IS NULL ORDER BY rank, image_id LIMIT {count}")
 
     # === Downloading ===
 

@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from schemas.options.base import Argument, Count, Natural, Option, Options, option
-from schemas.options.prepare import ANNOTATIONS, DatasetType
+from schemas.options.prepare import ANNOTATIONS, WHOLE_DESCRIPTIONS, DatasetType
 
 NewDirectory = Annotated[str, Argument("Output directory. Must be new, empty, or contain the same dataset.", "DIR")]
 GENERATOR_SEED = option(0, "Seed of the random generator.")
@@ -60,6 +60,7 @@ class SynthSample(Options):
         "without captions).",
     )
     annotations: tuple[str, ...] = ANNOTATIONS
+    whole_descriptions: bool = WHOLE_DESCRIPTIONS
     output: str = option("sample", "Output directory. Must be new, empty, or contain the same sample.", "DIR")
 
 

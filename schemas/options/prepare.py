@@ -20,6 +20,9 @@ ANNOTATIONS = option(
     "Annotation file, or a directory or archive (.zip, .tar) that contains it; local, s3:// or gs://. Repeatable.",
     "PATH",
 )
+WHOLE_DESCRIPTIONS = option(
+    False, "Use the whole description of an image as one caption, instead of one caption per clause. iapr only."
+)
 DATASET_NAME = option(None, "Name of the dataset in the store. [default: the dataset type]", "NAME")
 SHARD_FORMAT = option("tfrecord", "File format of the shards: tfrecord or parquet.")
 LIMIT_IMAGES = option(
@@ -128,6 +131,7 @@ class PrepareFeatures(ExtractorOptions):
     limit_images: Count | str | None = LIMIT_IMAGES
     limit_captions: Count | None = LIMIT_CAPTIONS
     sample_captions: Count | None = SAMPLE_CAPTIONS
+    whole_descriptions: bool = WHOLE_DESCRIPTIONS
     seed: Natural = SELECTION_SEED
     split_ratios: str = SPLIT_RATIOS
     max_failures: str | None = MAX_FAILURES
@@ -200,6 +204,7 @@ class PrepareCaptions(Options):
     limit_images: Count | str | None = LIMIT_IMAGES
     limit_captions: Count | None = LIMIT_CAPTIONS
     sample_captions: Count | None = SAMPLE_CAPTIONS
+    whole_descriptions: bool = WHOLE_DESCRIPTIONS
     seed: Natural = SELECTION_SEED
     split_ratios: str = SPLIT_RATIOS
     max_failures: str | None = MAX_FAILURES

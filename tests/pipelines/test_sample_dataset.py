@@ -65,6 +65,19 @@ def test_without_annotations_the_sample_has_images_only(tmp_path: Path, photos: 
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["images.zip", "sample.json"]
 
 
+def test_two_images_of_one_name_are_both_written(tmp_path: Path, photos: Any) -> None:
+    images = photos(2)
+    one, other = sorted(images.iterdir())
+    for root, photo in (("a", one), ("b", other)):
+        (tmp_path / root).mkdir()
+        photo.rename(tmp_path / root / "x.jpg")
+    roots = [str(tmp_path / "a"), str(tmp_path / "b")]
+    assert capt.synth_sample(images=roots, rate=1, output=tmp_path / "out")["images"] == 2
+    written = members(tmp_path / "out")
+    assert sorted(written) == ["2/x.jpg", "x.jpg"]
+    assert len(set(written.values())) == 2
+
+
 def test_an_equal_sample_is_kept_and_another_is_refused(tmp_path: Path, photos: Any, coco: Any) -> None:
     images, annotations = photos(5), coco(range(5))
     first = sample(tmp_path / "out", images, annotations, rate=0.4)
@@ -73,6 +86,9 @@ def test_an_equal_sample_is_kept_and_another_is_refused(tmp_path: Path, photos: 
     assert (tmp_path / "out" / "images.zip").stat().st_mtime_ns == time
     with pytest.raises(UsageError, match="other contents than this sample"):
         sample(tmp_path / "out", images, annotations, rate=0.6)
+    annotations.write_text(annotations.read_text().replace("A thing", "The thing"))
+    with pytest.raises(UsageError, match="other contents than this sample"):
+        sample(tmp_path / "out", images, annotations, rate=0.4)
 
 
 @pytest.mark.parametrize("rate", [0, -0.1, 1.5, float("nan")])

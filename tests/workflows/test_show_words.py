@@ -94,6 +94,17 @@ def test_captions_without_images_are_searched(store, photos, capsys):
     assert "unused captions" not in shown
 
 
+def test_words_that_are_equal_after_standardization_are_shown_once(store, photos):
+    add_captions(store, photos)
+    assert [one["word"] for one in words(store, "Dog", "dog.", "a")["words"]] == ["dog", "a"]
+
+
+def test_a_special_token_is_not_a_word(store, photos):
+    add_captions(store, photos)
+    start = word(store, "<start>")
+    assert (start["word"], start["in_vocabulary"]) == ("start", False)
+
+
 def test_wrong_inputs_are_one_line(store, photos, tmp_path):
     add_dataset(store, photos)
     with pytest.raises(StoreError, match=r"the dataset pets has no captions. Add them with"):

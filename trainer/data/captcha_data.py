@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from features.io.locations import parse_location
 from features.store import Dataset, FeatureTable
 from features.store.merge import as_keys
+from features.text.byte_order_marks import convert_to_utf8
 from features.text.captcha_names import parse_label_line
 from schemas.errors import UsageError
 from schemas.records import stack_keys
@@ -60,20 +61,23 @@ class LabelledImages:
 
 
 def read_label_file(path: str | Path) -> dict[str, str]:
-    """Reads labels by image ID from a UTF-8 text file with one `ID LABEL` line per image, such as `a100000 thus`.
+    """Reads labels by image ID from a text file with one `ID LABEL` line per image, such as `a100000 thus`.
 
-    A space or a tab separates ID and label.
+    A space or a tab separates ID and label. Blank lines are ignored. The text is UTF-8, or has a byte order mark.
 
     Raises:
         UsageError: The file cannot be read or is empty, or a line is invalid or repeats an ID.
     """
     location = f"--labels {path}"
     try:
-        lines = parse_location(path).read_text(encoding="utf-8").splitlines()
+        lines = convert_to_utf8(parse_location(path).read_bytes()).decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"the file cannot be read: {error}", location=location) from None
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise UsageError(f"the file cannot be read: {reason}", location=location) from None
     labels: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
         found = parse_label_line(line)
         name = f"a{found.number}" if found else ""
         if found is None or name in labels:

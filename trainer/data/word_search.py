@@ -1,14 +1,14 @@
 """Finds words and phrases in the captions of a store: whether a model can say them, how often they occur, and where."""
 
 import hashlib
-import heapq
+from bisect import insort
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from features.store import CaptionTable
 from schemas.errors import UsageError
-from schemas.table_config import UNKNOWN, CaptionTableConfig
+from schemas.table_config import SPECIAL_TOKENS, CaptionTableConfig
 from schemas.tables import SPLITS
 
 _BATCH = 8192
@@ -66,11 +66,14 @@ def search_words(tables: Sequence[CaptionTable], words: Sequence[str], num_examp
         words: Words, or phrases such as `water bottle`.
         num_examples: Maximum number of examples per word.
 
+    Returns:
+        One entry per word or phrase; texts that are equal after standardization share one.
+
     Raises:
         UsageError: A text has no word after standardization.
     """
     config, vocabulary = tables[0].table_config, tables[0].vocabulary()
-    number = {word: token_id for token_id, word in enumerate(vocabulary) if token_id > UNKNOWN}
+    number = {word: token_id for token_id, word in enumerate(vocabulary) if token_id >= len(SPECIAL_TOKENS)}
     # A word of the vocabulary, such as one that a model generated, is already standardized.
     split = _split(words, config)
     phrases = [(word,) if word in number else tuple(parts) for word, parts in zip(words, split, strict=True)]
@@ -86,9 +89,8 @@ def search_words(tables: Sequence[CaptionTable], words: Sequence[str], num_examp
     for phrase, use in uses.items():
         missing = [word for word, token_id in zip(phrase, use.token_ids, strict=True) if token_id is None]
         use.reason = "; ".join(_explain(word, single[word,], config) for word in dict.fromkeys(missing))
-        ranked = heapq.nsmallest(num_examples, use.examples, key=lambda one: _rank(one[1]))
-        use.examples[:] = ranked
-    return [uses[phrase] for phrase in phrases]
+        use.examples[:] = sorted(use.examples, key=lambda one: _rank(one[1]))[:num_examples]
+    return list(uses.values())
 
 
 def _split(texts: Sequence[str], config: CaptionTableConfig) -> list[list[str]]:
@@ -107,17 +109,20 @@ def _count(table: CaptionTable, config: CaptionTableConfig, uses: dict[_Phrase, 
     by_first: defaultdict[str, list[_Phrase]] = defaultdict(list)
     for phrase in uses:
         by_first[phrase[0]].append(phrase)
-    images: defaultdict[_Phrase, dict[str, FoundCaption]] = defaultdict(dict)
+    images: defaultdict[_Phrase, set[str]] = defaultdict(set)
+    nearest: defaultdict[_Phrase, list[FoundCaption]] = defaultdict(list)
     for found, words in _read(table, config):
         times = Counter(_matches(words, by_first))
         for phrase, count in times.items():
             uses[phrase].occurrences[found.split] += count
             uses[phrase].captions[found.split] += 1
-            images[phrase].setdefault(found.image_id, found)
-    for phrase, captions in images.items():
-        uses[phrase].images.update(one.split for one in captions.values())
-        nearest = heapq.nsmallest(num_examples, captions.values(), key=_rank)
-        uses[phrase].examples += [(table.table_config.dataset, one) for one in nearest]
+            if found.image_id not in images[phrase]:
+                images[phrase].add(found.image_id)
+                uses[phrase].images[found.split] += 1
+                insort(nearest[phrase], found, key=_rank)
+                del nearest[phrase][num_examples:]
+    for phrase, captions in nearest.items():
+        uses[phrase].examples += [(table.table_config.dataset, one) for one in captions]
 
 
 def _read(table: CaptionTable, config: CaptionTableConfig) -> Iterator[tuple[FoundCaption, list[str]]]:

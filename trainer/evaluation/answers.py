@@ -4,9 +4,11 @@ label file → graded IDs → answer lines by ID → correct, wrong, missing, du
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from features.io.locations import parse_location
+from features.text.byte_order_marks import convert_to_utf8
 from features.text.captcha_names import parse_label_line
 from schemas.errors import CaptError, UsageError
 from schemas.options.inference import Evaluate
@@ -124,12 +126,18 @@ def _read_lines(file: str) -> Iterator[tuple[int, str]]:
     """Yields the lines that are not blank, with their numbers. A line that is not UTF-8 is not a label line."""
     path = parse_location(file)
     try:
-        text = path.read_bytes().decode("utf-8-sig", "replace")
+        text = _decode(path.read_bytes())
     except FileNotFoundError:
         raise UsageError("no such answer file", location=file, hint="Check --answers.") from None
     except OSError as error:
         raise CaptError(f"the file cannot be read: {error.strerror}", location=file) from None
     return ((number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip())
+
+
+def _decode(data: bytes) -> str:
+    with suppress(UnicodeDecodeError):  # invalid UTF-16 has invalid lines only
+        data = convert_to_utf8(data)
+    return data.decode("utf-8", "replace")
 
 
 def _describe_problems(graded: Mapping[str, Any]) -> Iterator[str]:

@@ -6,6 +6,8 @@ and no other file is ever executed in its place.
 
 import hashlib
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -24,6 +26,7 @@ SUFFIX = ".py"
 
 _MODULE_PREFIX = "capt_model_"
 _TOLERANCE = 1e-3
+_MAX_MESSAGE = 300
 # The text of every file that was read, by its SHA-256.
 _files: dict[str, bytes] = {}
 
@@ -87,11 +90,10 @@ class CustomModel:
         sys.modules[name] = module  # pydantic resolves the annotations of a class in its module
         try:
             exec(compile(self.code, file, "exec"), vars(module))
-        except Exception as error:  # The file is the user's: any error is possible.
+        except (Exception, SystemExit) as error:  # The file is the user's: any error is possible.
             del sys.modules[name]
-            line = _find_line(error, file)
-            message = f"{type(error).__name__}: {error}"
-            raise CaptError(message, location=f"{file}{line}", hint="Correct the file.") from error
+            message, location = _describe(error, file)
+            raise CaptError(message, location=location, hint="Correct the file.") from error
         return module
 
 
@@ -136,14 +138,12 @@ def check_captioner(model: "Captioner", name: str, shape: tuple[int, ...]) -> No
 
     features = np.random.default_rng(0).normal(size=(2, *shape)).astype(np.float32)
     tokens = np.array([[START, 3, 1], [START, 1, 3]], np.int32)
-    try:
+    with locate_errors(name):
         whole = np.asarray(ops.convert_to_numpy(model({"features": features, "tokens": tokens})), np.float32)
         state, steps = model.init_state(features), []
         for number in range(tokens.shape[1]):
             logits, state, _ = model.step(tokens[:, number], state)
             steps.append(np.asarray(ops.convert_to_numpy(logits), np.float32))
-    except Exception as error:  # The model is the user's: any error is possible.
-        raise _to_usage_error(error, name) from error
     expected = (*tokens.shape, model.vocabulary)
     if whole.shape != expected or any(one.shape != expected[::2] for one in steps):
         found = f"{list(whole.shape)} and {list(steps[0].shape)}"
@@ -162,10 +162,8 @@ def check_recognizer(model: "Recognizer", name: str, shape: tuple[int, ...]) -> 
 
     from trainer.models.charset import NUM_CLASSES
 
-    try:
+    with locate_errors(name):
         outputs = model(np.zeros((2, *shape), np.uint8))
-    except Exception as error:  # The model is the user's: any error is possible.
-        raise _to_usage_error(error, name) from error
     expected = {"ctc", "attention", "cells"}
     if not isinstance(outputs, dict) or outputs.keys() != expected:
         found = ", ".join(map(str, outputs)) if isinstance(outputs, dict) else type(outputs).__name__
@@ -176,10 +174,22 @@ def check_recognizer(model: "Recognizer", name: str, shape: tuple[int, ...]) -> 
             raise UsageError(message, location=name)
 
 
-def _to_usage_error(error: Exception, name: str) -> UsageError:
-    file = name.rpartition(":")[0]
-    message = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-    return UsageError(message, location=f"{file}{_find_line(error, file)}", hint="Correct the model.")
+@contextmanager
+def locate_errors(name: str) -> Iterator[None]:
+    """Raises an error of the model `FILE.py:Class` as UsageError that names the line of the file."""
+    try:
+        yield
+    except CaptError:
+        raise
+    except (Exception, SystemExit) as error:  # The model is the user's: any error is possible.
+        message, location = _describe(error, name.rpartition(":")[0])
+        raise UsageError(message, location=location, hint="Correct the model.") from error
+
+
+def _describe(error: BaseException, file: str) -> tuple[str, str]:
+    """Returns the message of an error, and its line in the file."""
+    message = f"{type(error).__name__}: {' '.join(str(error).split())[:_MAX_MESSAGE]}"
+    return message, f"{file}{_find_line(error, file)}"
 
 
 def _register(name: str, code: bytes) -> CustomModel:

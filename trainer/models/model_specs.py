@@ -5,13 +5,14 @@ To add a captioner, declare its config in `configs.py`, write its file, add one 
 """
 
 import importlib
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from schemas.errors import UsageError
 from schemas.options.training import RECOGNIZER
 from trainer.models import configs
-from trainer.models.custom_models import CustomModel, is_custom, read_custom_model
+from trainer.models.custom_models import CustomModel, is_custom, locate_errors, read_custom_model
 
 if TYPE_CHECKING:
     from trainer.models.captioner import Captioner, FeatureNormalization
@@ -43,9 +44,10 @@ class ModelSpec:
         feature_normalization: "FeatureNormalization | None" = None,
     ) -> "Captioner":
         """Returns the model with its variables created; `shape` is that of the features of one image."""
-        model: Captioner = self._load_class()(vocabulary, config, feature_normalization)
-        model.build({"features": (None, *shape), "tokens": (None, None), "image": (None,)})
-        return model
+        with locate_errors(self.name) if self.source else nullcontext():
+            model: Captioner = self._load_class()(vocabulary, config, feature_normalization)
+            model.build({"features": (None, *shape), "tokens": (None, None), "image": (None,)})
+            return model
 
     @property
     def source(self) -> str | None:
@@ -159,9 +161,10 @@ class RecognizerSpec:
         """Returns the model with its variables created; `shape` is that of one image."""
         from trainer.models.recognizer import Recognizer
 
-        model: Recognizer = (self.model.load() if self.model else Recognizer)(config)
-        model.build((None, *shape))
-        return model
+        with locate_errors(self.name) if self.source else nullcontext():
+            model: Recognizer = (self.model.load() if self.model else Recognizer)(config)
+            model.build((None, *shape))
+            return model
 
 
 def recognizer_spec(name: str = RECOGNIZER, source: str | None = None) -> RecognizerSpec:

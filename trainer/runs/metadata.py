@@ -185,7 +185,7 @@ def read_metadata(root: Path) -> RunMetadata:
         if metadata.source:
             read_copy(root, metadata.model, metadata.source)
         return metadata
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         hint = "Train one with `capt train captioner` or `capt train captcha`."
         raise StoreError("the directory does not contain a run", location=str(root), hint=hint) from None
     except ValidationError as error:

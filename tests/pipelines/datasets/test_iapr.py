@@ -2,8 +2,12 @@
 
 from pathlib import Path
 
+import pytest
+
+from pipelines.datasets import open_reader
 from pipelines.datasets.base import CaptionEntry, FailedRecord, ImageEntry
 from pipelines.datasets.iapr import IaprReader
+from schemas.errors import UsageError
 from tests.pipelines.datasets.entries import bare_entries
 
 DOC = """<DOC>
@@ -36,6 +40,21 @@ def test_each_clause_is_a_caption_of_the_image(tmp_path: Path) -> None:
         CaptionEntry(IMAGE, "0", "a café & a bar"),
         CaptionEntry(IMAGE, "1", "two palm\ntrees & a bench"),
     ]
+
+
+def test_a_whole_description_is_one_caption_by_option(tmp_path: Path) -> None:
+    write(tmp_path, a=DOC, b=DOC.replace("DESCRIPTION", "SUMMARY").replace(IMAGE, "images/00/26.jpg"))
+    source = open_reader("iapr", [str(tmp_path)], whole_descriptions=True)
+    assert len(bare_entries(source.read_images())) == 2
+    good, bad = bare_entries(source.read_captions())
+    assert good == CaptionEntry(IMAGE, "description", "a café & a bar; two palm\ntrees & a bench")
+    assert isinstance(bad, FailedRecord)
+    assert bad.reason == "no description"
+
+
+def test_other_types_have_no_whole_descriptions(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--whole-descriptions: the dataset type csv has no descriptions"):
+        open_reader("csv", [str(tmp_path)], whole_descriptions=True)
 
 
 def test_files_that_are_no_annotation_are_reported_and_affect_no_other(tmp_path: Path) -> None:

@@ -84,12 +84,15 @@ def test_a_file_without_a_valid_line_gets_no_point_and_stops_no_other(tmp_path, 
     files = [
         answer(tmp_path, "empty.txt", ""),
         answer(tmp_path, "image.txt", b"\x89PNG\xff\xfe\0\n\xff"),
+        answer(tmp_path, "half.txt", "\ufeffa100 word".encode("utf-16-le") + b"\xd8"),
         answer(tmp_path, "mark.txt", b"\xef\xbb\xbf" + TRUTH.encode()),
+        answer(tmp_path, "wide.txt", TRUTH.encode("utf-16")),
     ]
-    empty, image, marked = capt.evaluate(answers=files, labels=truth)["answers"]
+    empty, image, half, marked, wide = capt.evaluate(answers=files, labels=truth)["answers"]
     assert counts(empty) == {**NONE, "correct": 0, "missing": 10}
     assert counts(image) == {**NONE, "correct": 0, "missing": 10, "invalid": 2}
-    assert counts(marked) == {**NONE, "correct": 10}
+    assert counts(half) == {**NONE, "correct": 0, "missing": 10, "invalid": 1}
+    assert counts(marked) == counts(wide) == {**NONE, "correct": 10}
 
 
 def test_the_table_shows_every_file_and_the_notes(tmp_path, truth, capsys):

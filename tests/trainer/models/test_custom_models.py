@@ -137,7 +137,11 @@ def test_a_captioner_is_no_recognizer(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "problem"),
-    [("import nothing_like_this\n", r"own_captioner\.py:1: ModuleNotFoundError"), ("\ndef f(:\n", r":2: SyntaxError")],
+    [
+        ("import nothing_like_this\n", r"own_captioner\.py:1: ModuleNotFoundError"),
+        ("\ndef f(:\n", r":2: SyntaxError"),
+        ("\n\nraise SystemExit('no GPU')\n", r"own_captioner\.py:3: SystemExit: no GPU"),
+    ],
 )
 def test_an_error_in_the_file_names_its_line(tmp_path, text, problem):
     with pytest.raises(CaptError, match=problem):
@@ -166,6 +170,15 @@ def test_a_model_whose_two_ways_differ_is_refused_before_training(store, tmp_pat
     with pytest.raises(UsageError, match=problem):
         capt.train_captioner(**options, model=reference)
     assert not (tmp_path / "run" / "run.json").exists(), "the corrected file must be accepted in this directory"
+
+
+def test_an_error_in_the_constructor_or_in_build_names_its_line(tmp_path):
+    for number, (old, new) in enumerate(
+        {"units = self.config": "units = self.confg", "_layer.build((None, None)": "_layer.bld((None"}.items()
+    ):
+        reference = written(tmp_path, changed(old, new), f"own_{number}.py")
+        with pytest.raises(UsageError, match=rf"own_{number}\.py:\d+: AttributeError: .*Correct the model"):
+            capt.config(model=reference, summary=True)
 
 
 def test_a_recognizer_without_the_outputs_of_every_head_is_refused_before_training(words_store, tmp_path):

@@ -48,10 +48,11 @@ def prepare_captions(options: PrepareCaptions) -> dict[str, Any]:
         and the values of the table: `vocab_size`, `truncated`, `empty_captions`, `shards` and `bytes`.
     """
     parse_filters(options.filters, options.standardize)
+    parse_split_ratios(options.split_ratios)
+    parse_limits(options)
     with report_full_disk(options.store), freeze_gc():
         reader = open_reader(options.dataset_type, options.annotations, whole_descriptions=options.whole_descriptions)
         max_failures = parse_max_failures(options.max_failures or reader.max_failures)
-        parse_limits(options)
         with open_sink(options.store, options.dry_run) as sink:
             summary = _prepare(options, reader, sink)
     if not options.dry_run:

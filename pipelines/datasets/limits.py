@@ -3,12 +3,13 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import get_args
 
-from pipelines.datasets.splits import NAMES
+from schemas.choices import Split
 from schemas.errors import UsageError
 from schemas.options.prepare import PrepareCaptions, PrepareFeatures
 
-_SPLITS = (*NAMES, "unused")
+_SPLITS = get_args(Split)
 
 
 @dataclass(frozen=True)
@@ -40,15 +41,22 @@ def parse_limits(options: PrepareFeatures | PrepareCaptions) -> Limits:
 def _parse_images(limit: int | str | None) -> tuple[int | None, dict[str, int]]:
     if limit is None or isinstance(limit, int):
         return limit, {}
-    if re.fullmatch(r"0*[1-9][0-9]*", limit):
+    if re.fullmatch("[0-9]+", limit):
+        if not int(limit):
+            raise _error("expected at least 1, got 0")
         return int(limit), {}
-    hint = "Write 1000, or train=10000,val=5000."
     counts: dict[str, int] = {}
     for part in limit.split(","):
-        split, _, count = (text.strip() for text in part.partition("="))
-        if not re.fullmatch("[0-9]+", count) or split not in _SPLITS:
-            raise UsageError(f"cannot parse {limit!r}", location="--limit-images", hint=hint)
+        split, equals, count = (text.strip() for text in part.partition("="))
+        if not equals or not re.fullmatch("[0-9]+", count):
+            raise _error(f"cannot parse {limit!r}")
+        if split not in _SPLITS:
+            raise _error(f"there is no split {split!r}", f"Use one of {', '.join(_SPLITS)}.")
         if split in counts:
-            raise UsageError(f"{limit!r} names {split} twice", location="--limit-images", hint=hint)
+            raise _error(f"{limit!r} names {split} twice")
         counts[split] = int(count)
     return None, counts
+
+
+def _error(message: str, hint: str = "Write 1000, or train=10000,val=5000.") -> UsageError:
+    return UsageError(message, location="--limit-images", hint=hint)

@@ -316,15 +316,18 @@ def test_a_limit_by_split_keeps_as_many_images_of_each_split(tmp_path: Path, pho
     ("options", "message"),
     [
         ({"limit_images": "train"}, "--limit-images: cannot parse 'train'. Write 1000, or train=10000,val=5000"),
-        ({"limit_images": "dev=3"}, "--limit-images: cannot parse 'dev=3'"),
+        ({"limit_images": "dev=3"}, "--limit-images: there is no split 'dev'. Use one of train, val, test, unused"),
         ({"limit_images": "-3"}, "--limit-images: cannot parse '-3'"),
-        ({"limit_images": "0"}, "--limit-images: cannot parse '0'"),
+        ({"limit_images": "0"}, "--limit-images: expected at least 1, got 0"),
         ({"limit_images": "val=3,val=4"}, "--limit-images: 'val=3,val=4' names val twice"),
         ({"limit_captions": 3, "sample_captions": 3}, "--sample-captions: not valid with --limit-captions"),
         ({"sample_captions": 0}, "--sample-captions: expected greater than 0"),
+        ({"split_ratios": "0.8,0.3"}, "--split-ratios: the fractions 0.8,0.3 are negative, or their sum is not 1"),
     ],
 )
-def test_invalid_limits_are_one_line(tmp_path: Path, train: Path, options: dict[str, Any], message: str) -> None:
+def test_invalid_limits_and_ratios_are_one_line(
+    tmp_path: Path, train: Path, options: dict[str, Any], message: str
+) -> None:
     with pytest.raises(UsageError, match=message):
         prepare(tmp_path, train, **options)
     assert not (tmp_path / "store").exists()

@@ -7,6 +7,7 @@ import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from features.store import CaptionTable, open_store
@@ -37,6 +38,11 @@ class _Rules:
     table_config: CaptionTableConfig
     vocabulary: Sequence[str]
     source: str
+
+    @cached_property
+    def number(self) -> dict[str, int]:
+        """The IDs of the tokens."""
+        return {word: token_id for token_id, word in enumerate(self.vocabulary)}
 
 
 def tokenize(options: Tokenize) -> dict[str, Any]:
@@ -182,7 +188,7 @@ def _split_all(captions: Sequence[str], config: CaptionTableConfig) -> Iterable[
 
 
 def _describe_caption(caption: str, words: list[str], rules: _Rules) -> dict[str, Any]:
-    number = {word: token_id for token_id, word in enumerate(rules.vocabulary)}
+    number = rules.number
     kept = words[: rules.table_config.max_length - 2] if rules.table_config.max_length else words
     ids = [START, *(number.get(word, UNKNOWN) for word in kept), END]
     return {
@@ -208,6 +214,8 @@ def _describe_ids(ids: Sequence[int], rules: _Rules) -> dict[str, Any]:
 
 def _parse_ids(text: str, rules: _Rules) -> list[int]:
     parts = text.replace(",", " ").split()
+    if not parts:
+        raise UsageError("there are no token IDs", location="--ids", hint="Use numbers, such as 2,4,10,3.")
     size = len(rules.vocabulary)
     for part in parts:
         if not (part.isascii() and part.isdigit()):

@@ -72,7 +72,10 @@ def test_options_that_exclude_each_other_are_wrong_usage(options, problem):
         capt.tokenize(**options)
 
 
-@pytest.mark.parametrize(("ids", "problem"), [("2,x", "'x' is not a token ID"), ("999", "has no ID 999. Use 0 to ")])
+@pytest.mark.parametrize(
+    ("ids", "problem"),
+    [("2,x", "'x' is not a token ID"), ("999", "has no ID 999. Use 0 to "), (", ", "there are no token IDs")],
+)
 def test_unknown_token_ids_are_wrong_usage(store, ids, problem):
     with pytest.raises(UsageError, match=f"^--ids: .*{problem}"):
         capt.tokenize(ids=ids, store=store.path)

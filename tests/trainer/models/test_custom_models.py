@@ -174,7 +174,7 @@ def test_a_model_whose_two_ways_differ_is_refused_before_training(store, tmp_pat
 
 def test_an_error_in_the_constructor_or_in_build_names_its_line(tmp_path):
     for number, (old, new) in enumerate(
-        {"units = self.config": "units = self.confg", "_layer.build((None, None)": "_layer.bld((None"}.items()
+        {"units = self.config": "units = self.confg", "image_layer.build(": "image_layer.bld("}.items()
     ):
         reference = written(tmp_path, changed(old, new), f"own_{number}.py")
         with pytest.raises(UsageError, match=rf"own_{number}\.py:\d+: AttributeError: .*Correct the model"):

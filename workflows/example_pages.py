@@ -71,7 +71,7 @@ class CaptionedImage:
 def build_examples_page(title: str, examples: Sequence[Example], summary: Mapping[str, object]) -> str:
     """Builds a page of training examples in their order, under labeled values (`summary`)."""
     none = element("p", "There are no examples.", class_="quiet")
-    cards = [_build_example(example) for example in examples] or [none]
+    cards = [build_example(example) for example in examples] or [none]
     return document(title, header(title, values=summary), element("main", *cards, class_="grid"))
 
 
@@ -108,7 +108,8 @@ def format_duration(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
-def _build_example(example: Example) -> Html:
+def build_example(example: Example) -> Html:
+    """Builds the card of a training example."""
     captions = [
         element("li", element("span", caption.text, dir="auto"), _build_tokens(caption))
         for caption in example.sentences

@@ -1,22 +1,30 @@
-"""Downloads the published files of a dataset (`capt fetch`)."""
+"""Downloads the published files of a dataset (`capt fetch`).
+
+If no checksum of a file is known, the SHA-256 of the first download is written to `NAME.sha256`, in the format of
+`sha256sum`. Later runs compare the file with it.
+"""
 
 import logging
+import re
 import shlex
 import shutil
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from features.io.atomic_files import make_directory
+from features.io.atomic_files import make_directory, write
 from features.io.locations import local_path
 from features.io.locks import wait_for_lock
-from pipelines.fetch.file_download import FileDownload, find_mismatch
+from pipelines.fetch.file_download import FileDownload, compute_checksum, find_mismatch
 from pipelines.fetch.published_files import PUBLISHED, Publication, PublishedFile
 from schemas.errors import CaptError, UsageError
 from schemas.options.data import Fetch
 from schemas.terminal.console import Printer
+
+_RECORD = re.compile(r"\s*([0-9a-fA-F]{64})\b")
 
 _log = logging.getLogger("capt.fetch")
 
@@ -25,7 +33,8 @@ def fetch_dataset(options: Fetch) -> dict[str, Any]:
     """Downloads the files of a dataset that the directory lacks, and verifies those that it contains.
 
     Returns:
-        `files` by name, each with `state` (`present`, `fetched`, `resumed`), `bytes` and `checksum`; `skipped` (number
+        `files` by name, each with `state` (`present`, `fetched`, `resumed`), `bytes`, `checksum` and `is_published`
+        (whether others have recorded this checksum; otherwise this directory has); `skipped` (number
         of present files), `corrupt` (names of present files that were corrupt), `resumed` (number of resumed
         downloads), `bytes` (received), `seconds`, and `next` (commands that use the files).
 
@@ -46,6 +55,8 @@ def fetch_dataset(options: Fetch) -> dict[str, Any]:
         message = f"the directory cannot be created: {error.strerror}"
         raise UsageError(message, location=options.directory) from error
     with wait_for_lock(directory / ".fetching.lock"):
+        unpublished = {file.name for file in files if not file.checksum}
+        files = [file if file.checksum else _read_recorded(file, directory) for file in files]
         corrupt = _find_corrupt(files, directory)
         downloads = [
             FileDownload(file, f"{mirror_url}/{file.name}" if mirror_url else file.url, directory / file.name)
@@ -55,11 +66,18 @@ def fetch_dataset(options: Fetch) -> dict[str, Any]:
         _check_disk(downloads, directory)
         for download in downloads:
             download.run()
+        files = [file if file.checksum else _record(file, directory) for file in files]
     states = {download.name: "resumed" if download.resumed else "fetched" for download in downloads}
     described = {}
     for file in files:
         size, state = (directory / file.name).stat().st_size, states.get(file.name, "present")
-        described[file.name] = {"state": state, "bytes": size, "checksum": file.checksum}
+        is_published = file.name not in unpublished
+        described[file.name] = {
+            "state": state,
+            "bytes": size,
+            "checksum": file.checksum,
+            "is_published": is_published,
+        }
     return {
         "dataset": options.dataset,
         "directory": options.directory,
@@ -77,6 +95,9 @@ def print_fetched(result: dict[str, Any]) -> None:
     printer = Printer()
     rows = [(name, file["state"], file["bytes"]) for name, file in result["files"].items()]
     printer.table(f"{result['dataset']} in {result['directory']}", ("file", "state"), ("bytes",), rows)
+    for name, file in result["files"].items():
+        if not file["is_published"]:
+            printer.line(f"No checksum of {name} is published. Verified against {name}.sha256: {file['checksum']}")
     if result["next"]:
         printer.line("Commands that use these files:")
         for command in result["next"]:
@@ -101,6 +122,39 @@ def _check_mirror(url: str | None) -> str:
         message = "the URL must be http or https, without user, query and fragment"
         raise UsageError(message, location=f"--mirror-url {url}")
     return url.rstrip("/")
+
+
+def _read_recorded(file: PublishedFile, directory: Path) -> PublishedFile:
+    """Returns the file with the checksum that an earlier run has recorded; unchanged without one.
+
+    Raises:
+        CaptError: The record cannot be read.
+    """
+    path = _record_path(file, directory)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return file
+    except (OSError, UnicodeDecodeError) as error:
+        raise CaptError(f"the file cannot be read: {error}", location=str(path)) from None
+    match = _RECORD.match(text)
+    if not match:
+        hint = f"Write the output of `sha256sum {file.name}`, or delete the file."
+        raise CaptError("the file does not begin with a SHA-256", location=str(path), hint=hint)
+    return replace(file, checksum=f"sha256:{match[1].lower()}")
+
+
+def _record(file: PublishedFile, directory: Path) -> PublishedFile:
+    """Writes the checksum of a file that has none, and returns the file with it."""
+    checksum = compute_checksum(directory / file.name)
+    write(_record_path(file, directory), f"{checksum.partition(':')[2]}  {file.name}\n".encode())
+    message = "No checksum of %s is published, so its origin is not verified. Its SHA-256 is recorded in %s.sha256."
+    _log.warning(message, file.name, file.name)
+    return replace(file, checksum=checksum)
+
+
+def _record_path(file: PublishedFile, directory: Path) -> Path:
+    return directory / f"{file.name}.sha256"
 
 
 def _find_corrupt(files: Sequence[PublishedFile], directory: Path) -> list[str]:

@@ -183,15 +183,24 @@ def _parse_range(response: BaseHTTPResponse) -> tuple[int | None, int | None]:
 
 
 def find_mismatch(file: PublishedFile, path: Path) -> str:
-    """Returns how a local file differs in length or checksum from the published file; empty if both are equal."""
+    """Returns how a local file differs in length or checksum from the published file, as far as they are known.
+
+    Empty if it does not differ.
+    """
     size = path.stat().st_size
     if size != (file.bytes or size):
         return f"expected {file.bytes:,} bytes, got {size:,}"
-    algorithm, _, _ = file.checksum.partition(":")
-    digest = hashlib.new(algorithm, usedforsecurity=False)
-    with path.open("rb", buffering=0) as data, progress_bar(f"checking {file.name}", size >> 20, "MiB") as show:
+    if not file.checksum:
+        return ""
+    checksum = compute_checksum(path, file.checksum.partition(":")[0])
+    return "" if checksum == file.checksum else f"expected {file.checksum}, got {checksum}"
+
+
+def compute_checksum(path: Path, algorithm: str = "sha256") -> str:
+    """Returns the checksum of a file as in `PublishedFile`."""
+    digest, size = hashlib.new(algorithm, usedforsecurity=False), path.stat().st_size
+    with path.open("rb", buffering=0) as data, progress_bar(f"checking {path.name}", size >> 20, "MiB") as show:
         while chunk := data.read(_HASH_CHUNK_BYTES):
             digest.update(chunk)
             show(data.tell() >> 20, "")
-    checksum = f"{algorithm}:{digest.hexdigest()}"
-    return "" if checksum == file.checksum else f"expected {file.checksum}, got {checksum}"
+    return f"{algorithm}:{digest.hexdigest()}"

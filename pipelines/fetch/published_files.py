@@ -1,8 +1,8 @@
 """Lists the published files of each dataset: URL, length and checksum.
 
 The publishers list no checksums. These URLs, lengths and checksums were recorded by others: TensorFlow Datasets (COCO,
-Karpathy's splits), Hugging Face Datasets (Conceptual Captions), and several projects that agree (Flickr8k). The URLs
-were not requested when this list was written.
+Karpathy's splits), Hugging Face Datasets (Conceptual Captions), and several projects that agree (Flickr8k). For IAPR
+TC-12, no length and no checksum is known. The URLs were not requested when this list was written.
 """
 
 from collections.abc import Mapping
@@ -18,12 +18,12 @@ _CONCEPTUAL = "https://storage.googleapis.com/gcc-data"
 class PublishedFile:
     """One published file. Its URL ends with its name.
 
-    `checksum` is `sha256:` or `md5:` and a hexadecimal digest; `bytes` is the length, if known. `extra` files are
-    downloaded only if `--only` names them.
+    `checksum` is `sha256:` or `md5:` and a hexadecimal digest, empty if no one has published it; `bytes` is the length,
+    if known. `extra` files are downloaded only if `--only` names them.
     """
 
     url: str
-    checksum: str
+    checksum: str = ""
     bytes: int | None = None
     extra: bool = False
 
@@ -88,6 +88,16 @@ PUBLISHED: Mapping[str, Publication] = {
             "capt prepare features --store STORE --dataset-type flickr8k --images {dir}/Flickr8k_Dataset.zip"
             " --annotations {dir}/Flickr8k_text.zip",
             "capt prepare captions --store STORE --dataset-type flickr8k --annotations {dir}/Flickr8k_text.zip",
+        ),
+    ),
+    # The archive that https://imageclef.org/photodata describes. capt does not read compressed tars in place.
+    "iapr": Publication(
+        (PublishedFile("http://www-i6.informatik.rwth-aachen.de/imageclef/resources/iaprtc12.tgz"),),
+        (
+            "tar -xzf {dir}/iaprtc12.tgz -C {dir}",
+            "capt prepare features --store STORE --dataset-type iapr --images {dir}/iaprtc12"
+            " --annotations {dir}/iaprtc12",
+            "capt prepare captions --store STORE --dataset-type iapr --annotations {dir}/iaprtc12",
         ),
     ),
     # The dataset's page links to storage.cloud.google.com, which asks for a login. The same objects can be downloaded

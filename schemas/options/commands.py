@@ -60,6 +60,7 @@ COMMANDS = (
     Command("train captioner", training.TrainCaptioner, "trainer.tasks.captioning:train_captioner"),
     Command("train captcha", training.TrainCaptcha, "trainer.tasks.captcha:train_captcha"),
     Command("evaluate", inference.Evaluate, "trainer.evaluation.evaluate:evaluate", "print_evaluation"),
+    Command("report", inference.Report, "workflows.run_report:report_run", "print_report"),
     Command("caption", inference.Caption, "trainer.inference.caption_images:caption", _PRINT_RESULTS),
     Command("recognize", inference.Recognize, "trainer.inference.recognize_images:recognize", _PRINT_RESULTS),
     Command("predict captions", inference.PredictCaptions, "trainer.inference.predict_captions:predict_captions"),

@@ -10,10 +10,14 @@ GENERATOR_SEED = option(0, "Seed of the random generator.")
 
 
 class Fetch(Options):
-    """Download the published files of a dataset. Interrupted downloads resume. Checksums are verified."""
+    """Download the published files of a dataset. Interrupted downloads resume. Checksums are verified.
+
+    No checksum of iapr is published. The SHA-256 of its first download is recorded, and verified from then on.
+    """
 
     dataset: Annotated[
-        str, Argument("Dataset to download: coco2014, coco2017, flickr8k or conceptual (lists of URLs).", "NAME")
+        str,
+        Argument("Dataset to download: coco2014, coco2017, flickr8k, iapr or conceptual (lists of URLs).", "NAME"),
     ]
     directory: Annotated[str, Argument("Directory to download to. Created if it does not exist.", "DIR")]
     only: tuple[str, ...] = option(

@@ -158,6 +158,27 @@ class Evaluate(GenerationOptions):
     )
 
 
+class Report(Options):
+    """Write a report of a run as one HTML page that prints well.
+
+    It shows data, training images, model, settings, curves, scores, errors and machine. It trains and evaluates
+    nothing: scores and errors are those of earlier `capt evaluate` commands.
+    """
+
+    run: RunArgument
+    output: str | None = option(None, "HTML file to write. [default: RUN/report.html]", "FILE")
+    split: Split | None = option(
+        None, "Split whose errors are shown, which the run was evaluated on. [default: test, else val, else another]"
+    )
+    store: str | None = option(
+        None,
+        "Store with the data of the run: a local directory, or an s3:// or gs:// URI. [default: the store that the run "
+        "was trained from]",
+        "STORE",
+    )
+    num_examples: Natural = option(6, "Number of training images, and of errors, on the page.")
+
+
 class Caption(GenerationOptions):
     """Generate captions for images with a trained captioner."""
 

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from zipfile import ZipFile
@@ -104,6 +105,8 @@ def _write_tokens(root: Path) -> None:
     lines = [f"{name}#{other}\t{_caption(number, other)}" for number, name in enumerate(names) for other in range(2)]
     for name in ("results_20130124.token", "Flickr8k.token.txt"):
         (root / name).write_text("\n".join(lines))
+    _pack(root / "flickr30k-images.tar.gz", root / "flickr30k-images")
+    _pack(root / "flickr30k.tar.gz", root / "results_20130124.token")
 
 
 def _write_conceptual(root: Path) -> None:
@@ -122,6 +125,12 @@ def _write_iapr(root: Path) -> None:
     for number, name in enumerate(names):
         text = f"<DOC><DESCRIPTION>{_caption(number)}</DESCRIPTION><IMAGE>{name}</IMAGE></DOC>"
         (directory / f"{number}.eng").write_text(text)
+    _pack(root / "iaprtc12.tgz", root / "iaprtc12")
+
+
+def _pack(archive: Path, path: Path) -> None:
+    with tarfile.open(archive, "w:gz") as file:
+        file.add(path, path.name)
 
 
 def _write_examples(root: Path) -> None:

@@ -76,13 +76,14 @@ def make_words(
     shown: list[Captcha],
     labeled_splits: tuple[str, ...] = ("train", "val"),
     label_format: LabelFormat | None = None,
+    folder: Path | None = None,
 ) -> Store:
     """The pictures as a dataset `captcha` of pixels, with the words of some splits; `squares` is the conftest."""
     store = create_store(root)
     extractor = open_extractor(ExtractorOptions(extractor="pixels", height=HEIGHT, width=WIDTH))
     table_config = FeatureTableConfig(**asdict(extractor.resolve_config()))
     squares.add_table(store, shown, table_config, extractor.build_function(table_config))
-    add_words(store, shown, labeled_splits, label_format=label_format)
+    add_words(store, shown, labeled_splits, folder, label_format)
     return store
 
 

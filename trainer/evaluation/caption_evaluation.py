@@ -28,7 +28,7 @@ from trainer.data.word_search import WordUse, search_words
 from trainer.evaluation.attention_faithfulness import measure_attention, no_attention
 from trainer.evaluation.bootstrap import bootstrap_intervals, sample_captions
 from trainer.evaluation.caption_page import CaptionPrediction, find_wrong_words, predictions_page
-from trainer.evaluation.evaluate import EvaluatedRun, Evaluation, select_random, shorten
+from trainer.evaluation.evaluate import EvaluatedRun, Evaluation, ImageRow, select_random, shorten
 from trainer.evaluation.published import compare_published, find_published
 from trainer.evaluation.result_tables import result_tables
 from trainer.evaluation.slices import parse_slices, score_slices
@@ -41,14 +41,16 @@ from trainer.evaluation.teacher_forcing import (
     print_forced_captions,
 )
 from trainer.metrics.caption_metrics import METRICS, TITLES, Scorer, Scores
+from trainer.metrics.caption_tokenizer import mark_wrong_words
 from trainer.models.model_specs import MODELS
-from trainer.reports.markup import Html
+from trainer.reports.markup import Html, mark_wrong
 from trainer.reports.plots import draw_attention_maps
 from trainer.reports.word_sections import ShownWord
 from trainer.runs.captioner_run import Caption, CaptionerRun
 
 RESULTS = "results.json"
 
+_RANKED_BY = ("cider_d", "bleu_4")
 # Images per wrong word on the page.
 _WORD_EXAMPLES = 2
 
@@ -66,6 +68,7 @@ class CaptionEvaluation(Evaluation[CaptionerRun, Caption, Scores]):
 
     page = "predictions.html"
     default_examples = "best,worst"
+    errors_title = "Worst captions by CIDEr-D"
 
     def __enter__(self) -> None:
         self._scorer = Scorer()
@@ -156,6 +159,17 @@ class CaptionEvaluation(Evaluation[CaptionerRun, Caption, Scores]):
             _show_forced(evaluated, summary),
             _show_words(evaluated.tables, find_wrong_words(shown.values())),
         )
+
+    @staticmethod
+    def rank_errors(rows: Sequence[ImageRow]) -> list[int]:
+        return sorted(
+            range(len(rows)), key=lambda number: tuple(float(rows[number].values[name]) for name in _RANKED_BY)
+        )
+
+    @staticmethod
+    def mark_errors(prediction: str, references: Sequence[str]) -> Html:
+        words = prediction.split()
+        return mark_wrong(words, mark_wrong_words(words, references))
 
     def notes(self, summary: Mapping[str, Any], name: str) -> list[str]:
         notes = [
@@ -266,6 +280,6 @@ def _to_prediction(evaluated: Evaluated, number: int) -> CaptionPrediction:
         image=image,
         words=caption.words,
         references=tuple(evaluated.held_out.references[name]),
-        scores={TITLES[metric]: float(each[metric][number]) for metric in ("cider_d", "bleu_4")},
+        scores={TITLES[metric]: float(each[metric][number]) for metric in _RANKED_BY},
         attention=draw_attention_maps(image, caption, evaluated.run.resizer),
     )

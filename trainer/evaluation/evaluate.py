@@ -29,6 +29,7 @@ from schemas.terminal.progress import progress_bar
 from trainer.data.held_out_images import HeldOutImages
 from trainer.data.table_selection import TrainingTables
 from trainer.evaluation.answers import grade_answers, print_grades
+from trainer.reports.markup import Html, mark_wrong
 from trainer.runs.directory import EVALUATION, recorded_store
 from trainer.runs.run import Run, load_run
 from trainer.task_registry import find_task
@@ -51,6 +52,16 @@ _SKIPPED = {
 
 
 @dataclass(frozen=True)
+class ImageRow:
+    """A line of images.tsv; `values` are the columns of the task by name, as text."""
+
+    name: str
+    prediction: str
+    references: tuple[str, ...]
+    values: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class EvaluatedRun(Generic[AnyRun, AnyPrediction, AnyScores]):
     """A run with its predictions for held-out images and their scores, and the tables that the images are from."""
 
@@ -64,12 +75,15 @@ class EvaluatedRun(Generic[AnyRun, AnyPrediction, AnyScores]):
 class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
     """Evaluates runs of one task; a context manager. Each forward pass has `batch_size` images.
 
-    `page` is the name of the HTML page, and `default_examples` the examples on it without `--examples`.
+    `page` is the name of the HTML page, and `default_examples` the examples on it without `--examples`. `figures` are
+    the titles of further figures by the names of their files, and `errors_title` the title of `rank_errors`.
     """
 
     batch_size: ClassVar[int] = 64
     page: ClassVar[str]
     default_examples: ClassVar[str]
+    figures: ClassVar[Mapping[str, str]] = {}
+    errors_title: ClassVar[str] = "Wrong predictions"
 
     def __init__(self, options: Evaluate) -> None:
         self.options = options
@@ -129,6 +143,16 @@ class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
     def write_files(self, directory: Path, evaluated: EvaluatedRun[AnyRun, AnyPrediction, AnyScores]) -> dict[str, Any]:
         """Writes further files and returns their paths by name."""
         return {}
+
+    @staticmethod
+    def rank_errors(rows: Sequence[ImageRow]) -> list[int]:
+        """Returns the numbers of wrong predictions in images.tsv, the worst first."""
+        return [number for number, row in enumerate(rows) if row.prediction not in row.references]
+
+    @staticmethod
+    def mark_errors(prediction: str, references: Sequence[str]) -> Html:
+        """Returns a prediction as markup in which what is wrong is marked."""
+        return mark_wrong([prediction], [prediction not in references])
 
     def notes(self, summary: Mapping[str, Any], name: str) -> list[str]:
         """Returns facts that are needed to interpret the metrics of the run `name`."""
@@ -333,6 +357,17 @@ def read_image_rows(directory: Path) -> list[dict[str, str]]:
     if any(len(row) != len(header) for row in rows):
         raise ValueError("a line has more or fewer columns than the header")
     return [dict(zip(header, row, strict=True)) for row in rows]
+
+
+def read_predictions(directory: Path) -> list[ImageRow]:
+    """Reads the images.tsv of an evaluation, typed; ValueError if a line is not one of this file."""
+    try:
+        return [
+            ImageRow(row.pop("image"), row.pop("prediction"), tuple(map(str, json.loads(row.pop("references")))), row)
+            for row in read_image_rows(directory)
+        ]
+    except KeyError as error:
+        raise ValueError(f"the column {error} is missing") from None
 
 
 def find_store(run: Run, options: Evaluate) -> Path:

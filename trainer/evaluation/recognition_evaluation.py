@@ -8,7 +8,7 @@ Further files in RUN/evaluation/<split>/:
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
@@ -20,7 +20,7 @@ from schemas.terminal.console import Printer
 from trainer.data.captcha_data import load_labelled_images, read_label_file
 from trainer.data.held_out_images import HeldOutImages
 from trainer.data.table_selection import TrainingTables
-from trainer.evaluation.evaluate import EvaluatedRun, Evaluation, select_random, shorten
+from trainer.evaluation.evaluate import EvaluatedRun, Evaluation, ImageRow, select_random, shorten
 from trainer.evaluation.recognition_metrics import RecognitionScores, align, rank_correct, rank_errors
 from trainer.figures.figure_files import encode_figure
 from trainer.models.charset import CHARACTERS
@@ -30,6 +30,7 @@ from trainer.runs.recognizer_run import STRATEGIES, RecognizedImage, RecognizerR
 
 CONFUSION = "confusion.png"
 
+_CONFUSION_TITLE = "Confused characters in wrong predictions"
 _HEADINGS: dict[ExampleKind, str] = {
     "best": "Correct predictions, the most probable first",
     "worst": "Worst recognition errors: most character errors first",
@@ -52,6 +53,8 @@ class RecognitionEvaluation(Evaluation[RecognizerRun, RecognizedImage, dict[str,
     batch_size = 256
     page = "recognition_errors.html"
     default_examples = "worst"
+    figures: ClassVar[Mapping[str, str]] = {CONFUSION: _CONFUSION_TITLE}
+    errors_title = _HEADINGS["worst"]
 
     def __init__(self, options: Evaluate) -> None:
         super().__init__(options)
@@ -125,8 +128,18 @@ class RecognitionEvaluation(Evaluation[RecognizerRun, RecognizedImage, dict[str,
             section(_HEADINGS[kind], *(_build_card(evaluated, number) for number in ranked[kind][:count]))
             for kind, count in self.examples.items()
         ]
-        confusion = section("Confused characters in wrong predictions", plot)
+        confusion = section(_CONFUSION_TITLE, plot)
         return document(title, header(title, lead, notes, metrics), element("main", *examples, confusion))
+
+    @staticmethod
+    def rank_errors(rows: Sequence[ImageRow]) -> list[int]:
+        scores = RecognitionScores(tuple(row.references[0] for row in rows), tuple(row.prediction for row in rows))
+        return rank_errors([float(row.values["score"]) for row in rows], scores.edits.tolist())
+
+    @staticmethod
+    def mark_errors(prediction: str, references: Sequence[str]) -> Html:
+        pairs = align(references[0], prediction)
+        return mark_wrong([got or "·" for _, got in pairs], [want != got for want, got in pairs], "")
 
     def notes(self, summary: Mapping[str, Any], name: str) -> list[str]:
         notes = ["greedy and beam search allow any text; lexicon allows the labels of the train split only."]
@@ -164,8 +177,7 @@ def _build_card(evaluated: Evaluated, number: int) -> Html:
     expected = evaluated.held_out.labels[number]
     parts: list[Html] = []
     for strategy in STRATEGIES:
-        pairs = align(expected, prediction.by(strategy).text)
-        marked = mark_wrong([got or "·" for _, got in pairs], [want != got for want, got in pairs], "")
+        marked = RecognitionEvaluation.mark_errors(prediction.by(strategy).text, [expected])
         parts += [label(_TITLES[strategy]), element("blockquote", marked or "(empty)")]
     image = element("code", evaluated.run.name_image(*name))
     return card(

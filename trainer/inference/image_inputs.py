@@ -1,5 +1,6 @@
 """Finds and reads the images that a user names: files, directories, archives and URLs."""
 
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
@@ -59,9 +60,25 @@ def check_images(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def print_results(result: dict[str, Any]) -> None:
-    """Prints the result of a command, one line per image: name, tab, and text or error."""
+    """Prints the result of a command, one line per image: name, tab, and text or error.
+
+    The paths of the files that the command has written are printed on standard error.
+    """
     for row in result["results"]:
         print(printable(row["image"]), printable(row["text"] if "text" in row else row["error"]), sep="\t")
+    for line in _list_files(result):
+        print(printable(line), file=sys.stderr)
+
+
+def _list_files(result: dict[str, Any]) -> Iterator[str]:
+    plots = [row["attention"] for row in result["results"] if "attention" in row]
+    if plots:
+        yield f"attention maps: {plots[0]}" + (f" to {plots[-1]}, {len(plots):,} files" if len(plots) > 1 else "")
+    for row in result["results"]:
+        if "attention_error" in row:
+            yield f"no attention maps of {row['image']}: {row['attention_error']}"
+    if "page_path" in result:
+        yield f"page: {result['page_path']}"
 
 
 def _fail(error: RecordError) -> bytes:

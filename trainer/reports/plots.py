@@ -22,20 +22,23 @@ _MIN_ERROR_RATE = 1e-4  # a logarithmic axis cannot show 0
 def loss_figure(
     history: Sequence[EpochMetrics], unit: str = "cross-entropy (nats per token)", *, from_zero: bool = False
 ) -> Figure:
-    """Plots the loss by epoch, for at least one epoch, and the next-word accuracy beside it if there is one.
+    """Plots the loss by epoch, for at least one epoch, and beside it next-word accuracy and CIDEr-D if there are any.
 
     Args:
         history: The epochs.
         unit: The label of the loss axis.
         from_zero: Whether the axes of the values begin at 0.
     """
-    panels = 2 if getattr(history[0], "token_accuracy", None) is not None else 1
-    figure = InlineFigure(figsize=(11, 4) if panels == 2 else (6, 4), layout="constrained")
-    _plot_by_epoch(figure.add_subplot(1, panels, 1, xlabel="epoch", ylabel=unit), history, "loss")
-    if panels == 2:
-        axes = figure.add_subplot(1, 2, 2, xlabel="epoch", ylabel="next-word accuracy")
-        axes.yaxis.set_major_formatter(PercentFormatter(1))
-        _plot_by_epoch(axes, history, "token_accuracy")
+    labels = {"loss": unit}
+    for name, label in (("token_accuracy", "next-word accuracy"), ("cider_d", "CIDEr-D")):
+        if any(getattr(history[0], one, None) is not None for one in (name, f"val_{name}")):
+            labels[name] = label
+    figure = InlineFigure(figsize=(6 if len(labels) == 1 else 5.5 * len(labels), 4), layout="constrained")
+    for number, (name, label) in enumerate(labels.items(), 1):
+        axes = figure.add_subplot(1, len(labels), number, xlabel="epoch", ylabel=label)
+        _plot_by_epoch(axes, history, name)
+        if name == "token_accuracy":
+            axes.yaxis.set_major_formatter(PercentFormatter(1))
     if from_zero:
         for axes in figure.axes:
             axes.set_ylim(bottom=0)

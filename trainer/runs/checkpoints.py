@@ -42,6 +42,11 @@ class Progress(Frozen):
         """The best finished epoch; the first one among equals."""
         return min(self.history, key=lambda metrics: metrics.monitored, default=None)
 
+    def stops_early(self, patience: int | None) -> bool:
+        """Returns whether the last `patience` epochs were not better than an earlier one; None for no limit."""
+        best = self.best
+        return bool(best and patience and self.step == 0 and self.epoch - best.epoch >= patience)
+
 
 class TrainingState(Frozen):
     """The content of `state.json`: directory names of checkpoints, and the progress of the last one.
@@ -84,6 +89,14 @@ class Checkpoints:
             problem = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
             raise CorruptFileError(f"the file is corrupt: {problem}", location=str(path)) from None
 
+    def read_state(self) -> TrainingState:
+        """Reads `state.json`; CorruptFileError before the first checkpoint, or if it is corrupt."""
+        state = self.state()
+        if state is None:
+            hint = "Repeat the training command until it ends."
+            raise CorruptFileError("the run has no checkpoint yet", location=str(self._root), hint=hint)
+        return state
+
     def save(self, model: keras.Model, progress: Progress, total_steps: int, keep_epochs: int = 0) -> None:
         """Saves a checkpoint of a compiled model, and deletes those that are not needed any more.
 
@@ -124,10 +137,7 @@ class Checkpoints:
             CorruptFileError: The run has no checkpoint yet, or `state.json` is corrupt.
             UsageError: The weights of the epoch were not kept.
         """
-        state = self.state()
-        if state is None:
-            hint = "Repeat the training command until it ends."
-            raise CorruptFileError("the run has no checkpoint yet", location=str(self._root), hint=hint)
+        state = self.read_state()
         if epoch is None:
             return state.best
         if epoch not in state.epochs:

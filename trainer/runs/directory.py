@@ -10,8 +10,10 @@ RUN/words.txt         recognizer: the labels of the train split, one per line, s
 RUN/learned.keys      content hashes of the training images, also of those of a warm start
 RUN/checkpoints/      weights: `trainer.runs.checkpoints`
 RUN/metrics.jsonl     one line per epoch; RUN/loss.png shows them, RUN/logs/ has them for TensorBoard
+RUN/machine.json      the machine of the last training command
 RUN/store.txt         location of the store, for `capt evaluate` only
 RUN/evaluation/       results of `capt evaluate` by split, and by epoch with --epoch
+RUN/report.html       the page of `capt report`
 """
 
 import os
@@ -42,7 +44,9 @@ CHECKPOINTS = "checkpoints"
 METRICS = "metrics.jsonl"
 LOSS_PLOT = "loss.png"
 LOGS = "logs"
+MACHINE = "machine.json"
 EVALUATION = "evaluation"
+REPORT = "report.html"
 _STORE = "store.txt"
 LOCK = ".lock"
 # Files that exist before run.json does.

@@ -34,7 +34,7 @@ from trainer.task_registry import find_task
 
 if TYPE_CHECKING:
     from features.runtime.keras_settings import keras
-    from trainer.runs.checkpoints import Checkpoints
+    from trainer.runs.checkpoints import Checkpoints, Progress
     from trainer.tasks.task import Task
 
 DECODE_BATCH = 64
@@ -78,6 +78,14 @@ class Run(ABC):
     def check_epoch(self) -> None:
         """Raises UsageError if the weights of the epoch were not kept; CorruptFileError without a checkpoint."""
         self._checkpoints.find(self.epoch)
+
+    def read_progress(self) -> "Progress":
+        """Returns the progress of the training with the metrics of its epochs.
+
+        Raises:
+            CorruptFileError: The run has no checkpoint yet, or its state is corrupt.
+        """
+        return self._checkpoints.read_state().progress
 
     def check_files(self) -> None:  # noqa: B027
         """Reads the small files that another run copies from this one; StoreError if one is missing or corrupt."""

@@ -10,7 +10,7 @@ from features.store import Store
 from schemas.errors import UsageError
 from schemas.options.inference import Evaluate, Export, SearchOptions
 from schemas.options.training import RECOGNIZER, TrainCaptcha, TrainingOptions
-from trainer.config import DEFAULT_PROFILE, Hyperparameters, RecognizerTraining, parse_recognizer
+from trainer.config import DEFAULT_PROFILE, PROFILES, Hyperparameters, RecognizerTraining, parse_recognizer
 from trainer.data.captcha_data import LabelledImages, join_labels
 from trainer.data.table_selection import TrainingTables, select_labelled_tables
 from trainer.data.training_data import TrainingData
@@ -19,7 +19,7 @@ from trainer.evaluation.recognition_evaluation import RecognitionEvaluation
 from trainer.models.charset import CHARACTERS
 from trainer.models.configs import RecognizerConfig
 from trainer.models.model_specs import RECOGNIZER_INPUT, recognizer_spec
-from trainer.runs.metadata import RecognizerMetadata
+from trainer.runs.metadata import RecognizerMetadata, RunMetadata
 from trainer.runs.recognizer_run import RecognizerRun
 from trainer.tasks.task import Task
 from trainer.training.train import train
@@ -84,6 +84,15 @@ class CaptchaTask(Task):
         from trainer.tasks.captcha_job import CaptchaJob
 
         return CaptchaJob
+
+    def default_training(self, metadata: RunMetadata) -> tuple[str, Mapping[str, Any]]:
+        """Returns the profile from which the fewest hyperparameters of the run differ, because a run records none."""
+
+        def count_differences(profile: str) -> int:
+            return sum(getattr(metadata.training, name) != value for name, value in PROFILES[profile].items())
+
+        profile = min(PROFILES, key=count_differences)
+        return f"the profile {profile}", PROFILES[profile]
 
     def export_graph(self, run: RecognizerRun, options: Export, run_dir: Path) -> "tuple[GraphRun, int]":
         from trainer.export.run_graph import build_recognizer_graph

@@ -14,6 +14,7 @@ from typing import Any
 
 from features.io.atomic_files import write
 from features.runtime.keras_settings import apply_settings, keras
+from features.runtime.machine import describe_machine
 from features.runtime.numerics import warn_about_emulation
 from schemas.errors import UsageError
 from schemas.terminal.progress import progress_bar
@@ -21,7 +22,7 @@ from trainer.data.feature_reader import raise_read_errors
 from trainer.figures.figure_files import save_figure
 from trainer.models.ema import ema_weights
 from trainer.runs.checkpoints import Checkpoints, Progress, random_states
-from trainer.runs.directory import CHECKPOINTS, LOGS, LOSS_PLOT, METRICS
+from trainer.runs.directory import CHECKPOINTS, LOGS, LOSS_PLOT, MACHINE, METRICS
 from trainer.runs.epoch_metrics import EpochMetrics
 from trainer.training.step_callback import StepCallback, check_finite
 from trainer.training.tensorboard import TensorBoardLogger
@@ -64,7 +65,8 @@ class TrainingLoop:
         self._eta = EtaEstimator(resumed_at, self.config.epochs * self.job.steps)
         tensorboard = TensorBoardLogger(self.root / LOGS, progress.history)
         self._write_metrics(progress.history)
-        while progress.epoch < self.config.epochs and not self._stops_early(progress):
+        write(self.root / MACHINE, f"{json.dumps(describe_machine(), indent=1)}\n".encode())
+        while progress.epoch < self.config.epochs and not progress.stops_early(self.config.early_stopping_patience):
             progress = self._train_epoch(progress)
             self.job.log_samples(progress.epoch)
             self._write_metrics(progress.history)
@@ -75,11 +77,6 @@ class TrainingLoop:
         tensorboard.close()
         summary = self._summarize(progress, resumed_at, time.monotonic() - started)
         return TrainingResult(summary, progress.history, type(self.job).plot)
-
-    def _stops_early(self, progress: Progress) -> bool:
-        """Returns whether the last `early_stopping_patience` epochs were not better than an earlier one."""
-        best, patience = progress.best, self.config.early_stopping_patience
-        return bool(best and patience and progress.step == 0 and progress.epoch - best.epoch >= patience)
 
     def _train_epoch(self, progress: Progress) -> Progress:
         epoch = self.job.epoch(progress.epoch)

@@ -401,8 +401,48 @@ def test_a_mirror_url_is_http_without_user_query_and_fragment(tmp_path: Path, mi
         capt.fetch(dataset="tiny", directory=str(tmp_path), mirror_url=mirror)
 
 
+@pytest.fixture
+def unpublished(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No checksum and no length of the file is known."""
+    publish(monkeypatch, PublishedFile("http://published.invalid/b/big.zip"))
+
+
+@pytest.mark.usefixtures("unpublished")
+def test_a_checksum_that_nobody_has_published_is_recorded_and_verified_from_then_on(
+    site: Site, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = fetch(tmp_path, site)
+    record = tmp_path / "big.zip.sha256"
+    assert record.read_text() == f"{hashlib.sha256(BIG).hexdigest()}  big.zip\n"
+    assert first["files"]["big.zip"]["checksum"] == sha256(BIG)
+    assert first["files"]["big.zip"]["is_published"] is False
+    assert "its origin is not verified" in caplog.text
+    assert fetch(tmp_path, site)["skipped"] == 1
+    (tmp_path / "big.zip").write_bytes(BIG[:-1])
+    assert fetch(tmp_path, site)["corrupt"] == ["big.zip"]
+    assert (tmp_path / "big.zip").read_bytes() == BIG
+    site.files["big.zip"] = BIG[::-1]
+    (tmp_path / "big.zip").unlink()
+    with pytest.raises(CaptError, match="not the published file: expected sha256"):
+        fetch(tmp_path, site)
+    record.unlink()
+    assert fetch(tmp_path, site)["files"]["big.zip"]["checksum"] == sha256(BIG[::-1])
+
+
+@pytest.mark.usefixtures("unpublished")
+def test_a_checksum_that_the_user_recorded_is_verified(site: Site, tmp_path: Path) -> None:
+    record = tmp_path / "big.zip.sha256"
+    record.write_text("0" * 64)
+    with pytest.raises(CaptError, match=f"expected sha256:{'0' * 64}"):
+        fetch(tmp_path, site)
+    record.write_text("not a checksum")
+    with pytest.raises(CaptError, match=r"big\.zip\.sha256: the file does not begin with a SHA-256") as raised:
+        fetch(tmp_path, site)
+    assert "sha256sum big.zip" in str(raised.value)
+
+
 def test_an_unknown_dataset_is_wrong_usage(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="coco2014, coco2017, flickr8k, conceptual"):
+    with pytest.raises(UsageError, match="coco2014, coco2017, flickr8k, iapr, conceptual"):
         capt.fetch(dataset="coco", directory=str(tmp_path))
 
 
@@ -439,16 +479,18 @@ def test_the_archives_of_flickr8k_have_their_published_lengths() -> None:
     assert lengths == {"Flickr8k_text.zip": 2_340_801, "Flickr8k_Dataset.zip": 1_115_419_746}
 
 
-@pytest.mark.parametrize("kind", ["coco2014", "coco2017", "flickr8k", "conceptual"])
+@pytest.mark.parametrize("kind", ["coco2014", "coco2017", "flickr8k", "iapr", "conceptual"])
 def test_published_files_are_complete_and_their_commands_valid(kind: str) -> None:
     publication = PUBLISHED[kind]
     assert len({file.name for file in publication.files}) == len(publication.files)
     for file in publication.files:
         assert urlsplit(file.url).scheme in ("http", "https")
-        assert re.fullmatch(r"sha256:[0-9a-f]{64}|md5:[0-9a-f]{32}", file.checksum)
+        assert re.fullmatch(r"sha256:[0-9a-f]{64}|md5:[0-9a-f]{32}", file.checksum) or kind == "iapr"
+    for file in publication.files:
+        assert file.extra or f"{{dir}}/{file.name}" in " ".join(publication.commands)
     for line in publication.commands:
-        for file in publication.files:
-            assert file.extra or f"{{dir}}/{file.name}" in " ".join(publication.commands)
+        if not line.startswith("capt "):
+            continue
         _, group, name, *rest = shlex.split(line.replace("{dir}", "data"))
         command: Any = typer.main.get_command(capt.application())
         command.commands[group].commands[name].make_context(name, rest, parent=click.Context(command))

@@ -174,7 +174,7 @@ def build_run_report(report: RunReport) -> str:
             section("Training images", _build_samples(report)),
             section("Model", *_build_model(report)),
             section("Settings", *_build_settings(report)),
-            section("Training", *_build_training(report)),
+            section("Curves", *_build_curves(report)),
             section("Scores", *_build_scores(report)),
             section("Errors", *_build_errors(report)),
             section("Machine and versions", _build_machine(report)),
@@ -189,7 +189,7 @@ def _headline(report: RunReport) -> str:
     metric = next(iter(task.metrics))
     if report.chosen and metric in report.chosen.scores:
         score = format_score(report.chosen.scores[metric])
-        return f"{about} {task.metrics[metric]} × 100 on {report.chosen.title}: {score}."
+        return f"{about} On {report.chosen.title}, {task.metrics[metric]} × 100 is {score}."
     return about
 
 
@@ -337,7 +337,7 @@ def _format(value: object) -> str:
 # === Training and scores ===
 
 
-def _build_training(report: RunReport) -> Iterator[Html]:
+def _build_curves(report: RunReport) -> Iterator[Html]:
     history, best = report.progress.history, report.progress.best
     assert best is not None
     yield plot(report.curves, "metrics by epoch")

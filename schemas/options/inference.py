@@ -168,7 +168,9 @@ class Report(Options):
     run: RunArgument
     output: str | None = option(None, "HTML file to write. [default: RUN/report.html]", "FILE")
     split: Split | None = option(
-        None, "Split whose errors are shown, which the run was evaluated on. [default: test, else val, else another]"
+        None,
+        "Evaluated split whose errors are shown: train, val, test or unused. [default: the first evaluated one of "
+        "test, val, train and unused]",
     )
     store: str | None = option(
         None,

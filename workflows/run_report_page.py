@@ -33,7 +33,16 @@ if TYPE_CHECKING:
     from trainer.runs.checkpoints import Progress
 
 _COUNTS = ("input", "ok", "cached", "duplicate", "failed")
-_TABLE_FIELDS = ("extractor", "weights", "layer", "pooling", "resize", "fit", "precision", "dtype")
+_TABLE_FIELDS = {
+    "extractor": "extractor",
+    "weights": "weights",
+    "layer": "output layer",
+    "pooling": "pooling",
+    "resize": "resize method",
+    "fit": "resize mode",
+    "precision": "precision of the features",
+    "dtype": "storage dtype",
+}
 _NOT_IN_TABLE = {"epoch", "monitored"}
 
 
@@ -258,7 +267,7 @@ def _build_preparations(preparations: Sequence[Preparation]) -> Iterator[Html]:
 
 def _describe_inputs(metadata: RunMetadata) -> dict[str, object]:
     features, config = metadata.features, metadata.features.table_config
-    described = {name: getattr(config, name) for name in _TABLE_FIELDS}
+    described = {title: getattr(config, name) for name, title in _TABLE_FIELDS.items()}
     return {
         "image size": f"{config.height}×{config.width}",
         **{name: value for name, value in described.items() if value not in ("", None)},
@@ -269,8 +278,7 @@ def _describe_inputs(metadata: RunMetadata) -> dict[str, object]:
             f"{origin.fingerprint[:SHORT_FINGERPRINT]}"
             for origin in metadata.caption_tables
         },
-        **({"vocabulary size": f"{metadata.vocab_size:,}"} if hasattr(metadata, "vocab_size") else {}),
-        **({"distinct labels": f"{metadata.num_labels:,}"} if hasattr(metadata, "num_labels") else {}),
+        **{title: f"{count:,}" for title, count in metadata.target_counts.items()},
     }
 
 

@@ -97,6 +97,11 @@ class RunMetadata(Frozen):
         """The hyperparameters of the model, typed."""
         raise NotImplementedError
 
+    @property
+    def target_counts(self) -> dict[str, int]:
+        """The number of distinct targets, by a title for reports."""
+        return {}
+
     def build(self, root: Path) -> "keras.Model":
         """Builds the model with initial weights; `root` is the run directory."""
         raise NotImplementedError
@@ -122,6 +127,10 @@ class CaptionerMetadata(RunMetadata):
     @property
     def config(self) -> ModelConfig:
         return model_spec(self.model, self.source).config(**self.architecture)
+
+    @property
+    def target_counts(self) -> dict[str, int]:
+        return {"vocabulary size": self.vocab_size}
 
     def build(self, root: Path) -> "Captioner":
         spec = model_spec(self.model, self.source)
@@ -156,6 +165,10 @@ class RecognizerMetadata(RunMetadata):
     @property
     def config(self) -> RecognizerConfig:
         return recognizer_spec(self.model, self.source).config(**self.architecture)
+
+    @property
+    def target_counts(self) -> dict[str, int]:
+        return {"distinct labels": self.num_labels}
 
     def build(self, root: Path) -> "Recognizer":
         return recognizer_spec(self.model, self.source).build(self.config, self.features.shape)

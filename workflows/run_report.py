@@ -4,6 +4,7 @@ run directory → settings, curves, scores, errors, machine
 store of the run → records by split, failed records, training images, images of the errors
 """
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -44,6 +45,7 @@ from workflows.run_report_page import (
     build_run_report,
 )
 
+_NUMBER = re.compile(r"-?\d+(\.\d*)?(e[+-]?\d+)?")
 _SPLIT_ORDER = ("test", "val", "train", "unused")
 
 
@@ -257,8 +259,13 @@ def _describe_error(run: Run, content: StoreContent | None, row: ImageRow) -> Wr
     evaluation = run.task.evaluation
     marked = evaluation.mark_errors(row.prediction, row.references)
     image = content.images.get(row.name) if content else None
-    values = {run.task.metrics.get(name, name): value for name, value in row.values.items()}
+    values = {title: _round(row.values.get(name, "–")) for name, title in evaluation.error_columns.items()}
     return WrongPrediction(row.name, image, marked, row.references, values)
+
+
+def _round(text: str) -> str:
+    """Rounds a number; a label such as `nan` is not one."""
+    return f"{float(text):.3f}" if _NUMBER.fullmatch(text) else text
 
 
 # === Store ===

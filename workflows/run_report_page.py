@@ -117,7 +117,7 @@ class EvaluationResult:
 
 @dataclass(frozen=True)
 class WrongPrediction:
-    """A prediction with its image, its marked text, its references, and its columns in images.tsv by title."""
+    """A prediction with its image, its marked text, its references, and columns of images.tsv by title."""
 
     name: str
     image: bytes | None

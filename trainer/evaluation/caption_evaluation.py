@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -69,6 +69,7 @@ class CaptionEvaluation(Evaluation[CaptionerRun, Caption, Scores]):
     page = "predictions.html"
     default_examples = "best,worst"
     errors_title = "Worst captions by CIDEr-D"
+    error_columns: ClassVar[Mapping[str, str]] = {name: TITLES[name] for name in _RANKED_BY}
 
     def __enter__(self) -> None:
         self._scorer = Scorer()

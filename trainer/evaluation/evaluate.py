@@ -76,7 +76,8 @@ class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
     """Evaluates runs of one task; a context manager. Each forward pass has `batch_size` images.
 
     `page` is the name of the HTML page, and `default_examples` the examples on it without `--examples`. `figures` are
-    the titles of further figures by the names of their files, and `errors_title` the title of `rank_errors`.
+    the titles of further figures by the names of their files, and `errors_title` the title of `rank_errors`,
+    whose rows are shown with the columns `error_columns`, titles by name.
     """
 
     batch_size: ClassVar[int] = 64
@@ -84,6 +85,7 @@ class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
     default_examples: ClassVar[str]
     figures: ClassVar[Mapping[str, str]] = {}
     errors_title: ClassVar[str] = "Wrong predictions"
+    error_columns: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, options: Evaluate) -> None:
         self.options = options

@@ -55,6 +55,11 @@ class RecognitionEvaluation(Evaluation[RecognizerRun, RecognizedImage, dict[str,
     default_examples = "worst"
     figures: ClassVar[Mapping[str, str]] = {CONFUSION: _CONFUSION_TITLE}
     errors_title = _HEADINGS["worst"]
+    error_columns: ClassVar[Mapping[str, str]] = {
+        "beam": "beam search",
+        "lexicon": "lexicon",
+        "score": "log-probability",
+    }
 
     def __init__(self, options: Evaluate) -> None:
         super().__init__(options)

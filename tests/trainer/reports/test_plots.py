@@ -38,6 +38,14 @@ def test_next_word_accuracies_are_shown_beside_the_losses():
     assert accuracies.get_ylabel() == "next-word accuracy"
 
 
+def test_the_cider_d_of_the_validation_split_has_a_panel():
+    rows = [EpochMetrics(epoch=n, loss=3.0, val_cider_d=n / 10, seconds=1, monitored=()) for n in (1, 2)]
+    _, scores = loss_figure(rows).axes
+    (line,) = scores.lines
+    assert (scores.get_ylabel(), line.get_label()) == ("CIDEr-D", "validation")
+    assert line.get_ydata().tolist() == [0.1, 0.2]
+
+
 @pytest.mark.parametrize(("figure", "panels"), [(loss_figure, 2), (recognizer_figure, 1)])
 def test_axes_begin_at_zero_where_asked(figure, panels):
     rows = [

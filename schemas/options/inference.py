@@ -96,6 +96,18 @@ class Evaluate(GenerationOptions):
         "Split to evaluate: train, val, test or unused. If test has no captioned or labeled images, val is "
         "evaluated, and a note reports it.",
     )
+    dataset: tuple[str, ...] = option(
+        (),
+        "Dataset in the store to evaluate on. Repeatable. Its images must be in the run's feature table. [default: the "
+        "datasets that the run was trained on]",
+        "NAME",
+    )
+    caption_table: tuple[str, ...] = option(
+        (),
+        "Caption table with the references of a --dataset, by fingerprint or the beginning of one. Repeatable. "
+        "Captioners only. [default: the table that the run was trained on, or the only one of the dataset]",
+        "FINGERPRINT",
+    )
     epoch: Count | None = EPOCH
     store: str | None = option(
         None,

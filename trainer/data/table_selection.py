@@ -7,9 +7,10 @@ from typing import TypeVar
 import numpy as np
 
 from features.store import CaptionTable, Dataset, FeatureTable, Store
-from schemas.errors import StoreError
+from features.text.vocabulary import identify_given_vocabulary
+from schemas.errors import StoreError, UsageError
 from schemas.records import stack_keys
-from schemas.table_config import SHORT_FINGERPRINT
+from schemas.table_config import SHORT_FINGERPRINT, CaptionTableConfig
 from trainer.models.model_specs import AnyInput, ModelSpec, PixelInput
 
 AnyTable = TypeVar("AnyTable", Dataset, CaptionTable, FeatureTable)
@@ -27,6 +28,10 @@ class TrainingTables:
 
     def __iter__(self) -> Iterator[Dataset | CaptionTable | FeatureTable]:
         return iter((*self.datasets, *self.caption_tables, self.features))
+
+    def name_image(self, dataset: str, image_id: str) -> str:
+        """Returns the name of an image in results: its ID, with the dataset's name if there are several."""
+        return f"{dataset}/{image_id}" if len(self.datasets) > 1 else image_id
 
 
 def select_tables(
@@ -55,6 +60,39 @@ def select_tables(
     chosen = _select_datasets(store, datasets, lambda one: one.name in captioned, "captions", _PREPARE_CAPTIONS)
     caption_tables = _select_caption_tables(store, tables, chosen, captions)
     return TrainingTables(tuple(chosen), _select_features(store, inputs, chosen, features), tuple(caption_tables))
+
+
+def select_held_out_tables(
+    store: Store, trained: TrainingTables, datasets: Sequence[str] = (), captions: Sequence[str] = ()
+) -> TrainingTables:
+    """Selects the tables that a run is evaluated on.
+
+    Args:
+        store: The store.
+        trained: The tables that the run was trained on. The run reads no other feature table.
+        datasets: Names of the datasets. If empty, those of the training.
+        captions: Fingerprints of caption tables with references, or their beginnings. The other datasets have that of
+            the training, or must have exactly one.
+
+    Raises:
+        StoreError: A dataset or table is missing, or several caption tables of a dataset fit. The message names them.
+        UsageError: A caption table belongs to none of the datasets, or the task has none.
+    """
+    chosen = [store.dataset(name) for name in dict.fromkeys(datasets)] or list(trained.datasets)
+    if not trained.caption_tables:
+        if captions:
+            raise UsageError("the run has no captions", location="--caption-table", hint="Omit the option.")
+        return TrainingTables(tuple(chosen), trained.features)
+    own = {table.table_config.dataset: table for table in trained.caption_tables}
+    asked = {table.table_config.dataset: table for table in map(store.caption_table, captions)}
+    for dataset, table in asked.items():
+        if dataset not in [one.name for one in chosen]:
+            fingerprint = table.fingerprint[:SHORT_FINGERPRINT]
+            message, hint = f"{fingerprint} belongs to the dataset {dataset}", f"Add --dataset {dataset}."
+            raise UsageError(message, location="--caption-table", hint=hint)
+    given, tables = {**own, **asked}, store.caption_tables()
+    found = [given.get(one.name) or _select_caption_table(store, tables, one.name, None) for one in chosen]
+    return TrainingTables(tuple(chosen), trained.features, tuple(found))
 
 
 def select_labelled_tables(
@@ -109,6 +147,8 @@ def _select_caption_table(
     fitting = [table for table in tables if table.table_config.dataset == dataset]
     if asked and len(fitting) > 1:
         fitting = [table for table in fitting if table.vocabulary() == asked.vocabulary()] or fitting
+        reusing = _reuse_vocabulary(asked, dataset)
+        fitting = [table for table in fitting if table.table_config == reusing] or fitting
 
     def describe(table: CaptionTable) -> str:
         config, size = table.table_config, len(table.vocabulary())
@@ -119,6 +159,14 @@ def _select_caption_table(
         hint = f"Run `capt prepare captions … --dataset-name {dataset}`."
         raise StoreError(f"the dataset {dataset} has no captions", location=str(store.path), hint=hint)
     return only
+
+
+def _reuse_vocabulary(asked: CaptionTable, dataset: str) -> CaptionTableConfig:
+    """Returns the config of `asked` for another dataset, as `--vocab-from` makes it."""
+    vocabulary = identify_given_vocabulary(asked.vocabulary())
+    return asked.table_config.model_copy(
+        update={"dataset": dataset, "vocabulary": vocabulary, "vocab_size": 0, "min_count": 1}
+    )
 
 
 def _select_features(

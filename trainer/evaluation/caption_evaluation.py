@@ -132,7 +132,7 @@ class CaptionEvaluation(Evaluation[CaptionerRun, Caption, Scores]):
         return {name: [f"{value:.6g}" for value in each[name].tolist()] for name in METRICS if name in each}
 
     def write_files(self, directory: Path, evaluated: Evaluated) -> dict[str, Any]:
-        datasets = evaluated.run.metadata.datasets
+        datasets = evaluated.datasets
         captions = dict(zip(evaluated.held_out.names, evaluated.predictions, strict=True))
         paths = []
         for dataset in datasets:
@@ -277,7 +277,7 @@ def _to_prediction(evaluated: Evaluated, number: int) -> CaptionPrediction:
     name, caption, each = evaluated.held_out.names[number], evaluated.predictions[number], evaluated.scores.per_image
     image = read_source_image(evaluated.held_out.catalog[name])
     return CaptionPrediction(
-        name=evaluated.run.name_image(*name),
+        name=evaluated.tables.name_image(*name),
         image=image,
         words=caption.words,
         references=tuple(evaluated.held_out.references[name]),

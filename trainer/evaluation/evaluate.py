@@ -1,6 +1,8 @@
 """Implements `capt evaluate`: evaluates runs on held-out images; a task provides predictions, metrics and files.
 
-stored features → predictions → metrics → RUN/evaluation/<split>/, or RUN/evaluation/epoch-N/<split>/ with --epoch N
+stored features → predictions → metrics → RUN/evaluation/<split>/
+
+With --epoch N, the directory is RUN/evaluation/epoch-N/<split>/; with --dataset A --dataset B, on-A+B/<split>/.
 
 scores.json     the metrics and all inputs that affect them
 images.tsv      one line per image: name, prediction, references (a JSON list), and the columns of the task
@@ -27,7 +29,7 @@ from schemas.options.inference import Evaluate
 from schemas.terminal.console import Printer
 from schemas.terminal.progress import progress_bar
 from trainer.data.held_out_images import HeldOutImages
-from trainer.data.table_selection import TrainingTables
+from trainer.data.table_selection import TrainingTables, select_held_out_tables
 from trainer.evaluation.answers import grade_answers, print_grades
 from trainer.reports.markup import Html, mark_wrong
 from trainer.runs.directory import EVALUATION, recorded_store
@@ -70,6 +72,11 @@ class EvaluatedRun(Generic[AnyRun, AnyPrediction, AnyScores]):
     held_out: HeldOutImages
     predictions: list[AnyPrediction]
     scores: AnyScores
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """The names of the datasets that the images are from."""
+        return tuple(dataset.name for dataset in self.tables.datasets)
 
 
 class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
@@ -169,14 +176,20 @@ class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
         """Evaluates a run and writes the results to its directory.
 
         Returns:
-            `run_dir`, `model`, `datasets`, `split`, `epoch` (if `--epoch` is set), the metrics by name, `intervals`,
-            numbers of skipped images (`without_features`, `without_image`, `without_label`), `validation_split` (on
-            which the best epoch was selected), `training_images` (evaluated images that are training images),
-            `data_digest` (digest of images and references), and the paths of the files: `scores_path`, `images_path`,
-            `page_path` and the task's own paths.
+            `run_dir`, `model`, `datasets` (of the training), `evaluated_datasets` (if they are others), `split`,
+            `epoch` (if `--epoch` is set), the metrics by name, `intervals`, numbers of skipped images
+            (`without_features`, `without_image`, `without_label`), `validation_split` (on which the best epoch was
+            selected), `training_images` (evaluated images that are training images), `data_digest` (digest of images
+            and references), and the paths of the files: `scores_path`, `images_path`, `page_path` and the task's own
+            paths.
         """
         store = open_store(find_store(run, self.options))
-        with hold_snapshot(store.path, lambda: run.metadata.open_tables(store)) as tables:
+
+        def open_tables() -> TrainingTables:
+            trained = run.metadata.open_tables(store)
+            return select_held_out_tables(store, trained, self.options.dataset, self.options.caption_table)
+
+        with hold_snapshot(store.path, open_tables) as tables:
             held_out = self.load(tables, self.options.split)
             predictions = self._predict_all(run, tables, held_out)
             examined = self.examine(run, tables, held_out)
@@ -187,9 +200,11 @@ class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
         self, evaluated: EvaluatedRun[AnyRun, AnyPrediction, AnyScores], examined: Mapping[str, Any]
     ) -> dict[str, Any]:
         run, held_out = evaluated.run, evaluated.held_out
+        others = [] if set(evaluated.datasets) == set(run.metadata.datasets) else list(evaluated.datasets)
         summary = {
             "model": run.metadata.model,
             "datasets": list(run.metadata.datasets),
+            **({"evaluated_datasets": others} if others else {}),
             "split": held_out.split,
             **({"epoch": run.epoch} if run.epoch else {}),
             **self.summarize(evaluated),
@@ -199,7 +214,8 @@ class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
             "data_digest": held_out.digest,
             **examined,
         }
-        directory = run.path / EVALUATION / (f"epoch-{run.epoch}" if run.epoch else "") / held_out.split
+        epoch = f"epoch-{run.epoch}" if run.epoch else ""
+        directory = run.path / EVALUATION / epoch / (f"on-{'+'.join(others)}" if others else "") / held_out.split
         try:
             paths = self._write(directory, evaluated, summary)
         except OSError as error:
@@ -241,7 +257,7 @@ class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
         write(directory / SCORES, f"{json.dumps(summary, indent=1)}\n".encode())
         names = evaluated.held_out.names
         table = {
-            "image": [evaluated.run.name_image(*name) for name in names],
+            "image": [evaluated.tables.name_image(*name) for name in names],
             "prediction": list(map(self.to_text, evaluated.predictions)),
             "references": [json.dumps(evaluated.held_out.references[name], ensure_ascii=False) for name in names],
             **self.image_columns(evaluated),

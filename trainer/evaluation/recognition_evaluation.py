@@ -184,7 +184,7 @@ def _build_card(evaluated: Evaluated, number: int) -> Html:
     for strategy in STRATEGIES:
         marked = RecognitionEvaluation.mark_errors(prediction.by(strategy).text, [expected])
         parts += [label(_TITLES[strategy]), element("blockquote", marked or "(empty)")]
-    image = element("code", evaluated.run.name_image(*name))
+    image = element("code", evaluated.tables.name_image(*name))
     return card(
         read_source_image(evaluated.held_out.catalog[name]),
         expected,

@@ -63,7 +63,7 @@ def predict_next_words(
         predicted = _predict(run, tables.features.read(held_out.rows[batch]), tokens[:, :-1])
         for number, true, guess in zip(batch, tokens[:, 1:], predicted, strict=True):
             is_real = true != PAD
-            image = run.name_image(*held_out.names[number])
+            image = tables.name_image(*held_out.names[number])
             captions.append(ForcedCaption(image, _to_words(true[is_real], run), _to_words(guess[is_real], run)))
     return captions
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,7 +16,6 @@ from pipelines.datasets.splits import compute_rank
 from schemas.errors import StoreError
 from trainer.evaluation.bootstrap import CONFIDENCE_LEVEL, N_RESAMPLES, Score, sample_means
 from trainer.evaluation.evaluate import IMAGES, read_image_rows
-from trainer.runs.directory import EVALUATION
 from workflows.experiments.config import ExperimentConfig
 from workflows.experiments.records import ExperimentDirectory, TrialResult, report_corruption
 
@@ -86,7 +86,7 @@ def compare_predictions(
     def compare(image_id: str) -> ComparedImage:
         texts = {trial: by_image[image_id][0] for trial, by_image in rows.items()}
         references = next(by_image[image_id][1] for by_image in rows.values())
-        return ComparedImage(image_id, _read_image(store, config.dataset, image_id), references, texts)
+        return ComparedImage(image_id, _read_image(store, config, image_id), references, texts)
 
     return tuple(map(compare, sorted(_common_images(rows), key=rank)[:count]))
 
@@ -97,7 +97,9 @@ def _read_images(
     """Returns a value per trial and image of its evaluation; no images if the evaluation does not have the file."""
     values = {}
     for result in results:
-        evaluation = directory.run(result.trial) / EVALUATION / result.evaluated["split"]
+        evaluated = result.evaluated
+        written = Path(evaluated["scores_path"]).parent.relative_to(evaluated["run_dir"])
+        evaluation = directory.run(result.trial) / written  # the experiment may have moved
         with report_corruption(evaluation / IMAGES):
             values[result.trial] = {row["image"]: parse(row) for row in read_image_rows(evaluation)}
     return values
@@ -107,7 +109,10 @@ def _common_images(values: Mapping[str, Mapping[str, Any]]) -> set[str]:
     return set.intersection(*map(set, values.values())) if values else set()
 
 
-def _read_image(store: Store | None, dataset: str, image_id: str) -> bytes | None:
+def _read_image(store: Store | None, config: ExperimentConfig, image_id: str) -> bytes | None:
+    dataset = next(iter(config.sources))
+    if len(config.sources) > 1:  # names of images begin with that of their dataset
+        dataset, _, image_id = image_id.partition("/")
     try:
         return read_source_image(store.dataset(dataset).get(image_id)) if store else None
     except StoreError:

@@ -11,27 +11,59 @@ from features.store import Store, open_store
 from schemas.errors import StoreError, UsageError
 from schemas.table_config import SHORT_FINGERPRINT, canonical_json, compute_digest
 from trainer.runs.metadata import METADATA
-from workflows.experiments.config import MODEL, SEED, ExperimentConfig, TrialFilter
-from workflows.experiments.records import ExperimentDirectory, ExperimentRecord, Trial, TrialResult, read_record
+from workflows.experiments.config import DATASET, MODEL, SEED, ExperimentConfig, TrialFilter
+from workflows.experiments.records import (
+    CAPTIONS,
+    ExperimentDirectory,
+    ExperimentRecord,
+    TableKey,
+    Trial,
+    TrialResult,
+    read_record,
+)
 from workflows.prepared_tasks import files_named
+
+# Options that do not apply to a table with the vocabulary of another one.
+_BUILT_VOCABULARY = ("vocab_size", "min_count")
 
 State = Literal["done", "incomplete", "pending"]
 
 
 @dataclass(frozen=True)
 class PlannedTable:
-    """A table that trials are trained on, with the result of the dry run of its preparation.
+    """A table that trials need, with the result of the dry run of its preparation.
 
     Args:
-        kind: Key of `PreparedTask.preparations`.
         command: Key in the experiment file and command of `capt prepare`.
-        names: Names in the experiment file. Names of equal tables share one entry.
+        keys: Its keys; equal tables of one dataset share one entry.
+        labels: The keys in words.
+        summary: Result of the dry run. The fingerprint is empty while the vocabulary that it reuses does not exist.
     """
 
-    kind: str
     command: str
-    names: tuple[str, ...]
+    keys: tuple[TableKey, ...]
+    labels: tuple[str, ...]
     summary: Mapping[str, Any]
+
+    @property
+    def kind(self) -> str:
+        """Key of `PreparedTask.preparations`."""
+        return self.keys[0].kind
+
+    @property
+    def dataset(self) -> str:
+        """Name of its dataset in the store."""
+        return self.keys[0].dataset
+
+    @property
+    def vocabulary(self) -> str:
+        """Dataset whose vocabulary its captions have; empty for their own."""
+        return self.keys[0].vocabulary
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names in the experiment file."""
+        return tuple(key.name for key in self.keys)
 
     @property
     def fingerprint(self) -> str:
@@ -39,11 +71,8 @@ class PlannedTable:
 
     @property
     def label(self) -> str:
-        return f"{self.command} {', '.join(self.names)} ({self.fingerprint[:SHORT_FINGERPRINT]})"
-
-    def is_used_by(self, trial: Trial) -> bool:
-        """Returns whether the trial is trained on this table."""
-        return trial.tables[self.kind] in self.names
+        fingerprint = f" ({self.fingerprint[:SHORT_FINGERPRINT]})" if self.fingerprint else ""
+        return f"{self.command} {', '.join(self.labels)}{fingerprint}"
 
 
 @dataclass(frozen=True)
@@ -63,6 +92,10 @@ class ExperimentPlan:
     tables: tuple[PlannedTable, ...]
     trials: tuple[PlannedTrial, ...]
 
+    def list_users(self, table: PlannedTable) -> list[Trial]:
+        """Lists the trials that need a table."""
+        return [trial for trial in self.record.trials if _is_needed(table, self.record.config, trial)]
+
     def to_dict(self) -> dict[str, Any]:
         """Returns the values for JSON."""
         states = [planned.state for planned in self.trials]
@@ -71,10 +104,13 @@ class ExperimentPlan:
                 {
                     "kind": table.command,
                     "names": list(table.names),
-                    "fingerprint": table.fingerprint,
+                    "labels": list(table.labels),
+                    "dataset": table.dataset,
+                    "vocabulary_of": table.vocabulary or None,
+                    "fingerprint": table.fingerprint or None,
                     **{name: table.summary[name] for name in ("hits", "misses", "failed")},
                     **{name: table.summary.get(name) for name in ("bytes", "estimated_seconds", "shape")},
-                    "trials": [trial.name for trial in self.record.trials if table.is_used_by(trial)],
+                    "trials": [trial.name for trial in self.list_users(table)],
                 }
                 for table in self.tables
             ],
@@ -101,10 +137,10 @@ def plan_experiment(config: ExperimentConfig, location: str) -> ExperimentPlan:
     store = open_store_if_exists(config.store)
 
     def plan_trial(trial: Trial) -> PlannedTrial:
-        used = [table for table in tables if table.is_used_by(trial)]
+        used = [table for table in tables if _is_needed(table, config, trial)]
         result = read_record(directory.result(trial.name), TrialResult)
         if result and store and not any(table.summary["misses"] for table in used):
-            fingerprints = {table.kind: table.fingerprint for table in used}
+            fingerprints = {key: table.fingerprint for table in used for key in table.keys}
             if is_done(result, config, trial, fingerprints, store):
                 return PlannedTrial(trial, "done")
         is_started = (directory.run(trial.name) / METADATA).exists()
@@ -121,44 +157,113 @@ def open_store_if_exists(path: str) -> Store | None:
         return None
 
 
-def identify_trial(config: ExperimentConfig, trial: Trial, fingerprints: Mapping[str, str], store: Store) -> str:
+def list_tables(config: ExperimentConfig, trial: Trial) -> tuple[TableKey, ...]:
+    """Lists the tables that a trial needs: those of its training, and those of the other datasets for its scores."""
+    others = [name for name in config.sources if name not in trial.datasets]
+    scored = [TableKey(kind=kind, name=name, dataset=other) for kind, name in trial.tables.items() for other in others]
+    return (*trial.trained_tables, *scored)
+
+
+def select_trained(trial: Trial, fingerprints: Mapping[TableKey, str]) -> dict[str, str]:
+    """Returns the fingerprints of the tables to train on, by key of `PreparedTask.preparations`.
+
+    A caption table is that of the first dataset. Those of the others follow from it, because they have its vocabulary.
+    """
+    first = [key for key in trial.trained_tables if key.dataset == trial.datasets[0]]
+    return {key.kind: fingerprints[key] for key in first}
+
+
+def evaluation_options(config: ExperimentConfig, trial: Trial, fingerprints: Mapping[TableKey, str]) -> dict[str, Any]:
+    """Returns the options of `capt evaluate`: with several datasets, all of them and their caption tables."""
+    if not config.datasets:
+        return dict(config.evaluate)
+    keys = [key for key in list_tables(config, trial) if key.kind == CAPTIONS]
+    tables = {key.dataset: fingerprints[key] for key in keys}
+    captions = {"caption_table": [tables[name] for name in config.sources]} if tables else {}
+    return {**config.evaluate, "dataset": list(config.sources), **captions}
+
+
+def identify_trial(config: ExperimentConfig, trial: Trial, fingerprints: Mapping[TableKey, str], store: Store) -> str:
     """Returns a digest of all inputs that determine the scores of a trial.
 
-    `fingerprints` are those of its prepared tables by key of `PreparedTask.preparations`.
+    `fingerprints` are those of all its prepared tables.
     """
-    data = [store.dataset(config.dataset).digest]
-    if "captions" in fingerprints:
-        data += [manifest.digest for manifest in store.caption_table(fingerprints["captions"]).manifests]
+    keys = list_tables(config, trial)
+    data = [store.dataset(name).digest for name in dict.fromkeys(key.dataset for key in keys)]
+    for key in keys:
+        if key.kind == CAPTIONS:
+            data += [manifest.digest for manifest in store.caption_table(fingerprints[key]).manifests]
     training = config.training_task.effective(trial.options)
     files = [files_named(training), files_named(config.evaluate)]
-    return compute_digest([config.task, training, dict(fingerprints), config.evaluate, data, files])
+    evaluated = evaluation_options(config, trial, fingerprints)
+    datasets = [list(trial.datasets)] if config.datasets else []
+    trained = select_trained(trial, fingerprints)
+    return compute_digest([config.task, training, trained, evaluated, data, files, *datasets])
 
 
 def is_done(
-    result: TrialResult, config: ExperimentConfig, trial: Trial, fingerprints: Mapping[str, str], store: Store
+    result: TrialResult, config: ExperimentConfig, trial: Trial, fingerprints: Mapping[TableKey, str], store: Store
 ) -> bool:
     """Returns whether a result is final: another run of the trial would have the same scores."""
     try:
         return result.status == "done" and result.identity == identify_trial(config, trial, fingerprints, store)
-    except StoreError:  # the dataset or its captions were removed
+    except StoreError:  # a dataset or its captions were removed
         return False
 
 
+def preparation_options(
+    config: ExperimentConfig, key: TableKey, fingerprints: Mapping[TableKey, str]
+) -> dict[str, Any] | None:
+    """Returns the options that prepare a table; None while the vocabulary that it reuses does not exist."""
+    options = config.preparation_options(key.kind, key.name, key.dataset)
+    if not key.vocabulary:
+        return options
+    source = fingerprints.get(key.model_copy(update={"dataset": key.vocabulary, "vocabulary": ""}))
+    if not source:
+        return None
+    built = {name: value for name, value in options.items() if name not in _BUILT_VOCABULARY}
+    return {**built, "vocab_from": source}
+
+
+def _is_needed(table: PlannedTable, config: ExperimentConfig, trial: Trial) -> bool:
+    return not set(table.keys).isdisjoint(list_tables(config, trial))
+
+
 def _plan_tables(config: ExperimentConfig, trials: tuple[Trial, ...]) -> tuple[PlannedTable, ...]:
-    """Plans each table that a trial needs once."""
-    tables: dict[tuple[str, str], PlannedTable] = {}
-    for kind, preparation in config.training_task.preparations.items():
-        summaries: dict[bytes, Mapping[str, Any]] = {}
-        for name in dict.fromkeys(trial.tables[kind] for trial in trials):
-            options = config.preparation_options(kind, name)
-            key = canonical_json(options)
-            if key not in summaries:
-                summaries[key] = preparation.prepare(config.store, options, dry_run=True)
-            table = PlannedTable(kind, preparation.command, (name,), summaries[key])
-            known = tables.get((kind, table.fingerprint))
-            names = (*known.names, name) if known else (name,)
-            tables[kind, table.fingerprint] = replace(table, names=names)
+    """Plans each table that a trial needs once: by kind, and those that reuse a vocabulary last."""
+    kinds = list(config.training_task.preparations)
+    keys = dict.fromkeys(key for trial in trials for key in list_tables(config, trial))
+    tables: dict[tuple[str, ...], PlannedTable] = {}
+    summaries: dict[tuple[str, bytes], Mapping[str, Any]] = {}
+    existing: dict[TableKey, str] = {}
+    for key in sorted(keys, key=lambda key: (kinds.index(key.kind), bool(key.vocabulary))):
+        summary = _plan_preparation(config, key, existing, summaries)
+        if not summary["misses"]:
+            existing[key] = str(summary["fingerprint"])
+        fingerprint = str(summary["fingerprint"])
+        group = (key.kind, key.dataset, fingerprint or f"{key.name} {key.vocabulary}")
+        known, label = tables.get(group), config.label_table(key.name, key.dataset, key.vocabulary)
+        table = known or PlannedTable(config.training_task.preparations[key.kind].command, (), (), summary)
+        tables[group] = replace(table, keys=(*table.keys, key), labels=(*table.labels, label))
     return tuple(tables.values())
+
+
+def _plan_preparation(
+    config: ExperimentConfig,
+    key: TableKey,
+    existing: Mapping[TableKey, str],
+    summaries: dict[tuple[str, bytes], Mapping[str, Any]],
+) -> Mapping[str, Any]:
+    """Returns the result of the dry run of a preparation; equal ones run once."""
+    options = preparation_options(config, key, existing)
+    wanted = config.preparation_options(key.kind, key.name, key.dataset) if options is None else options
+    group = (key.kind, canonical_json(wanted))
+    if group not in summaries:
+        summaries[group] = config.training_task.preparations[key.kind].prepare(config.store, wanted, dry_run=True)
+    summary = summaries[group]
+    if options is None:  # the table cannot be in the store, because its vocabulary is not
+        return {**summary, "fingerprint": "", "hits": 0, "misses": summary["hits"] + summary["misses"]}
+    return summary
 
 
 def _check_shapes(
@@ -168,9 +273,9 @@ def _check_shapes(
     errors: dict[str, tuple[Trial, UsageError]] = {}
     for trial, table in itertools.product(trials, tables):
         shape = table.summary.get("shape")
-        if shape and table.is_used_by(trial):
+        if shape and _is_needed(table, config, trial):
             try:
-                config.training_task.check_shape(trial.options, tuple(shape), "/".join(table.names))
+                config.training_task.check_shape(trial.options, tuple(shape), "/".join(dict.fromkeys(table.names)))
             except UsageError as error:
                 errors.setdefault(trial.name, (trial, error))
     if errors:
@@ -220,6 +325,7 @@ def _build_trial(config: ExperimentConfig, position: Mapping[str, str | int]) ->
         position=dict(position),
         tables={kind: str(position[preparation.command]) for kind, preparation in preparations},
         options=config.training_options(str(position[MODEL]), int(position[SEED])),
+        datasets=config.training_datasets(str(position[DATASET]) if DATASET in position else None),
     )
 
 

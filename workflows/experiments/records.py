@@ -1,7 +1,7 @@
 """Reads and writes the records of an experiment in its output directory.
 
 OUTPUT_DIR/experiment.json        the experiment file of the last run, the trials and their tables
-OUTPUT_DIR/tables/KIND-NAME.json  summary of the preparation of a table
+OUTPUT_DIR/tables/KIND-NAME.json  summary of the preparation of a table; with several datasets, KIND-NAME+DATASET.json
 OUTPUT_DIR/runs/TRIAL/            run directory of a trial, with its TensorBoard logs
 OUTPUT_DIR/results/TRIAL.json     scores of a trial, or the reason of its failure
 """
@@ -20,6 +20,9 @@ from schemas.frozen import Frozen
 from schemas.strict_json import parse_json
 from trainer.runs.directory import METRICS
 from workflows.experiments.config import ExperimentConfig
+
+# Key of the caption tables in `PreparedTask.preparations`.
+CAPTIONS = "captions"
 
 _Record = TypeVar("_Record", bound=Frozen)
 
@@ -40,8 +43,24 @@ class ExperimentDirectory:
     def result(self, trial: str) -> Path:
         return self.root / "results" / f"{trial}.json"
 
-    def table(self, kind: str, name: str) -> Path:
-        return self.root / "tables" / f"{kind}-{name}.json"
+    def table(self, command: str, label: str) -> Path:
+        return self.root / "tables" / f"{command}-{label}.json"
+
+
+class TableKey(Frozen):
+    """A table that a trial needs.
+
+    Args:
+        kind: Key of `PreparedTask.preparations`.
+        name: Name in the experiment file.
+        dataset: Name of its dataset in the store.
+        vocabulary: Dataset whose vocabulary its captions have; empty for their own.
+    """
+
+    kind: str
+    name: str
+    dataset: str
+    vocabulary: str = ""
 
 
 class Trial(Frozen):
@@ -52,12 +71,29 @@ class Trial(Frozen):
         position: Position in the grid: a value per axis, in the order of the axes.
         tables: Table names by key of `PreparedTask.preparations`.
         options: Options and hyperparameters of the training.
+        datasets: Names in the store of the datasets to train on.
     """
 
     name: str
     position: dict[str, str | int]
     tables: dict[str, str]
     options: dict[str, Any]
+    datasets: tuple[str, ...]
+
+    @property
+    def trained_tables(self) -> tuple[TableKey, ...]:
+        """The tables that the trial is trained on: per dataset, with the vocabulary of the first one."""
+        first = self.datasets[0]
+        return tuple(
+            TableKey(
+                kind=kind,
+                name=name,
+                dataset=dataset,
+                vocabulary=first if kind == CAPTIONS and dataset != first else "",
+            )
+            for kind, name in self.tables.items()
+            for dataset in self.datasets
+        )
 
 
 class ExperimentRecord(Frozen):

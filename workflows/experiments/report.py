@@ -10,7 +10,7 @@ from schemas.options.workflows import ExperimentReport
 from schemas.terminal.console import Printer
 from trainer.reports.page_files import check_page_path, write_page
 from workflows.experiments.comparison import TrialComparison, compare_predictions, compare_trials
-from workflows.experiments.config import ExperimentConfig
+from workflows.experiments.config import DATASET, ExperimentConfig
 from workflows.experiments.planning import open_store_if_exists
 from workflows.experiments.records import (
     ExperimentDirectory,
@@ -72,7 +72,7 @@ def report_experiment(options: ExperimentReport) -> dict[str, Any]:
         score = format_score(trials[0].scores[metric])
         headline = f"Best {titles[metric]}: {best}, {score}. Not significantly worse: {', '.join(close) or 'none'}."
     page = build_experiment_page(
-        title=f"{directory.root.name}: {len(trials)} trials of {config.dataset}",
+        title=f"{directory.root.name}: {len(trials)} trials of {', '.join(config.sources)}",
         headline=headline,
         notices=notices,
         values={name: f"{n:,}" for name, n in {**counts, "excluded": len(record.excluded)}.items() if n},
@@ -116,8 +116,12 @@ def print_report(result: Mapping[str, Any]) -> None:
 
 def _build_entry(config: ExperimentConfig, trial: Trial, result: TrialResult | None) -> TrialEntry:
     settings = config.training_task.settings(trial.options)
+    if config.datasets:
+        settings[DATASET] = ", ".join(trial.datasets)
     for kind, preparation in config.training_task.preparations.items():
-        options = preparation.parse(config.store, config.preparation_options(kind, trial.tables[kind]))
+        options = preparation.parse(
+            config.store, config.preparation_options(kind, trial.tables[kind], trial.datasets[0])
+        )
         rows = options.model_dump(include=set(preparation.row_options), mode="json")
         settings |= {f"{preparation.command}.{name}": value for name, value in rows.items()}
     done = result.evaluated if result and result.status == "done" else None

@@ -34,7 +34,15 @@ from trainer.reports.markup import (
 from trainer.tasks.task import Task
 from workflows.example_pages import format_duration
 from workflows.experiments.comparison import ComparedImage, TrialComparison
-from workflows.experiments.records import ExperimentDirectory, ExperimentRecord, TableRecord, TrialResult, read_record
+from workflows.experiments.planning import list_tables
+from workflows.experiments.records import (
+    CAPTIONS,
+    ExperimentDirectory,
+    ExperimentRecord,
+    TableRecord,
+    TrialResult,
+    read_record,
+)
 
 _COLORS, _MANY_COLORS = "tab10", "tab20"
 _NOT_PLOTTED = {"epoch", "loss", "seconds", "val_seconds"}
@@ -161,26 +169,26 @@ def _build_trial_costs(trials: Sequence[TrialEntry]) -> Html:
 
 def build_table_costs(directory: ExperimentDirectory, record: ExperimentRecord, store: Store | None) -> Html:
     """Builds a table of the prepared tables: durations of their preparations, and rows and sizes if they exist."""
-    rows = []
-    for kind, preparation in record.config.training_task.preparations.items():
-        command = preparation.command
-        for name, trials in Counter(trial.tables[kind] for trial in record.trials).items():
-            prepared = read_record(directory.table(command, name), TableRecord)
-            if not prepared:
-                continue
-            found: Any = None
-            if store:
-                find = store.caption_table if kind == "captions" else store.feature_table
-                with contextlib.suppress(StoreError):
-                    found = find(prepared.fingerprint)
-            cells = (
-                prepared.fingerprint[:SHORT_FINGERPRINT],
-                trials,
-                f"{sum(shard.rows for shard in found.shards):,}" if found else "–",
-                format_duration(prepared.seconds),
-                _format_size(found.bytes) if found else "–",
-            )
-            rows.append(row(f"{command}: {name}", *cells))
+    config, rows = record.config, []
+    for key, trials in Counter(key for trial in record.trials for key in list_tables(config, trial)).items():
+        command = config.training_task.preparations[key.kind].command
+        label = config.label_table(key.name, key.dataset, key.vocabulary)
+        prepared = read_record(directory.table(command, label), TableRecord)
+        if not prepared:
+            continue
+        found: Any = None
+        if store:
+            find = store.caption_table if key.kind == CAPTIONS else store.feature_table
+            with contextlib.suppress(StoreError):
+                found = find(prepared.fingerprint)
+        cells = (
+            prepared.fingerprint[:SHORT_FINGERPRINT],
+            trials,
+            f"{sum(shard.rows for shard in found.shards):,}" if found else "–",
+            format_duration(prepared.seconds),
+            _format_size(found.bytes) if found else "–",
+        )
+        rows.append(row(f"{command}: {label}", *cells))
     return table(("table", "fingerprint", "trials", "rows", "preparation", "size in the store"), rows)
 
 

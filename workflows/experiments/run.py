@@ -16,9 +16,20 @@ from schemas.terminal.console import Printer
 from trainer.evaluation.bootstrap import Score
 from trainer.runs.directory import LOGS, lock_run
 from workflows.experiments.config import MODEL, ExperimentConfig, read_experiment_config
-from workflows.experiments.planning import ExperimentPlan, PlannedTable, identify_trial, is_done, plan_experiment
+from workflows.experiments.planning import (
+    ExperimentPlan,
+    PlannedTable,
+    evaluation_options,
+    identify_trial,
+    is_done,
+    list_tables,
+    plan_experiment,
+    preparation_options,
+    select_trained,
+)
 from workflows.experiments.records import (
     ExperimentDirectory,
+    TableKey,
     TableRecord,
     Trial,
     TrialResult,
@@ -39,11 +50,13 @@ def run_experiment(options: ExperimentRun) -> dict[str, Any]:
     """Runs the remaining trials of an experiment. A failed trial does not stop the others.
 
     Returns:
-        `experiment` (the file), `task`, `store` and `output_dir`; `tables`, for each: `kind`, `names`, `fingerprint`,
-        `hits`, `misses`, `failed`, `bytes`, `estimated_seconds` and `shape` before the run, and `trials` (names);
-        `excluded` (names of trials); `done`, `incomplete` and `pending` (numbers of trials). For a dry run, `trials`
-        has `trial`, `state` (`done`, `incomplete`, `pending`) and `last_failure`. Otherwise it has `trial`, `state`
-        (`done`, `failed`), `reason` and `scores`, and the result has `failed_trials` (names) and `seconds`.
+        `experiment` (the file), `task`, `store` and `output_dir`; `tables`, for each: `kind`, `names`, `labels`
+        (names with their datasets, if there are several), `dataset`, `vocabulary_of` (the dataset whose vocabulary is
+        reused), `fingerprint` (None while that vocabulary does not exist), `hits`, `misses`, `failed`, `bytes`,
+        `estimated_seconds` and `shape` before the run, and `trials` (names of those that need the table); `excluded`
+        (names of trials); `done`, `incomplete` and `pending` (numbers of trials). For a dry run, `trials` has `trial`,
+        `state` (`done`, `incomplete`, `pending`) and `last_failure`. Otherwise it has `trial`, `state` (`done`,
+        `failed`), `reason` and `scores`, and the result has `failed_trials` (names) and `seconds`.
 
     Raises:
         UsageError: The file is invalid, or a model cannot be trained on a table of its trials.
@@ -100,8 +113,8 @@ def print_experiment(result: Mapping[str, Any]) -> None:
 def _table_row(table: Mapping[str, Any]) -> list[Any]:
     size, seconds = table["bytes"], table["estimated_seconds"]
     return [
-        f"{table['kind']}: {', '.join(table['names'])}",
-        table["fingerprint"][:SHORT_FINGERPRINT],
+        f"{table['kind']}: {', '.join(table['labels'])}",
+        table["fingerprint"][:SHORT_FINGERPRINT] if table["fingerprint"] else None,
         len(table["trials"]),
         table["hits"],
         table["misses"],
@@ -112,7 +125,7 @@ def _table_row(table: Mapping[str, Any]) -> list[Any]:
 
 def _log_plan(plan: ExperimentPlan) -> None:
     for table in plan.tables:
-        trials = sum(table.is_used_by(planned.trial) for planned in plan.trials)
+        trials = len(plan.list_users(table))
         seconds = table.summary.get("estimated_seconds")
         estimate = f", about {seconds:.0f} s" if seconds and table.summary["misses"] else ""
         _log.info("%s: %d records to prepare%s; %d trials", table.label, table.summary["misses"], estimate, trials)
@@ -148,40 +161,43 @@ class _Experiment:
         """Prepares the tables, runs the trials, and returns the results by trial name."""
         trials = self.plan.record.trials
         write_record(self.directory.experiment, self.plan.record)
-        prepared: dict[tuple[str, str], tuple[str, str]] = {}
+        prepared: dict[TableKey, tuple[str, str]] = {}
         for table in self.plan.tables:
-            prepared |= dict.fromkeys(((table.kind, name) for name in table.names), self._prepare(table))
+            prepared |= dict.fromkeys(table.keys, self._prepare(table, prepared))
         results = {}
         for number, trial in enumerate(trials, 1):
             _log.info("Trial %d of %d: %s.", number, len(trials), trial.name)
-            tables = {kind: prepared[kind, name] for kind, name in trial.tables.items()}
+            tables = {key: prepared[key] for key in list_tables(self.config, trial)}
             results[trial.name] = self._run_trial(trial, tables)
         return results
 
-    def _prepare(self, table: PlannedTable) -> tuple[str, str]:
-        """Prepares a table once for all its names, and returns its fingerprint and the reason if that failed.
+    def _prepare(self, table: PlannedTable, prepared: Mapping[TableKey, tuple[str, str]]) -> tuple[str, str]:
+        """Prepares a table once for all its keys, and returns its fingerprint and the reason if that failed.
 
-        A failure affects only the trials that use the table.
+        A failure affects only the trials that need the table.
         """
         _log.info("Preparing %s.", table.label)
-        name = table.names[0]
+        fingerprints = {key: fingerprint for key, (fingerprint, failure) in prepared.items() if not failure}
         try:
-            preparation = self.config.training_task.preparations[table.kind]
-            summary = preparation.prepare(self.config.store, self.config.preparation_options(table.kind, name))
+            options = preparation_options(self.config, table.keys[0], fingerprints)
+            if options is None:
+                raise CaptError(f"the captions of {table.vocabulary} were not prepared")
+            summary = self.config.training_task.preparations[table.kind].prepare(self.config.store, options)
         except Exception as error:
             failure = f"{table.label}: {_to_line(error)}"
             _log.warning("The preparation failed: %s", failure)
             return table.fingerprint, failure
-        path = self.directory.table(table.command, name)
+        path = self.directory.table(table.command, table.labels[0])
         last = read_record(path, TableRecord)
         seconds = last.seconds if last and last.fingerprint == summary["fingerprint"] else 0.0
         seconds += summary["seconds"] if summary["ok"] else 0.0
         write_record(path, TableRecord(fingerprint=summary["fingerprint"], seconds=seconds, summary=summary))
         return str(summary["fingerprint"]), ""
 
-    def _run_trial(self, trial: Trial, tables: Mapping[str, tuple[str, str]]) -> TrialResult:
+    def _run_trial(self, trial: Trial, tables: Mapping[TableKey, tuple[str, str]]) -> TrialResult:
         """Runs a trial, unless it is done, and writes its result."""
-        fingerprints = {kind: fingerprint for kind, (fingerprint, _) in tables.items()}
+        fingerprints = {key: fingerprint for key, (fingerprint, _) in tables.items()}
+        trained = select_trained(trial, fingerprints)
         path = self.directory.result(trial.name)
         try:
             for _, failure in tables.values():
@@ -196,21 +212,21 @@ class _Experiment:
         except Exception as error:  # any error of a trial is recorded, and the next trial runs
             _log.debug("the trial failed", exc_info=True)
             reason = _to_line(error)
-            result = TrialResult(trial=trial.name, status="failed", identity="", reason=reason, tables=fingerprints)
+            result = TrialResult(trial=trial.name, status="failed", identity="", reason=reason, tables=trained)
             _log.warning("Trial %s failed: %s", trial.name, reason)
         write_record(path, result)
         return result
 
-    def _train_and_evaluate(self, trial: Trial, fingerprints: Mapping[str, str], store: Store) -> TrialResult:
+    def _train_and_evaluate(self, trial: Trial, fingerprints: Mapping[TableKey, str], store: Store) -> TrialResult:
         # Keras takes seconds to import. An invalid file and a finished experiment do not need it.
         from features.runtime.keras_settings import keras
 
         run_dir, task = self.directory.run(trial.name), self.config.training_task
-        identity = identify_trial(self.config, trial, fingerprints, store)
+        identity, tables = identify_trial(self.config, trial, fingerprints, store), select_trained(trial, fingerprints)
         try:
-            trained = self._train(trial, fingerprints, store)
+            trained = self._train(trial, tables, store)
             started = time.monotonic()
-            evaluated = evaluate_run(store.path, run_dir, self.config.evaluate)
+            evaluated = evaluate_run(store.path, run_dir, evaluation_options(self.config, trial, fingerprints))
             del evaluated["runs"]  # repeats the metrics of the single run
             evaluation_seconds = round(time.monotonic() - started, 3)
         finally:
@@ -220,7 +236,7 @@ class _Experiment:
             trial=trial.name,
             status="done",
             identity=identity,
-            tables=dict(fingerprints),
+            tables=tables,
             trained=trained,
             evaluated=evaluated,
             # Interruptions do not count.
@@ -235,10 +251,10 @@ class _Experiment:
         _write_trial_summary(run_dir / LOGS, trial.name, settings, task.task.read_scores(evaluated))
         return result
 
-    def _train(self, trial: Trial, fingerprints: Mapping[str, str], store: Store) -> dict[str, Any]:
+    def _train(self, trial: Trial, tables: Mapping[str, str], store: Store) -> dict[str, Any]:
         run_dir, task = self.directory.run(trial.name), self.config.training_task
         try:
-            return task.train(store.path, run_dir, trial.options, fingerprints, [self.config.dataset])
+            return task.train(store.path, run_dir, trial.options, tables, trial.datasets)
         except StoreError as error:
             if error.location != str(run_dir):
                 raise

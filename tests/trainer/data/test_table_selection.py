@@ -2,7 +2,7 @@ import pytest
 
 from features.store import create_store
 from schemas.errors import StoreError, UsageError
-from trainer.data.table_selection import select_tables
+from trainer.data.table_selection import select_held_out_tables, select_tables
 from trainer.models.model_specs import model_spec
 
 SPEC = model_spec("soft_attention")
@@ -90,3 +90,32 @@ def test_unknown_names_are_refused(store):
         select_tables(store, SPEC, ["coco"])
     with pytest.raises(StoreError, match="feature table"):
         select_tables(store, SPEC, features="ffffffffff")
+
+
+def test_a_run_is_evaluated_on_its_own_tables_or_those_of_other_datasets(own_store, squares):
+    squares.add_captions(own_store, squares.pictures(8), "more", words=[*squares.WORDS, "also"])
+    squares.add_dataset(own_store, squares.pictures(8), "more")
+    trained = select_tables(own_store, SPEC, ["squares"])
+    assert select_held_out_tables(own_store, trained) == trained
+    other = select_held_out_tables(own_store, trained, ["more"])
+    assert [dataset.name for dataset in other.datasets] == ["more"]
+    assert other.caption_tables[0].table_config.dataset == "more"
+    assert other.features == trained.features
+    own = trained.caption_tables[0].fingerprint
+    with pytest.raises(UsageError, match=r"--caption-table: .* belongs to the dataset squares.*--dataset squares"):
+        select_held_out_tables(own_store, trained, ["more"], [own])
+    with pytest.raises(StoreError, match="nothing"):
+        select_held_out_tables(own_store, trained, ["nothing"])
+
+
+def test_a_caption_table_with_references_is_chosen_among_several(own_store, squares):
+    for words in (squares.WORDS, [*squares.WORDS, "also"]):
+        squares.add_captions(own_store, squares.pictures(8), "more", words=words)
+    squares.add_dataset(own_store, squares.pictures(8), "more")
+    trained = select_tables(own_store, SPEC, ["squares"])
+    with pytest.raises(StoreError, match=r"several caption tables fit: .*--caption-table"):
+        select_held_out_tables(own_store, trained, ["more"])
+    for table in own_store.caption_tables():
+        if table.table_config.dataset == "more":
+            chosen = select_held_out_tables(own_store, trained, ["squares", "more"], [table.fingerprint])
+            assert [one.fingerprint for one in chosen.caption_tables][1] == table.fingerprint

@@ -188,6 +188,23 @@ def test_several_datasets_are_scored_together_and_each_has_its_results(wide, no_
     assert page.pictures == []
 
 
+def test_a_run_is_evaluated_on_another_dataset_without_replacing_its_own_results(wide, no_java):
+    own = capt.evaluate(runs=wide, num_examples=0)
+    one = capt.evaluate(runs=wide, num_examples=0, dataset="others")
+    assert (own["images"], one["images"]) == (12, 6)
+    assert one["evaluated_datasets"] == ["others"]
+    assert "evaluated_datasets" not in own
+    assert Path(one["scores_path"]).parent == Path(own["scores_path"]).parents[1] / "on-others" / "val"
+    assert json.loads(Path(own["scores_path"]).read_text())["images"] == 12
+    assert [Path(path).name for path in one["results_paths"]] == ["results.json"]
+    rows = (Path(one["images_path"])).read_text().splitlines()[1:]
+    assert not any("/" in row.split("\t")[0] for row in rows)
+    again = capt.evaluate(runs=wide, num_examples=0, dataset=["others", "squares"])
+    assert again["scores_path"] == own["scores_path"]
+    with pytest.raises(StoreError, match="circles"):
+        capt.evaluate(runs=wide, num_examples=0, dataset="circles")
+
+
 def test_the_page_shows_images_with_maps_and_scores(evaluated):
     text = Path(evaluated["page_path"]).read_text()
     page, wrong_words = Page(text), text.count("<h3")

@@ -20,12 +20,32 @@ def test_options_are_passed_to_their_preparation(entries: dict[str, Any]) -> Non
     entries["models"] = {"merge": {"units": 9}, "own": {"model": "nic"}}
     entries["train"] = {"epochs": 5, "units": 7}
     config = parse_experiment_config(entries, "file")
-    assert config.dataset == "coco"
-    assert "images" not in config.preparation_options("captions", "few")
-    assert config.preparation_options("captions", "few")["vocab_size"] == 30
-    assert config.preparation_options("features", "pooled")["images"] == entries["data"]["images"]
+    assert list(config.sources) == ["coco"]
+    assert "images" not in config.preparation_options("captions", "few", "coco")
+    assert config.preparation_options("captions", "few", "coco")["vocab_size"] == 30
+    assert config.preparation_options("features", "pooled", "coco")["images"] == entries["data"]["images"]
     assert config.training_options("merge", 3) == {"model": "merge", "epochs": 5, "units": 9, "seed": 3}
     assert config.training_options("own", 0)["model"] == "nic"
+
+
+def test_the_options_of_a_dataset_add_to_those_of_all_datasets(entries: dict[str, Any]) -> None:
+    entries["data"] = {"dataset_type": "coco", "limit-images": "9"}
+    entries["datasets"] = {"a": {"images": "a.zip"}, "b": {"images": "b.zip", "limit_images": "5"}, "both": ["b", "a"]}
+    config = parse_experiment_config(entries, "file")
+    assert config.axes["dataset"] == ("a", "b", "both")
+    assert config.training_datasets("both") == ("b", "a")
+    options = config.preparation_options("features", "pooled", "b")
+    assert (options["images"], options["limit_images"], options["dataset_name"]) == ("b.zip", "5", "b")
+    assert config.preparation_options("features", "pooled", "a")["limit_images"] == "9"
+
+
+def test_an_experiment_without_a_dataset_is_refused(entries: dict[str, Any]) -> None:
+    del entries["data"]
+    with pytest.raises(UsageError, match=r"^file: the key 'data' is missing"):
+        parse_experiment_config(entries, "file")
+
+
+TWO = {"a": {"images": "a.zip"}, "b": {"images": "b.zip"}}
 
 
 @pytest.mark.parametrize(
@@ -58,6 +78,20 @@ def test_options_are_passed_to_their_preparation(entries: dict[str, Any]) -> Non
         ({"evaluate": {"top_k": 5}}, "^file: evaluate: [^:]"),
         ({"task": "captions"}, "^file: task: [^:]*'captions'"),
         ({"evaluate": {"split": "tset"}}, "^file: evaluate: --split: .*'tset'"),
+        ({"datasets": {**TWO, "both": ["a", "c"]}}, "^file: datasets.both: unknown dataset 'c'"),
+        (
+            {"datasets": {**TWO, "both": ["a", "b"], "all": ["both", "a"]}},
+            "^file: datasets.all: unknown dataset 'both'",
+        ),
+        ({"datasets": {**TWO, "both": ["a", "a"]}}, "^file: datasets.both: a list must have at least two"),
+        ({"datasets": {**TWO, "alone": ["a"]}}, "^file: datasets.alone: a list must have at least two"),
+        ({"datasets": {"a": {"imags": "x"}}}, "^file: datasets.a: unknown option 'imags'"),
+        ({"datasets": {"a": {"pooling": "avg"}}}, "^file: datasets.a: pooling .*`features:`"),
+        ({"datasets": {"a": {"dataset-name": "b"}}}, "^file: datasets.a: dataset_name .*`datasets:`"),
+        ({"datasets": {"a/b": {}}}, "^file: dataset: invalid name 'a/b'"),
+        ({"datasets": TWO, "exclude": [{"dataset": "c"}]}, "^file: exclude, entry 1: dataset: unknown name 'c'"),
+        ({"evaluate": {"dataset": "a"}}, "^file: evaluate: dataset is set by the experiment"),
+        ({"evaluate": {"caption-table": "a"}}, "^file: evaluate: caption_table is set by the experiment"),
         ({"exclude": [{"modle": "merge"}]}, "^file: exclude, entry 1: unknown key 'modle'"),
         ({"include": [{"model": "nic"}]}, "^file: include, entry 1: model: unknown name 'nic'"),
     ],

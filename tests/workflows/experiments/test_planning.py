@@ -8,8 +8,14 @@ import pytest
 from schemas.errors import UsageError
 from tests.workflows.experiments.files import MERGE, NETWORK, captions_experiment
 from workflows.experiments.config import parse_experiment_config
-from workflows.experiments.planning import build_grid
-from workflows.experiments.records import ExperimentRecord
+from workflows.experiments.planning import (
+    build_grid,
+    evaluation_options,
+    list_tables,
+    preparation_options,
+    select_trained,
+)
+from workflows.experiments.records import ExperimentRecord, TableKey
 
 
 @pytest.fixture
@@ -67,3 +73,58 @@ def test_equal_names_of_two_trials_are_refused(entries: dict[str, Any]) -> None:
     models = {"m": MERGE, "m-a": MERGE}
     with pytest.raises(UsageError, match="m-a-b-all-seed0"):
         names({**entries, "models": models, "features": {"b": NETWORK, "a-b": NETWORK}})
+
+
+# === Datasets ===
+
+
+@pytest.fixture
+def mixed(entries: dict[str, Any]) -> dict[str, Any]:
+    """Returns an experiment on two datasets and their mix."""
+    datasets = {"two": {"images": "two.zip"}, "three": {"images": "three.zip"}, "both": ["two", "three"]}
+    tables = {"features": {"a": NETWORK}, "captions": {"few": {"vocab_size": 30}}, "seeds": [0]}
+    return {**entries, **tables, "datasets": datasets, "models": {"merge": {}}}
+
+
+def test_datasets_and_their_mixes_are_an_axis_of_the_grid(mixed: dict[str, Any]) -> None:
+    trials = {trial.name: trial.datasets for trial in grid(mixed).trials}
+    assert trials == {
+        "merge-two-a-few-seed0": ("two",),
+        "merge-three-a-few-seed0": ("three",),
+        "merge-both-a-few-seed0": ("two", "three"),
+    }
+    mixed["exclude"] = [{"dataset": ["two", "three"]}]
+    assert names(mixed) == ["merge-both-a-few-seed0"]
+
+
+def test_a_mix_has_the_vocabulary_of_its_first_dataset(mixed: dict[str, Any]) -> None:
+    config, (*_, both) = parse_experiment_config(mixed, "file"), grid(mixed).trials
+    own, reusing = (key for key in list_tables(config, both) if key.kind == "captions")
+    assert (own.dataset, own.vocabulary) == ("two", "")
+    assert (reusing.dataset, reusing.vocabulary) == ("three", "two")
+    assert preparation_options(config, own, {})["vocab_size"] == 30
+    assert preparation_options(config, reusing, {}) is None
+    options = preparation_options(config, reusing, {own: "f0"})
+    assert (options["vocab_from"], options["dataset_name"]) == ("f0", "three")
+    assert "vocab_size" not in options
+
+
+def test_a_trial_is_evaluated_on_the_datasets_of_all_trials(mixed: dict[str, Any]) -> None:
+    config, trials = parse_experiment_config(mixed, "file"), grid(mixed).trials
+    for trial in trials:
+        keys = list_tables(config, trial)
+        fingerprints = {key: f"{key.kind} of {key.dataset} as {key.vocabulary or key.dataset}" for key in keys}
+        evaluated = evaluation_options(config, trial, fingerprints)
+        assert evaluated["dataset"] == ["two", "three"]
+        last = "two" if trial.datasets == ("two", "three") else "three"
+        assert evaluated["caption_table"] == ["captions of two as two", f"captions of three as {last}"]
+        assert select_trained(trial, fingerprints)["captions"] == "captions of {0} as {0}".format(trial.datasets[0])
+
+
+def test_an_experiment_of_one_dataset_sets_no_options_of_the_evaluation(entries: dict[str, Any]) -> None:
+    config, first = parse_experiment_config(entries, "file"), grid(entries).trials[0]
+    assert evaluation_options(config, first, {}) == config.evaluate
+    assert list_tables(config, first) == (
+        TableKey(kind="features", name="a", dataset="coco"),
+        TableKey(kind="captions", name="all", dataset="coco"),
+    )

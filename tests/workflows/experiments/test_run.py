@@ -120,6 +120,35 @@ def test_other_evaluation_options_do_not_train_again(tmp_path: Path, entries: di
 
 
 @pytest.mark.slow
+def test_two_datasets_and_their_mix_are_evaluated_on_the_same_images(
+    tmp_path: Path, entries: dict[str, Any], photos: Callable[..., Path], coco: Callable[..., Path]
+) -> None:
+    entries |= {"models": {"merge": MERGE}, "features": {"pooled": entries["features"]["pooled"]}, "exclude": []}
+    data = entries["data"]
+    entries["datasets"] = {
+        "first": {"images": data.pop("images"), "annotations": data.pop("annotations")},
+        "second": {"images": str(photos(20)), "annotations": str(coco(range(10, 20), captions=3))},
+        "both": ["first", "second"],
+    }
+    file = write_yaml(tmp_path / "experiment.yaml", entries)
+    plan = capt.experiment_run(file=str(file), dry_run=True)
+    reusing = next(table for table in plan["tables"] if table["vocabulary_of"])
+    assert (reusing["labels"], reusing["fingerprint"]) == (["words+second+first"], None)
+    assert reusing["trials"] == ["merge-both-pooled-words-seed0"]
+    assert plan["pending"] == 3
+
+    capt.experiment_run(file=str(file))
+    assert capt.experiment_run(file=str(file), dry_run=True)["done"] == 3
+    results = [json.loads(path.read_text())["evaluated"] for path in sorted((tmp_path / "out" / "results").iterdir())]
+    assert [result["datasets"] for result in results] == [["first", "second"], ["first"], ["second"]]
+    assert len({result["data_digest"] for result in results}) == 1
+    assert results[1]["evaluated_datasets"] == ["first", "second"]
+    report = capt.experiment_report(directory=str(tmp_path / "out"), num_images=2)
+    assert report["done"] == 3
+    assert "words+second+first" in Path(report["page"]).read_text()
+
+
+@pytest.mark.slow
 def test_impossible_trials_are_named_before_anything_runs(tmp_path: Path, entries: dict[str, Any]) -> None:
     file = write_yaml(tmp_path / "experiment.yaml", {**entries, "exclude": EXCLUDE[1:]})
     for plan in (True, False):

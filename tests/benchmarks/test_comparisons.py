@@ -21,7 +21,7 @@ TRIALS = {
     "flickr8k_feed": ["once-pooled-words", "every-pooled-words"],
     "flickr8k_cells": ["lstm-pooled-words", "gru-pooled-words", "gru_wide-pooled-words"],
     "flickr8k_attention": ["soft-spatial-words", "hard-spatial-words"],
-    "flickr8k_networks": ["init_inject-lite0-words", "init_inject-lite2-words", "init_inject-random-words"],
+    "flickr8k_networks": ["init_inject-lite0-words", "init_inject-lite2-words"],
     "scenes_datasets": [f"soft_attention-{dataset}-spatial-words" for dataset in ("two", "three", "both")],
 }
 SMALL = {"epochs": 1, "embedding_dim": 8, "units": 8}

@@ -34,6 +34,7 @@ EXCLUDED = [
     Excluded(r"capt .*FlinkRunner|capt .*SparkRunner|python -m apache_beam", "needs a cluster"),
     Excluded(r"go install |capt .*PrismRunner", "downloads Prism"),
     Excluded("capt .*(vgg|inception_resnet)", "builds an extractor with up to 0.5 GB of weights"),
+    Excluded("capt experiment run benchmarks/", "runs for minutes to hours; tests/benchmarks run them at a small size"),
     Excluded("tensorboard ", "serves until it is interrupted"),
     Excluded("capt models (promote|rollback) ", "needs a second champion, so new data; tests/workflows run both"),
     Excluded("(KERAS_BACKEND=jax )?python benchmarks/", "runs for minutes to hours; tests/benchmarks run their parts"),

@@ -248,7 +248,7 @@ def _shrink(caption: Caption) -> Caption:
 def _show_forced(evaluated: Evaluated, summary: Mapping[str, Any]) -> Html:
     captions, held_out = ForcedCaption.from_summary(summary), evaluated.held_out
     shown = {one.image for one in captions[:MAX_SHOWN]}
-    names = {evaluated.run.name_image(*name): name for name in held_out.names}
+    names = {evaluated.tables.name_image(*name): name for name in held_out.names}
     return forced_section(captions, {one: read_source_image(held_out.catalog[names[one]]) for one in shown})
 
 

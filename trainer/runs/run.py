@@ -113,6 +113,10 @@ class Run(ABC):
         """Counts how many of the images with these content hashes, uint8 [N, 32], are training images."""
         return int(np.isin(as_keys(keys), as_keys(self.training_images)).sum())
 
+    def name_image(self, dataset: str, image_id: str) -> str:
+        """Returns the name of a training or held-out image: its ID, with the dataset's name if the run has several."""
+        return f"{dataset}/{image_id}" if len(self.metadata.datasets) > 1 else image_id
+
     @property
     def _checkpoints(self) -> "Checkpoints":
         from trainer.runs.checkpoints import Checkpoints

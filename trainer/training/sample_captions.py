@@ -99,8 +99,10 @@ def extract_sample_images(root: Path, table_config: FeatureTableConfig, paths: S
             raise unusable_image(path, result.error)
         rows.append(result.values)
     stacked = {name: np.stack([values[name] for values in rows]) for name in rows[0]}
-    return SampleImages(decode(stacked), tuple(map(_short_name, paths)), ("",) * len(paths))
+    return SampleImages(decode(stacked), short_names(paths), ("",) * len(paths))
 
 
-def _short_name(path: str) -> str:
-    return path.rstrip("/").rpartition("/")[2]
+def short_names(paths: Sequence[str]) -> tuple[str, ...]:
+    """Returns the file names of paths, or the paths if two files have the same name."""
+    names = tuple(path.rpartition("/")[2] for path in paths)
+    return names if len(set(names)) == len(set(paths)) else tuple(paths)

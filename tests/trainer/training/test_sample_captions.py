@@ -7,6 +7,7 @@ from schemas.errors import UsageError
 from trainer.config import parse_options
 from trainer.models.model_specs import MODELS
 from trainer.runs.run import load_run
+from trainer.training.sample_captions import short_names
 
 SMALL = {"units": 16, "embedding_dim": 12, "attention_dim": 10, "projection_dim": 14, "output_dim": 18}
 
@@ -101,6 +102,11 @@ def test_invalid_sample_settings_are_wrong_usage(store, tmp_path, name, value, c
     with pytest.raises(UsageError, match=complaint):
         train(store, tmp_path / "run", **{name: value})
     assert not (tmp_path / "run").exists()
+
+
+def test_images_of_the_same_name_are_told_apart_by_their_paths():
+    assert short_names(["good/1.png", "good/2.png"]) == ("1.png", "2.png")
+    assert short_names(["good/1.png", "bad/1.png"]) == ("good/1.png", "bad/1.png")
 
 
 def test_one_image_and_one_temperature_need_no_list():

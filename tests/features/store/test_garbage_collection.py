@@ -33,7 +33,7 @@ from tests.features.store.stores import (
 
 CONFIG = feature_config()
 HOUR, DAY = 3600, 86_400
-KILLS = 6
+KILLS, MAX_ATTEMPTS = 4, 24
 
 
 def compacted(path: Path, deltas: int = 3) -> Store:
@@ -248,7 +248,9 @@ def test_a_killed_collection_leaves_a_healthy_store_and_the_next_one_finishes_it
     shutil.copytree(store.path, tmp_path / "copy")
     within, kills = timed(collect_garbage, StoreGc(store=str(tmp_path / "copy"), older_than="0s")), 0
     shutil.copytree(store.path, tmp_path / "again")
-    for seed in range(KILLS):
+    for seed in range(MAX_ATTEMPTS):
+        if kills == KILLS:
+            break
         kills += killed(seed, within, collect_garbage, StoreGc(store=str(store.path), older_than="0s"))
         assert verify(store.path).is_healthy
         assert reads(store, 96)
@@ -259,4 +261,4 @@ def test_a_killed_collection_leaves_a_healthy_store_and_the_next_one_finishes_it
         for path in store.feature_table_root(CONFIG).glob("*/feat*")
     }
     assert verify(store.path).is_healthy
-    assert kills >= KILLS // 2
+    assert kills == KILLS

@@ -23,6 +23,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 from numpy.typing import NDArray
 
+from features.extractors.alexnet import NAME as ALEXNET
 from features.extractors.application import APPLICATIONS
 from features.extractors.factory import open_extractor
 from features.extractors.frozen_graph import freeze, load_frozen_graph
@@ -46,7 +47,7 @@ Arrays = dict[str, NDArray[np.float32]]
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    every = [name for name in APPLICATIONS if name not in LEFT_OUT]
+    every = [name for name in (*APPLICATIONS, ALEXNET) if name not in LEFT_OUT]
     parser.add_argument("networks", nargs="*", default=every, metavar="NAME[:LAYER]")
     parser.add_argument("--within", help=argparse.SUPPRESS)
     options = parser.parse_args()

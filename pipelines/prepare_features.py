@@ -1,14 +1,19 @@
-"""Implements `capt prepare features`: extracts image features and commits the dataset of the images.
+"""Implements `capt prepare features`: extracts or imports image features and commits the dataset of the images.
 
 images → list → download → hash → classify → extract shards (Beam) → commit → summary
+         arrays of one's own → list → hash → match to the images → import shards (Beam) ↗
 """
 
+import contextlib
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, get_args
 
+from features.extractors.extractor import ExtractorConfig, resolve_dtype
 from features.extractors.factory import open_extractor
+from features.extractors.output_layers import OUTPUT
 from features.images.decode import ImageLimits
 from features.images.resize import make_resizer
 from features.runtime.numerics import detect_native_precision
@@ -24,12 +29,15 @@ from pipelines.datasets import open_reader
 from pipelines.datasets.base import DatasetReader
 from pipelines.datasets.limits import parse_limits
 from pipelines.datasets.splits import Splitter, parse_split_ratios
+from pipelines.ingest.array_index import ArrayIndex, open_arrays
 from pipelines.ingest.download_images import download_images
 from pipelines.ingest.hash_images import hash_images
 from pipelines.ingest.image_database import ImageDatabase, locate_hash_cache
 from pipelines.ingest.list_inputs import list_inputs
+from pipelines.ingest.whole_array import NAMES_OPTION, OPTION
 from pipelines.jobs.extraction_job import ExtractionJob
 from pipelines.jobs.failure_limit import check_failures, parse_max_failures
+from pipelines.jobs.feature_source import ArraySource, ExtractorSource, FeatureSource
 from pipelines.jobs.frozen_extractor import (
     FrozenExtractor,
     find_frozen_extractor,
@@ -39,11 +47,19 @@ from pipelines.jobs.frozen_extractor import (
 from pipelines.jobs.provenance import check_launch
 from pipelines.jobs.sinks import Sink, log_removed, open_sink
 from schemas.choices import Precision
+from schemas.defaults import BATCH_SIZE
 from schemas.errors import CaptError, UsageError
+from schemas.options.extractor import ExtractorOptions
 from schemas.options.prepare import PrepareFeatures
-from schemas.table_config import SHORT_FINGERPRINT, FeatureTableConfig
+from schemas.table_config import IMPORTED, SHORT_FINGERPRINT, FeatureTableConfig
 
 _log = logging.getLogger("capt.prepare")
+
+# Options that have no effect on imported features.
+_EXTRACTION_OPTIONS = (
+    *(name for name in ExtractorOptions.model_fields if name != "storage_dtype"),
+    *("resize_method", "resize_mode", "shortest_edge", "batch_size"),
+)
 
 
 def prepare_features(options: PrepareFeatures) -> dict[str, Any]:
@@ -54,9 +70,10 @@ def prepare_features(options: PrepareFeatures) -> dict[str, Any]:
         `unannotated` (images that no annotation names), `replaced` (images with other content than in the last commit),
         `removed` (images of the last commit that this run does not have, or that failed), `shared_ids`, `splits`
         (`hashed`, `kept`), `shards` and `bytes` (written), `fingerprint`, `dataset`, `precision`, `seconds`, `report`
-        (path of the run report), `unrepaired_rows` and `unrepaired_examples`; for `conceptual` also `downloads`. In a
-        dry run, `dry_run`, `hits`, `misses`, `images_per_second`, `estimated_seconds`, `shape` and `scale` replace
-        `report` and `unrepaired_…`; `shards` is 0 and `bytes` an estimate.
+        (path of the run report), `unrepaired_rows` and `unrepaired_examples`; for `conceptual` also `downloads`; with
+        `from_arrays` also `unknown_arrays` (arrays whose names no image of this run has). In a dry run, `dry_run`,
+        `hits`, `misses`, `images_per_second`, `estimated_seconds`, `shape` and `scale` replace `report` and
+        `unrepaired_…`; `shards` is 0 and `bytes` an estimate.
     """
     splitter = parse_split_ratios(options.split_ratios)
     reader = open_reader(options.dataset_type, options.annotations, whole_descriptions=options.whole_descriptions)
@@ -92,8 +109,13 @@ def prepare_images(options: PrepareFeatures, source: SourceDataset) -> dict[str,
     _check(options)
     max_failures = parse_max_failures(options.max_failures or source.reader.max_failures)
     limits = ImageLimits(options.max_image_pixels, options.max_image_bytes)
-    with report_full_disk(options.store), open_sink(options.store, options.dry_run) as sink:
-        table_config = build_table_config(options, sink.store)
+    with (
+        report_full_disk(options.store),
+        open_sink(options.store, options.dry_run) as sink,
+        _open_arrays(options, sink) as arrays,
+    ):
+        imported = _describe_import(options, arrays) if arrays else None
+        table_config = build_table_config(options, sink.store, imported)
         table = sink.table_root(table_config)
         dataset = sink.store.dataset_root(options.dataset_name or source.dataset_type)
         create = partial(ImageDatabase, hash_cache=locate_hash_cache(sink.root))
@@ -104,15 +126,17 @@ def prepare_images(options: PrepareFeatures, source: SourceDataset) -> dict[str,
                 if database.identities.has_urls():
                     downloads = download_images(database, options, sink.work, limits.bytes)
                 hash_images(database, sink.work, options.rehash, options.beam_options, limits.bytes)
+                unknown_arrays = database.find_arrays(arrays) if arrays else None
                 extracted = None
                 while extracted is None:  # None: another job has committed to the table meanwhile.
-                    extracted = sink.run_job(_plan(options, sink, database, repair, limits))
+                    extracted = sink.run_job(_plan(options, sink, database, repair, limits, arrays))
             sink.commit_dataset(database, dataset, source.dataset_type, source.reader.label_format)
             sink.remove_corrupt(dataset)
             summary = {
                 **sink.summarize(database, dataset, "features"),
                 **extracted,
                 **({} if downloads is None else {"downloads": downloads}),
+                **({} if unknown_arrays is None else {"unknown_arrays": unknown_arrays}),
                 "unannotated": unannotated,
                 "replaced": _count_replaced(database, dataset.name),
                 "removed": log_removed(database.count_removed(), dataset.name, "images", "dataset"),
@@ -134,15 +158,61 @@ def _check(options: PrepareFeatures) -> None:
     check_num_shards(options.num_shards)
     parse_limits(options)
     parse_hints(options.resource_hint)
-    open_extractor(options)
+    _check_import(options)
+    if not options.from_arrays:
+        open_extractor(options)
+
+
+def _check_import(options: PrepareFeatures) -> None:
+    if not options.from_arrays:
+        if options.array_names:
+            hint = f"Add {OPTION} FILE.npy, or omit the option."
+            raise UsageError(f"the option belongs to {OPTION}", location=NAMES_OPTION, hint=hint)
+        return
+    for name in _EXTRACTION_OPTIONS:
+        if name in options.model_fields_set:
+            flag = f"--{name.replace('_', '-')}"
+            raise UsageError("the option does not apply to imported features", location=flag, hint="Omit the option.")
+    resolve_dtype(options, pixels=False)
+
+
+# === Imported features ===
+
+
+@contextlib.contextmanager
+def _open_arrays(options: PrepareFeatures, sink: Sink) -> Iterator[ArrayIndex | None]:
+    """Lists the arrays of `--from-arrays` for the block; None without the option."""
+    if not options.from_arrays:
+        yield None
+        return
+    with open_arrays(options.from_arrays, options.array_names, sink.work) as arrays:
+        yield arrays
+
+
+def _describe_import(options: PrepareFeatures, arrays: ArrayIndex) -> ExtractorConfig:
+    """Returns the settings of imported features. Other values or names have another digest, and so another table."""
+    return ExtractorConfig(
+        extractor=IMPORTED,
+        weights=f"sha256:{arrays.digest}",
+        layer=OUTPUT,
+        height=1,
+        width=1,
+        dtype=resolve_dtype(options, pixels=False),
+        precision="float32",
+    )
 
 
 # === Table config ===
 
 
-def build_table_config(options: PrepareFeatures, store: Store) -> FeatureTableConfig:
-    """Returns the config of the table that the options describe. `--precision auto` depends on the store's tables."""
-    choice = open_extractor(options).resolve_config()
+def build_table_config(
+    options: PrepareFeatures, store: Store, imported: ExtractorConfig | None = None
+) -> FeatureTableConfig:
+    """Returns the config of the table that the options describe. `--precision auto` depends on the store's tables.
+
+    `imported` are the settings of imported features; None to extract features.
+    """
+    choice = imported or open_extractor(options).resolve_config()
     how = (options.resize_method, options.resize_mode, options.shortest_edge)
     resizer = make_resizer(choice.height, choice.width, *how)
     table_config = FeatureTableConfig(
@@ -185,22 +255,33 @@ def _list(options: PrepareFeatures, source: SourceDataset, database: ImageDataba
 
 
 def _plan(
-    options: PrepareFeatures, sink: Sink, database: ImageDatabase, repair: FeatureTableRepair, limits: ImageLimits
+    options: PrepareFeatures,
+    sink: Sink,
+    database: ImageDatabase,
+    repair: FeatureTableRepair,
+    limits: ImageLimits,
+    arrays: ArrayIndex | None,
 ) -> ExtractionJob:
-    """Sets the status of every record, and returns the job that extracts the missing images."""
+    """Sets the status of every record, and returns the job that adds the missing rows."""
     last_commit = CommitLog(repair.root).last()
     table = repair.open_intact()
     is_missing = _classify(options, database, table, limits)
-    if is_missing:
-        check_launch(table, repair.table_config.precision, options.beam_options, options.allow_mixed_numerics)
-    extractor = _open_frozen_extractor(options, sink, repair, is_missing)
+    source: FeatureSource | None
+    if arrays:
+        source = ArraySource(arrays)
+    else:
+        if is_missing:
+            check_launch(table, repair.table_config.precision, options.beam_options, options.allow_mixed_numerics)
+        extractor = _open_frozen_extractor(options, sink, repair, is_missing)
+        batch_size = BATCH_SIZE if options.batch_size == "auto" else options.batch_size
+        source = ExtractorSource(extractor, batch_size, limits) if extractor else None
     return ExtractionJob(
         database=database,
         root=repair.root,
         work=sink.work,
         table_config=repair.table_config,
-        extractor=extractor if is_missing else None,
-        shape=table.shape if table else extractor.shape if extractor else None,
+        source=source if is_missing else None,
+        shape=table.shape if table else source.shape if source else None,
         limits=limits,
         last_commit=last_commit,
         suspect=repair.suspect,

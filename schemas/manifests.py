@@ -60,14 +60,14 @@ class FeatureMetadata(Frozen):
 
     Args:
         shape: Shape of one row's value.
-        network: SHA-256 of the frozen extractor, `networks/<sha256>.pb` in the store.
-        numerics: The numerics class: device, instruction set or chip, library and precision.
+        network: SHA-256 of the frozen extractor, `networks/<sha256>.pb` in the store; None for imported features.
+        numerics: The numerics class: device, instruction set or chip, library and precision; or `imported`.
         toolchain: Versions of libraries. Rows are bit-identical if those of TensorFlow, Pillow and libjpeg are equal.
     """
 
     kind: Literal["features"] = "features"
     shape: tuple[int, ...]
-    network: Sha256
+    network: Sha256 | None
     numerics: str
     toolchain: dict[str, str]
 

@@ -21,6 +21,9 @@ PAD, UNKNOWN, START, END = range(4)
 # Characters at which the `keras` standardizer splits by default: those of Keras' Tokenizer.
 KERAS_FILTERS = '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n'
 
+# The extractor of features that a user computed elsewhere.
+IMPORTED = "arrays"
+
 # No standardizer keeps these, so that no text becomes a special token.
 _ALWAYS_FILTERED = "<>"
 
@@ -46,11 +49,12 @@ class FeatureTableConfig(TableConfig):
     """The settings that determine the features of an image.
 
     Args:
-        extractor: A name from `features.extractors`.
-        weights: Identity of the weights: `random:SEED`, `imagenet:HASH` or `sha256:HEX`.
+        extractor: A name from `features.extractors`, or `IMPORTED`.
+        weights: Identity of the weights: `random:SEED`, `imagenet:HASH` or `sha256:HEX`. Of imported features, the
+            digest of the arrays and their names.
         layer: The layer whose output is stored.
         pooling: `avg` stores the mean over all locations; `none` stores [locations, channels].
-        height, width: Input size in pixels.
+        height, width: Input size in pixels; 1 for imported features, so that figures show the whole image.
         precision: Compute precision of the extractor; its input and output are float32.
         dtype: Storage dtype.
         compression: Compression of each value.

@@ -58,7 +58,7 @@ from features.store.store import Store, open_store
 from schemas.manifests import FeatureMetadata, FileEntry, Manifest, Shard
 from schemas.options.store import StoreCompact
 from schemas.records import Row
-from schemas.table_config import SHORT_FINGERPRINT
+from schemas.table_config import IMPORTED, SHORT_FINGERPRINT
 from schemas.tables import CATALOG, FAILURES
 from schemas.terminal.progress import show_progress
 
@@ -241,7 +241,8 @@ class _Compaction:
 
     def _write(self, group: _Group, count: int) -> Manifest:
         """Writes the shards of a group durably, and returns the manifest that references them."""
-        commit = compute_commit_name(self._table.fingerprint, group.facts.network, count, group.keys.hexdigest())
+        extractor = group.facts.network or IMPORTED
+        commit = compute_commit_name(self._table.fingerprint, extractor, count, group.keys.hexdigest())
         rows = (row for number in range(self._merge.ranges) for row in self._select(self._kept(number), group))
         copier = RowCopier(self._table)
         shards = tuple(

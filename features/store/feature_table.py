@@ -21,7 +21,7 @@ from features.store.random_access import MAX_OPEN, OpenShards, key_bytes
 from features.store.shards import read_index, tensor_fields
 from features.store.snapshot import TableSnapshot, read_table_config
 from features.store.storage_dtypes import StoredColumns, decode
-from schemas.errors import MissingKeyError
+from schemas.errors import MissingKeyError, StoreError
 from schemas.manifests import FeatureMetadata, Manifest
 from schemas.table_config import FeatureTableConfig
 from schemas.tables import FAILURES, KEY_BYTES, Table, features_table
@@ -67,8 +67,11 @@ class FeatureTable(TableSnapshot[FeatureMetadata]):
 
     @property
     def extractor_path(self) -> Path:
-        """The frozen extractor that computed the rows, on this machine."""
-        return ensure_local(extractor_path(self.root.parents[1], self.facts.network), self.facts.network)
+        """The frozen extractor that computed the rows, on this machine; StoreError for imported features."""
+        network = self.facts.network
+        if network is None:
+            raise StoreError("the features are imported, so their extractor is unknown", location=str(self.root))
+        return ensure_local(extractor_path(self.root.parents[1], network), network)
 
     @property
     def rows(self) -> int:

@@ -115,7 +115,8 @@ def _unreferenced_since(
 
 
 def _list_extractors(manifest: Manifest) -> list[str]:
-    return [manifest.facts.network] if isinstance(manifest.facts, FeatureMetadata) else []
+    facts = manifest.facts
+    return [facts.network] if isinstance(facts, FeatureMetadata) and facts.network else []
 
 
 @dataclass

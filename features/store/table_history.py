@@ -12,7 +12,7 @@ from features.store.layout import DATASETS, EXTRACTOR_RECORD, FEATURES, MODELS, 
 from schemas.errors import CaptError, CorruptFileError
 from schemas.manifests import FeatureMetadata, Manifest, Shard
 from schemas.strict_json import parse_json
-from schemas.table_config import SHORT_FINGERPRINT, CaptionTableConfig, FeatureTableConfig, canonical_json
+from schemas.table_config import IMPORTED, SHORT_FINGERPRINT, CaptionTableConfig, FeatureTableConfig, canonical_json
 
 MANIFEST_KINDS = {FEATURES: "features", TEXT: "captions", DATASETS: "dataset", MODELS: "model"}
 
@@ -70,7 +70,7 @@ class TableHistory:
         self._read_manifests(entries)
         replaced = {digest for one in entries if one in self.manifests for digest in self.manifests[one].replaces}
         self.live = {digest for digest in entries if digest in self.manifests} - replaced
-        if self.kind == FEATURES:
+        if self.kind == FEATURES and not self._is_imported():
             self._check_extractor_record()
 
     def live_manifests(self) -> list[Manifest]:
@@ -140,6 +140,10 @@ class TableHistory:
             if digest not in existing:
                 self._findings.add_missing(directory / f"{digest}.json")
         self.is_complete = self.is_complete and not blocking and existing <= set(self.manifests)
+
+    def _is_imported(self) -> bool:
+        """Returns whether the features are imported, so that the table has no extractor."""
+        return isinstance(self.table_config, FeatureTableConfig) and self.table_config.extractor == IMPORTED
 
     def _check_extractor_record(self) -> None:
         """Compares `network.json`, which names the table's extractor, with the manifests and the frozen extractors."""

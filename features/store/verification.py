@@ -206,7 +206,7 @@ def _list_checks(store: Path, tables: list[TableHistory]) -> list[_Check]:
             find_problem = shard_checks.get(entry.path)
             checks.append(_Check(f"{name}/{entry.path}", entry.sha256, entry.bytes, is_live, find_problem))
     facts = [manifest.facts for table in tables for manifest in table.live_manifests()]
-    live = {one.network for one in facts if isinstance(one, FeatureMetadata)}
+    live = {one.network for one in facts if isinstance(one, FeatureMetadata) and one.network}
     existing = {path.stem for path in (store / FROZEN_EXTRACTORS).glob("*.pb") if EXTRACTOR_NAME.fullmatch(path.name)}
     named = ((one, extractor_path(Path(), one).as_posix()) for one in sorted(live | existing))
     checks += [_Check(path, sha256, None, sha256 in live) for sha256, path in named]

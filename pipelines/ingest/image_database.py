@@ -17,6 +17,8 @@ from features.inputs import ListedFile
 from features.io.atomic_files import working_path
 from features.store.layout import CACHE
 from pipelines.datasets.limits import Limits
+from pipelines.ingest.array_index import ArrayIndex
+from pipelines.ingest.array_matching import ArrayMatcher
 from pipelines.ingest.job_database import TWO_SPLITS, InputRecord, JobDatabase
 from pipelines.ingest.name_matching import NameMatcher
 from schemas.tables import CATALOG, FAILURES, LABELS
@@ -59,6 +61,7 @@ class ImageDatabase(JobDatabase):
     def __init__(self, path: Path, hash_cache: Path) -> None:
         super().__init__(path, _SCHEMA)
         self.files = NameMatcher(self._db)
+        self._arrays: ArrayMatcher | None = None
         hash_cache.parent.mkdir(parents=True, exist_ok=True)
         if not self._attach(hash_cache):
             _log.warning("%s: the hash cache is corrupt. Creating a new one.", hash_cache)
@@ -161,6 +164,28 @@ class ImageDatabase(JobDatabase):
                 WHERE image_id = ? AND trusted AND key IS NOT NULL""",
                 ((row[-1],) for row in rows),
             )
+
+    # === Arrays ===
+
+    def find_arrays(self, index: ArrayIndex) -> int:
+        """Finds the array of each hashed image; an image without one, or with several, has failed.
+
+        Returns the number of arrays that belong to no image. Raises as `ArrayMatcher.match`. `index` must stay open
+        until `list_planned_arrays` is exhausted.
+        """
+        self._arrays = ArrayMatcher(self._db, index)
+        unknown = self._arrays.match()
+        failed = [("no features", *one) for one in self._arrays.list_missing()]
+        failed += [("ambiguous", *one) for one in self._arrays.list_ambiguous()]
+        self._insert(
+            "UPDATE record SET status = 'failed', stage = 'find', reason = ?1, detail = ?3 WHERE image_id = ?2", failed
+        )
+        return unknown
+
+    def list_planned_arrays(self) -> Iterator[dict[str, Any]]:
+        """Yields content hash, location, member, row and SHA-256 of the arrays to import, by content hash."""
+        assert self._arrays is not None
+        return self._arrays.list_planned()
 
     # === Planning ===
 

@@ -88,7 +88,7 @@ class NameMatcher:
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
         self._db.executescript(_SCHEMA)
-        self._db.create_function("fold", 1, _normalize_name, deterministic=True)
+        self._db.create_function("fold", 1, normalize_name, deterministic=True)
         self._db.create_function("near", 1, str.casefold, deterministic=True)
         self._roots: list[str] = []
 
@@ -171,7 +171,7 @@ class NameMatcher:
         """Returns a file whose name differs in case or Unicode form only; empty without a similar file."""
         query = """SELECT found.name FROM folded CROSS JOIN found USING (number) WHERE near = ?
             ORDER BY near, folded.name LIMIT 1"""
-        base = _normalize_name(file_name).rsplit("/", 1)[-1]
+        base = normalize_name(file_name).rsplit("/", 1)[-1]
         row = self._db.execute(query, (base.casefold(),)).fetchone()
         return str(row[0]) if row else ""
 
@@ -194,7 +194,7 @@ class NameMatcher:
         return [FileReference(*row) for row in rows]
 
 
-def _normalize_name(name: str) -> str:
+def normalize_name(name: str) -> str:
     """Returns a name in composed Unicode form, with slashes for backslashes, without a leading `./`."""
     normalized = unicodedata.normalize("NFC", name).replace("\\", "/")
     while normalized.startswith("./"):

@@ -21,10 +21,11 @@ from pipelines.jobs.frozen_extractor import FrozenExtractor
 from schemas.manifests import DroppedMetadata, FileEntry, Manifest, Shard
 from schemas.table_config import SHORT_FINGERPRINT, FeatureTableConfig
 
+TIMED_IMAGES = 24
+
 _MEASURED_SHARDS = 4096
 _OBJECTS_PER_LISTING = 1000  # Maximum of S3 and GCS.
 _WARM_UP_IMAGES = 8
-_TIMED_IMAGES = 24
 _INDEX_ENTRY_BYTES = 32 + 8  # Key and position.
 _SHA256 = "0" * 64
 _SUFFIXES = ("tfrecord", "index")
@@ -41,7 +42,7 @@ def measure_speed(
 
     `references` are rows of a work unit, at least one. The first ones are extracted; their features are discarded.
     """
-    some = list(islice(references, _TIMED_IMAGES))
+    some = list(islice(references, TIMED_IMAGES))
     model = load_frozen_graph(ensure_local(extractor.path, extractor.sha256), table_config.precision)
     core = ExtractionCore(table_config, model, batch_size=batch_size, max_pixels=limits.pixels)
     deque(core.run(open_images(some[:_WARM_UP_IMAGES], limits.bytes)), maxlen=0)

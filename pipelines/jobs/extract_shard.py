@@ -75,25 +75,38 @@ class ExtractShard:
         model = load_shared_frozen_graph(ensure_local(extractor, extractor.stem), self.table_config.precision)
         raise_pixel_limit(self.limits.pixels)
         core = ExtractionCore(self.table_config, model, batch_size=self.batch_size, max_pixels=self.limits.pixels)
-        table = self.table_config.table(self.shape)
-        writer = ShardWriter(
-            parse_location(self.root), self.commit, table, self.table_config.format, int(unit.stem), self.count
-        )
-        failures = []
-        try:
-            for result in core.run(open_images(read_unit(unit), self.limits.bytes)):
-                if isinstance(result, ExtractedRow):
-                    writer.append({"key": result.key, **result.values})
-                else:
-                    error = {name: getattr(result.error, name) for name in ("stage", "reason", "detail", "permanent")}
-                    failures.append(FailedRow(key=result.key.hex(), **error))
-                advance(1, isinstance(result, FailedImage))
-            shard = writer.close()
-        finally:
-            writer.abandon()
+        writer = open_writer(self.root, self.commit, self.table_config, self.shape, unit, self.count)
+        rows = core.run(open_images(read_unit(unit), self.limits.bytes))
+        shard, failures = write_rows(writer, rows, advance)
         provenance = Provenance(numerics=model.numerics, toolchain=detect_toolchain())
-        extracted = ExtractedUnit(shard=shard, failures=tuple(failures), provenance=provenance)
+        extracted = ExtractedUnit(shard=shard, failures=failures, provenance=provenance)
         return extracted.model_dump_json().encode()
+
+
+def open_writer(
+    root: str, commit: str, table_config: FeatureTableConfig, shape: tuple[int, ...], unit: Path, count: int
+) -> ShardWriter:
+    """Returns the writer of a unit's shard. The unit's name is the number of the shard, out of `count`."""
+    table = table_config.table(shape)
+    return ShardWriter(parse_location(root), commit, table, table_config.format, int(unit.stem), count)
+
+
+def write_rows(
+    writer: ShardWriter, results: Iterable[ExtractedRow | FailedImage], advance: Advance
+) -> tuple[Shard | None, tuple[FailedRow, ...]]:
+    """Writes the rows of a unit. Returns its shard, None without rows, and its failures."""
+    failures = []
+    try:
+        for result in results:
+            if isinstance(result, ExtractedRow):
+                writer.append({"key": result.key, **result.values})
+            else:
+                error = {name: getattr(result.error, name) for name in ("stage", "reason", "detail", "permanent")}
+                failures.append(FailedRow(key=result.key.hex(), **error))
+            advance(1, isinstance(result, FailedImage))
+        return writer.close(), tuple(failures)
+    finally:
+        writer.abandon()
 
 
 def open_images(rows: Iterable[dict[str, Any]], max_bytes: int) -> Iterator[EncodedImage]:

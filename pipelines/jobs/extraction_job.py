@@ -1,4 +1,4 @@
-"""Extracts the planned images of a job into committed shards.
+"""Extracts the planned images of a job, or imports their arrays, into committed shards.
 
 The commit's name is the digest of its content. So the same command finds the work units that an interrupted job
 finished, and two stores of the same images have the same names.
@@ -23,11 +23,10 @@ from features.store.shards import check_disk_space, choose_shard_count, compute_
 from pipelines.beam.runners import parse_hints, runs_locally
 from pipelines.beam.work_units import delete_results, read_progress, read_results, run_units, write_unit
 from pipelines.ingest.image_database import ImageDatabase
-from pipelines.jobs.estimate import estimate_table, measure_speed
-from pipelines.jobs.extract_shard import EXTRACT_UNIT_SCHEMA, ExtractedUnit, ExtractShard
-from pipelines.jobs.frozen_extractor import FrozenExtractor
-from pipelines.jobs.provenance import check_mixture, list_provenances, local_provenance
-from schemas.defaults import BATCH_SIZE
+from pipelines.jobs.estimate import estimate_table
+from pipelines.jobs.extract_shard import ExtractedUnit
+from pipelines.jobs.feature_source import FeatureSource
+from pipelines.jobs.provenance import check_mixture, list_provenances
 from schemas.errors import CaptError
 from schemas.manifests import FeatureMetadata, Manifest
 from schemas.options.prepare import PrepareFeatures
@@ -40,7 +39,7 @@ class ExtractionJob:
     """Extracts the images that a table lacks. A `pipelines.jobs.sinks.Job`.
 
     Attributes:
-        extractor: None if no image is to be extracted.
+        source: Source of the features; None if no image lacks them.
         shape: Shape of one image's features, if known.
         last_commit: Number of the table's last commit when the records were classified.
         suspect: Files of the table, by path in it, whose checksums must be verified before they are used.
@@ -50,40 +49,38 @@ class ExtractionJob:
     root: Path
     work: Path
     table_config: FeatureTableConfig
-    extractor: FrozenExtractor | None
+    source: FeatureSource | None
     shape: tuple[int, ...] | None
     limits: ImageLimits
     last_commit: int
     suspect: Collection[str]
     options: PrepareFeatures
 
-    @property
-    def batch_size(self) -> int:
-        return BATCH_SIZE if self.options.batch_size == "auto" else self.options.batch_size
-
     def run(self) -> dict[str, Any] | None:
         """Extracts the planned images and commits them. If several runs have the same job, one of them runs it.
 
         Returns `shards` and `bytes` of the commit; None if the table has a new commit, which may contain some images.
         """
-        if self.extractor is None:
+        source = self.source
+        if source is None:
             return {"shards": 0, "bytes": 0}
         planned = self.database.count_planned()
-        count = self.options.num_shards or choose_shard_count(planned, self._measure_row(self.extractor.shape))
+        count = self.options.num_shards or choose_shard_count(planned, self._measure_row(source.shape))
         keys = hashlib.sha256()
         for row in self.database.list_planned():
             keys.update(row["key"])
-        commit = compute_commit_name(self.table_config.fingerprint, self.extractor.sha256, count, keys.hexdigest())
+        commit = compute_commit_name(self.table_config.fingerprint, source.name, count, keys.hexdigest())
         plan = self.work / f"{self.table_config.fingerprint[:SHORT_FINGERPRINT]}-{commit}"
         with wait_for_lock(plan.with_suffix(".lock")):
             if CommitLog(self.root).last() != self.last_commit:
                 return None
-            self._delete_results(plan)
+            self._delete_results(source, plan)
             finished = sum(unit.images for unit in _read_units(plan))
-            row_bytes = (planned - finished) * self._measure_row(self.extractor.shape)
+            row_bytes = (planned - finished) * self._measure_row(source.shape)
             hint = "Free some space, or use --storage-dtype int8."
             check_disk_space(self.root, row_bytes, "the extraction", hint)
-            units = self._extract(self.extractor, plan, commit, count)
+            units = self._extract(source, plan, commit, count)
+            source.check_unchanged()
             held = list_provenances(CommitLog(self.root).read_state().live)
             check_mixture(str(self.root), held, [unit.provenance for unit in units], self.options.allow_mixed_numerics)
             if sum(unit.images for unit in units) != planned:
@@ -94,7 +91,7 @@ class ExtractionJob:
                 for unit in units
                 for one in unit.failures
             )
-            self._commit(units)
+            self._commit(source, units)
             remove_tree(plan)
         shards = [unit.shard for unit in units if unit.shard]
         return {"shards": len(shards), "bytes": sum(shard.data.bytes for shard in shards)}
@@ -104,9 +101,8 @@ class ExtractionJob:
         planned = counts.get("planned", 0)
         missing = planned + counts.get("pending", 0)
         speed = None
-        if self.extractor and planned:
-            images = self.database.list_planned()
-            speed = measure_speed(self.table_config, self.extractor, self.batch_size, self.limits, images)
+        if self.source and planned:
+            speed = self.source.measure_speed(self.table_config, self.source.list_planned(self.database))
         return {
             "shards": 0,
             "bytes": missing * self._measure_row(self.shape) if self.shape else 0,
@@ -137,26 +133,25 @@ class ExtractionJob:
         """Returns the bytes of one row, without framing."""
         return sum(column.nbytes for column in self.table_config.table(shape).fields)
 
-    def _extract(self, extractor: FrozenExtractor, plan: Path, commit: str, count: int) -> list[ExtractedUnit]:
-        planned = self.database.list_planned()
+    def _extract(self, source: FeatureSource, plan: Path, commit: str, count: int) -> list[ExtractedUnit]:
+        planned = source.list_planned(self.database)
         for number, rows in groupby(planned, lambda row: find_shard(row["key"], count)):
-            write_unit(plan, f"{number:05d}", rows, EXTRACT_UNIT_SCHEMA)
-        root, path = str(self.root), str(extractor.path)
-        worker = ExtractShard(
-            root, path, self.table_config, extractor.shape, commit, count, self.batch_size, self.limits
-        )
+            write_unit(plan, f"{number:05d}", rows, source.unit_schema)
+        worker = source.make_worker(self.root, self.table_config, commit, count)
         total, hints = self.database.count_planned(), parse_hints(self.options.resource_hint)
-        with show_progress("extracting", total, "images", lambda: read_progress(plan)):
+        with show_progress(
+            "extracting" if source.network else "importing", total, "images", lambda: read_progress(plan)
+        ):
             run_units(plan, worker, self.options.beam_options, "Extract", hints)
         return _read_units(plan)
 
-    def _delete_results(self, plan: Path) -> None:
+    def _delete_results(self, source: FeatureSource, plan: Path) -> None:
         """Deletes the results of units that would now have another result.
 
         If only this machine computes and mixing is not allowed, so has a unit of another numerics class or toolchain.
         """
         checks_provenance = not self.options.allow_mixed_numerics and runs_locally(self.options.beam_options)
-        here = local_provenance(self.table_config.precision) if checks_provenance and any(read_results(plan)) else None
+        here = source.local_provenance(self.table_config) if checks_provenance and any(read_results(plan)) else None
 
         def is_final(data: bytes) -> bool:
             unit = ExtractedUnit.model_validate_json(data)
@@ -170,9 +165,8 @@ class ExtractionJob:
         allows_retry = self.limits.allows_retry
         delete_results(plan, is_final)
 
-    def _commit(self, units: Sequence[ExtractedUnit]) -> None:
+    def _commit(self, source: FeatureSource, units: Sequence[ExtractedUnit]) -> None:
         """Appends one commit per provenance."""
-        assert self.extractor is not None
         files = {}
         if self.database.count_by_status().get("failed"):
             files["failures"] = write_under_digest(self.root, "failures", self.database.write_failures)
@@ -181,7 +175,7 @@ class ExtractionJob:
             by_provenance[json.dumps(unit.provenance.model_dump(), sort_keys=True)].append(unit)
         for some in by_provenance.values():
             provenance = some[0].provenance.model_dump()
-            facts = FeatureMetadata(shape=self.extractor.shape, network=self.extractor.sha256, **provenance)
+            facts = FeatureMetadata(shape=source.shape, network=source.network, **provenance)
             shards = tuple(unit.shard for unit in some if unit.shard)
             if shards or files:
                 manifest = Manifest(table=self.table_config.fingerprint, shards=shards, files=files, facts=facts)

@@ -81,8 +81,7 @@ def is_extractor_intact(root: Path, store: Path, suspect: Collection[str] = ()) 
 def _look_up(root: Path, store: Path) -> FrozenExtractor | None:
     """Returns the frozen extractor that the table's commits name, or else the recorded one."""
     for manifest in reversed(CommitLog(root).read_state().live):
-        if isinstance(manifest.facts, FeatureMetadata):
-            sha256 = manifest.facts.network
+        if isinstance(manifest.facts, FeatureMetadata) and (sha256 := manifest.facts.network):
             return FrozenExtractor(extractor_path(store, sha256), sha256, manifest.facts.shape)
     return _read_record(root, store)
 

@@ -75,7 +75,7 @@ BeamOptions = Annotated[
 
 
 class PrepareFeatures(ExtractorOptions):
-    """Extract image features with a CNN and write them to the store.
+    """Extract image features with a CNN, or import them, and write them to the store.
 
     Images that are already in the feature table are not extracted again. The dataset then consists of the images of
     this run. Images of earlier runs that this run does not list leave the dataset; their features stay until `capt
@@ -100,6 +100,19 @@ class PrepareFeatures(ExtractorOptions):
     ]
     annotations: tuple[str, ...] = ANNOTATIONS
     dataset_name: str | None = DATASET_NAME
+    from_arrays: tuple[str, ...] = option(
+        (),
+        "Import features instead of extracting them: a directory or archive (.zip, .npz, uncompressed .tar) with one "
+        ".npy file per image, named after the image's ID or file (repeatable); or, with --array-names, one .npy or "
+        ".npz file with a row per image. Pickles are refused. [default: extract features]",
+        "PATH",
+    )
+    array_names: str | None = option(
+        None,
+        "File with the names of the rows of --from-arrays, in the same order: one per line, a JSON list, or a .npy "
+        "array of strings.",
+        "FILE",
+    )
     resize_method: ResizeMethodOption = option(
         "pillow",
         "Resize method: pillow (bilinear, antialiased), draft (as pillow, with large JPEGs decoded at reduced "

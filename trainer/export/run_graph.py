@@ -20,7 +20,7 @@ from trainer.export.image_graph import PROBLEMS, read_images
 from trainer.models.charset import CHARACTERS
 from trainer.models.recognizer_heads import decode_greedily
 from trainer.runs.captioner_run import CaptionerRun
-from trainer.runs.directory import FROZEN_EXTRACTOR, VOCABULARY
+from trainer.runs.directory import VOCABULARY
 from trainer.runs.recognizer_run import RecognizerRun
 from trainer.runs.run import Run
 
@@ -39,7 +39,7 @@ class GraphRun(tf.Module):
         super().__init__()
         self._output_name, self._predict, self.asset = output_name, predict, asset
         self._table_config = run.metadata.features.table_config
-        definition = tf.compat.v1.GraphDef.FromString((run.path / FROZEN_EXTRACTOR).read_bytes())
+        definition = tf.compat.v1.GraphDef.FromString(run.require_extractor().read_bytes())
         extractor = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(definition, name=""), [])
         self._extract = extractor.prune(f"{INPUT}:0", f"{OUTPUT}:0")
         # A SavedModel tracks the variables inside Keras variables.

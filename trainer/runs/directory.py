@@ -1,7 +1,7 @@
 """Reads and writes the run directory, which contains everything that a trained model needs without its store.
 
 RUN/run.json          model, hyperparameters and data: `trainer.runs.metadata`
-RUN/network.pb        the frozen extractor, or the graph that resizes images to pixels
+RUN/network.pb        the frozen extractor, or the graph that resizes images to pixels; none for imported features
 RUN/vocabulary.txt    captioner: one token per line, line number = token ID
 RUN/transform/        captioner: the saved graph that tokenizes captions
 RUN/model.py          the file of a model of one's own, which the commands run
@@ -72,8 +72,11 @@ def start_run(root: Path, metadata: RunMetadata, store: Path, write_files: Calla
 
 
 def copy_frozen_extractor(root: Path, features: FeatureTable) -> None:
-    """Copies the frozen extractor of a feature table to the run directory."""
-    source, target, sha256 = features.extractor_path, root / FROZEN_EXTRACTOR, features.facts.network
+    """Copies the frozen extractor of a feature table, if it has one, to the run directory."""
+    sha256 = features.facts.network
+    if sha256 is None:
+        return
+    source, target = features.extractor_path, root / FROZEN_EXTRACTOR
     if not source.exists() or hash_file(source) != sha256:
         raise CorruptFileError(
             f"the frozen extractor is missing or corrupt: expected SHA-256 {sha256}",

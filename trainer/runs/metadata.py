@@ -46,12 +46,12 @@ _DESCRIPTIONS = {
 
 
 class FeatureOrigin(Frozen):
-    """The feature table of a run; `network` is the SHA-256 of its frozen extractor."""
+    """The feature table of a run; `network` is the SHA-256 of its frozen extractor, None for imported features."""
 
     fingerprint: Sha256
     table_config: FeatureTableConfig
     shape: tuple[int, ...]
-    network: Sha256
+    network: Sha256 | None
 
 
 class ExtractorOrigin(Frozen):

@@ -39,6 +39,11 @@ if TYPE_CHECKING:
 
 DECODE_BATCH = 64
 
+IMPORTED_PROBLEM = "the run was trained on imported features, and capt does not know the extractor that computed them"
+IMPORTED_HINT = (
+    "Use `capt evaluate` on the images of its dataset, or train on features that `capt prepare features` extracts."
+)
+
 ImageLike = str | os.PathLike[str] | bytes | Image.Image
 AnyPrediction = TypeVar("AnyPrediction")
 AnyRun = TypeVar("AnyRun", bound="Run")
@@ -90,6 +95,20 @@ class Run(ABC):
     def check_files(self) -> None:  # noqa: B027
         """Reads the small files that another run copies from this one; StoreError if one is missing or corrupt."""
 
+    def require_extractor(self) -> Path:
+        """Returns the path of the frozen extractor.
+
+        Raises:
+            UsageError: The run was trained on imported features, so nothing can compute those of a new image.
+            CorruptFileError: The file is missing.
+        """
+        path = self.path / FROZEN_EXTRACTOR
+        if self.metadata.features.network is None:
+            raise UsageError(IMPORTED_PROBLEM, location=str(self.path), hint=IMPORTED_HINT)
+        if not path.is_file():
+            raise CorruptFileError("the frozen extractor is missing", location=str(path))
+        return path
+
     @property
     def resizer(self) -> Resizer:
         """The resizer of the run's input images."""
@@ -133,9 +152,7 @@ class Run(ABC):
 
         `predict` maps features [N, *shape] and the numbers of the images, from `first` on, to N predictions.
         """
-        path, table_config = self.path / FROZEN_EXTRACTOR, self.metadata.features.table_config
-        if not path.is_file():
-            raise CorruptFileError("the frozen extractor is missing", location=str(path))
+        path, table_config = self.require_extractor(), self.metadata.features.table_config
         results = ExtractionCore(table_config, load_shared_frozen_graph(path, table_config.precision)).run(images)
         while batch := list(islice(results, DECODE_BATCH)):
             rows = {n: result.values for n, result in enumerate(batch, first) if isinstance(result, ExtractedRow)}

@@ -13,13 +13,14 @@ from features.extractors.extraction import ExtractedRow, ExtractionCore
 from features.extractors.frozen_graph import load_shared_frozen_graph
 from features.store.storage_dtypes import decode
 from features.text.vocabulary import detokenize
-from schemas.table_config import FeatureTableConfig
+from schemas.errors import UsageError
+from schemas.table_config import IMPORTED, FeatureTableConfig
 from trainer.data.caption_batches import BatchReader
 from trainer.decoding.factory import make_decoder
 from trainer.decoding.generation import parse_generation
 from trainer.models.captioner import Captioner
 from trainer.runs.directory import FROZEN_EXTRACTOR
-from trainer.runs.run import to_encoded_images
+from trainer.runs.run import IMPORTED_PROBLEM, to_encoded_images
 from trainer.training.sample_images import unusable_image
 
 _log = logging.getLogger("capt.training")
@@ -90,8 +91,10 @@ def extract_sample_images(root: Path, table_config: FeatureTableConfig, paths: S
     """Extracts the features of image files with the frozen extractor of the run in `root`.
 
     Raises:
-        UsageError: An image cannot be read, decoded or extracted.
+        UsageError: An image cannot be read, decoded or extracted, or the run is trained on imported features.
     """
+    if table_config.extractor == IMPORTED:
+        raise UsageError(IMPORTED_PROBLEM, location="sample_images", hint="Omit sample_images.")
     graph = load_shared_frozen_graph(root / FROZEN_EXTRACTOR, table_config.precision)
     rows = []
     for path, result in zip(paths, ExtractionCore(table_config, graph).run(to_encoded_images(paths)), strict=True):

@@ -11,7 +11,7 @@ from features.extractors.alexnet import ALEXNET
 from features.extractors.alexnet_layers import GroupedConvolution, LocalResponseNormalization
 from features.extractors.factory import open_extractor
 from features.extractors.frozen_graph import freeze, load_frozen_graph
-from features.extractors.weights import identify_weights, load_weights
+from features.extractors.weights import generate_noise_images, identify_weights, load_weights
 from schemas.errors import CaptError, UsageError
 from schemas.options.extractor import ExtractorOptions
 from schemas.table_config import FeatureTableConfig
@@ -37,6 +37,35 @@ def test_the_parameters_and_shapes_are_the_published_ones():
     assert shapes["fc7"] == (4096,)
     classifier = 4097 * 1000
     assert model.count_params() + classifier == 60_965_224
+
+
+def test_the_convolutions_have_the_groups_of_caffe():
+    model = ALEXNET.build(CONV)
+    kernels = {layer.name: tuple(layer.kernel.shape) for layer in model.layers if hasattr(layer, "kernel")}
+    assert kernels == {
+        "conv1": (11, 11, 3, 96),
+        "conv2": (5, 5, 48, 256),
+        "conv3": (3, 3, 256, 384),
+        "conv4": (3, 3, 192, 384),
+        "conv5": (3, 3, 192, 256),
+    }
+
+
+def test_the_weights_of_caffe_are_converted_as_the_page_says():
+    """Caffe flattens [channel, height, width], and stores [filters, channels, height, width] and [outputs, inputs]."""
+    model = ALEXNET.build(ALEXNET.resolve_build_options())
+    rng = np.random.default_rng(0)
+    pool5 = rng.normal(size=(2, 6, 6, 256)).astype(np.float32)
+    caffe = rng.normal(0, 0.01, (4096, 9216)).astype(np.float32)
+    fc6 = model.get_layer("fc6")
+    fc6.set_weights([caffe.reshape(4096, 256, 6, 6).transpose(2, 3, 1, 0).reshape(9216, 4096), np.zeros(4096)])
+    expected = np.maximum(pool5.transpose(0, 3, 1, 2).reshape(2, -1) @ caffe.T, 0)
+    np.testing.assert_allclose(fc6(model.get_layer("flatten")(pool5)), expected, atol=1e-4)
+    inputs = rng.normal(size=(1, 5, 5, 256)).astype(np.float32)
+    conv3, kernel = model.get_layer("conv3"), rng.normal(0, 0.01, (384, 256, 3, 3)).astype(np.float32)
+    conv3.set_weights([kernel.transpose(2, 3, 1, 0), np.zeros(384)])
+    center = np.einsum("hwc,fchw->f", inputs[0, 1:4, 1:4], kernel)
+    np.testing.assert_allclose(conv3(inputs)[0, 2, 2], np.maximum(center, 0), atol=1e-4)
 
 
 def test_a_grouped_convolution_equals_that_of_keras():
@@ -112,3 +141,20 @@ def test_the_frozen_graph_gives_the_features_of_the_model(tmp_path: Path):
     expected = np.asarray(function(pixels))
     np.testing.assert_allclose(frozen.predict(pixels), expected, rtol=1e-3, atol=1e-3)
     assert 0.1 < expected.std() < 10
+
+
+def test_fc7_is_frozen_and_its_bits_depend_on_the_image_alone(tmp_path: Path):
+    extractor = open_extractor(ExtractorOptions(extractor="alexnet", weights="random:7"))
+    config = FeatureTableConfig(**vars(extractor.resolve_config()) | {"precision": "float32"})
+    assert (config.layer, config.height, config.width) == ("fc7", 227, 227)
+    path = tmp_path / "network.pb"
+    path.write_bytes(freeze(extractor.build_function(config), 227, 227, "uint8"))
+    frozen = load_frozen_graph(path, "float32")
+    assert frozen.shape == (4096,)
+    images = generate_noise_images(16, 227, 227, 11)
+    together = frozen.predict(images)
+    assert 0.1 < together.std() < 10
+    assert (together >= 0).all()
+    np.testing.assert_array_equal(frozen.predict(images[8:]), together[8:])
+    padded = np.concatenate([images[2::-1], np.zeros((5, 227, 227, 3), np.uint8)])
+    np.testing.assert_array_equal(frozen.predict(padded)[:3], together[2::-1])

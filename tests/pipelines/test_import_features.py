@@ -48,7 +48,7 @@ def bring(store: Path, images: Path, annotations: Path, arrays: Path, **options:
         dataset_type="coco",
         images=images,
         annotations=annotations,
-        **{"from_arrays": arrays, "storage_dtype": "float32", **options},
+        **{"from_arrays": arrays, "storage_dtype": "float32", "format": "parquet", **options},
     )
     assert sum(result[status] for status in ("ok", "cached", "duplicate", "failed")) == result["input"]
     return result
@@ -98,7 +98,7 @@ def test_imported_rows_equal_extracted_ones(tmp_path, photos, coco):
     names = [name_of(int(image_id)) for image_id in extracted]
     np.save(tmp_path / "all.npy", np.stack(list(extracted.values())))
     (tmp_path / "names.txt").write_text("\n".join(names))
-    options = {"array_names": tmp_path / "names.txt", "storage_dtype": None}
+    options = {"array_names": tmp_path / "names.txt", "storage_dtype": None, "format": "tfrecord"}
     result = bring(tmp_path / "other", images, annotations, tmp_path / "all.npy", **options)
     assert result["ok"] == 6
     imported = rows_by_image(tmp_path / "other")
@@ -162,8 +162,8 @@ def test_the_table_is_verified_compacted_and_repaired_like_any_other(store, tmp_
     (table,) = capt.open_store(store).feature_tables()
     assert len(table.manifests) == 1
     one, other = (files_of(root / "features") for root in (store, tmp_path / "at once"))
-    assert {data for name, data in one.items() if name.endswith(".tfrecord")} >= {
-        data for name, data in other.items() if name.endswith(".tfrecord")
+    assert {data for name, data in one.items() if name.endswith(".parquet")} >= {
+        data for name, data in other.items() if name.endswith(".parquet")
     }
     shard = table.root / table.shards[0].data.path
     shard.write_bytes(shard.read_bytes()[:-9] + b"corrupted")
@@ -176,7 +176,7 @@ def test_the_table_is_verified_compacted_and_repaired_like_any_other(store, tmp_
     (described,) = capt.store_ls(store=store)["feature_tables"]
     assert described["extractor"] == "arrays"
     (described,) = capt.store_stats(store=store)["feature_tables"]
-    assert described["numerics"] == {"imported": 8}
+    assert set(described["numerics"]) == {"imported"}
 
 
 @pytest.mark.parametrize(

@@ -23,10 +23,14 @@ def write_files(root: Path) -> None:
     _write_coco(root)
     _write_karpathy(root)
     _write_rows(root)
+    _write_coco_2014(root)
     _write_tokens(root)
+    _write_flickr8k(root)
     _write_conceptual(root)
     _write_iapr(root)
     zip_of(root / "photos" / "dogs", root / "more.zip")
+    for name, source in {"good": "cats", "bad": "dogs"}.items():
+        shutil.copytree(root / "photos" / source, root / name)
     _write_examples(root)
 
 
@@ -50,20 +54,31 @@ def _write_coco(root: Path) -> None:
     _write_images(root, names)
     _write_images(root / "coco-mini", names)
     for split in ("train", "val"):
+        zip_of(root / f"{split}2017", root / f"{split}2017.zip")
+    _write_coco_annotations(root, 2017, [Path(name).name for name in names])
+
+
+def _write_coco_2014(root: Path) -> None:
+    """Writes the annotations of the images that `_write_karpathy` writes."""
+    names = [f"COCO_{_split(number)}2014_{number:012d}.jpg" for number in range(NUM_IMAGES)]
+    _write_coco_annotations(root, 2014, names)
+
+
+def _write_coco_annotations(root: Path, year: int, names: list[str]) -> None:
+    for split in ("train", "val"):
         numbers = [number for number in range(NUM_IMAGES) if _split(number) == split]
         data = {
-            "images": [{"id": number, "file_name": Path(names[number]).name} for number in numbers],
+            "images": [{"id": number, "file_name": names[number]} for number in numbers],
             "annotations": [
                 {"id": 10 * number + other, "image_id": number, "caption": _caption(number, other)}
                 for number in numbers
                 for other in range(2)
             ],
         }
-        zip_of(root / f"{split}2017", root / f"{split}2017.zip")
-        (root / f"captions_{split}2017.json").write_text(json.dumps(data))
-    with ZipFile(root / "annotations_trainval2017.zip", "w") as archive:
+        (root / f"captions_{split}{year}.json").write_text(json.dumps(data))
+    with ZipFile(root / f"annotations_trainval{year}.zip", "w") as archive:
         for split in ("train", "val"):
-            name = f"captions_{split}2017.json"
+            name = f"captions_{split}{year}.json"
             archive.write(root / name, f"annotations/{name}")
 
 
@@ -109,6 +124,16 @@ def _write_tokens(root: Path) -> None:
     _pack(root / "flickr30k.tar.gz", root / "results_20130124.token")
 
 
+def _write_flickr8k(root: Path) -> None:
+    """Writes the two archives, with the images and captions of `_write_tokens` and the three lists."""
+    zip_of(root / "flickr30k-images", root / "Flickr8k_Dataset.zip")
+    with ZipFile(root / "Flickr8k_text.zip", "w") as archive:
+        archive.write(root / "Flickr8k.token.txt", "Flickr8k.token.txt")
+        for position, split in enumerate(("dev", "test", "train")):
+            numbers = [number for number in range(NUM_IMAGES) if min(number % 4, 2) == position]
+            archive.writestr(f"Flickr_8k.{split}Images.txt", "".join(f"{1000 + number}.jpg\n" for number in numbers))
+
+
 def _write_conceptual(root: Path) -> None:
     """The images are downloaded already."""
     urls = [f"https://example.com/{number}.jpg" for number in range(NUM_IMAGES)]
@@ -134,10 +159,11 @@ def _pack(archive: Path, path: Path) -> None:
 
 
 def _write_examples(root: Path) -> None:
-    """Copies the examples, with one epoch, a small extractor and one recognizer."""
+    """Copies the examples, with one epoch of few steps, a small extractor and one recognizer."""
     shutil.copytree(ROOT / "examples", root / "examples")
-    for path in (root / "examples").glob("*.yaml"):
-        text = re.sub(r"epochs: \d+", "epochs: 1", path.read_text(encoding="utf-8"))
+    for path in (root / "examples").rglob("*.yaml"):
+        text = re.sub(r"\bepochs: \d+", "epochs: 1", path.read_text(encoding="utf-8"))
+        text = re.sub(r"steps_per_epoch: \d+", "steps_per_epoch: 2", text)
         text = text.replace("inception_v3", "mobilenet_v3_small").replace("  quick: {profile: quick}\n", "")
         path.write_text(text, encoding="utf-8")
 

@@ -24,6 +24,7 @@ PREPARED = {
     "docs/get_started/own_model.md": [],
     "docs/get_started/tutorial.md": [],
     "docs/how_to/captcha.md": ["captchas"],
+    "docs/how_to/coming_from.md": ["captchas"],
     "docs/how_to/datasets.md": [],
     "docs/how_to/decoding.md": ["R"],
     "docs/how_to/download_datasets.md": ["captchas"],

@@ -1,0 +1,64 @@
+"""Notebook C: its settings are those of the report, and it runs on generated images."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.examples.notebooks.notebook_files import NotebookSettings, read_cell
+
+NAME = "c_keras_captioner"
+
+
+def test_the_settings_are_those_of_the_report() -> None:
+    settings = NotebookSettings(NAME)
+    features, captions = settings.prepare("prepare features"), settings.prepare("prepare captions")
+    assert (features.dataset_type, features.extractor, features.pooling) == ("flickr8k", "inception_v3", "avg")
+    assert captions.max_length == 20 + len(("<start>", "<end>"))
+    expected = {
+        "model": "merge",
+        "rnn_cell": "lstm",
+        "embedding_dim": 200,
+        "dropout": 0.5,
+        "image_dropout": 0.5,
+        "batch_size": 64,
+        "epochs": 20,
+    }
+    hyperparameters = settings.hyperparameters()
+    assert {name: hyperparameters[name] for name in expected} == expected
+
+
+def test_the_real_data_are_those_that_capt_fetch_downloads() -> None:
+    variables: dict[str, Any] = {"DATA": "downloads"}
+    exec(read_cell(NAME, "data"), variables)
+    assert variables["images"] == [Path("downloads", "Flickr8k_Dataset.zip")]
+    assert variables["annotations"] == [Path("downloads", "Flickr8k_text.zip")]
+    assert variables["dataset_type"] == "flickr8k"
+
+
+@pytest.mark.slow
+def test_the_notebook_runs(execute: Any) -> None:
+    values = execute(
+        NAME,
+        "inputs.shape",
+        "fitted",
+        "[' '.join(run) for run in trained]",
+        "[one['val_loss'] for one in trained.values()]",
+        "[scores['cider_d'] for scores in runs.values()]",
+        "[list(scores['slices']) for scores in sliced]",
+        "caption.text",
+    )
+    assert values["inputs.shape"] == [4, 8]
+    first, second = values["fitted"]
+    assert second < first
+    assert values["[' '.join(run) for run in trained]"] == [
+        "mobilenet_v3_small lstm",
+        "mobilenet_v3_small gru",
+        "mobilenet_v2 lstm",
+        "mobilenet_v2 gru",
+    ]
+    assert max(values["[one['val_loss'] for one in trained.values()]"]) < 3
+    assert min(values["[scores['cider_d'] for scores in runs.values()]"]) > 0.05
+    assert values["[list(scores['slices']) for scores in sliced]"] == [["circle", "red"]] * 2
+    assert values["caption.text"]
+    assert values["figures"] == 2

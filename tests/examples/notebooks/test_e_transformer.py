@@ -56,6 +56,7 @@ def test_the_notebook_runs(execute: Any) -> None:
         "caption.text",
         "scores['notes']",
         "scores['published']['dataset']",
+        "scores['attention']['words']['all']['words']",
         "(work / 'words.html').is_file()",
     )
     assert 0 < values["trained.history[-1]"]["val_loss"] < 3
@@ -64,6 +65,7 @@ def test_the_notebook_runs(execute: Any) -> None:
     assert words - values["len(caption.words)"] in (0, 1)
     assert values["caption.text"]
     assert any("selected on test" in note for note in values["scores['notes']"])
+    assert values["scores['attention']['words']['all']['words']"] > 8
     assert values["scores['published']['dataset']"] == "flickr8k"
     assert values["(work / 'words.html').is_file()"]
     assert values["figures"] == 4

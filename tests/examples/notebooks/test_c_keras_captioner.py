@@ -48,7 +48,7 @@ def test_the_notebook_runs(execute: Any) -> None:
         "[list(scores['slices']) for scores in sliced]",
         "caption.text",
     )
-    assert values["inputs.shape"] == [4, 8]
+    assert values["inputs.shape"] == [4, 9]
     first, second = values["fitted"]
     assert second < first
     assert values["[' '.join(run) for run in trained]"] == [

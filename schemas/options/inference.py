@@ -19,6 +19,12 @@ EPOCH = option(
     "epoch]",
     "N",
 )
+ENSEMBLE = option(
+    (),
+    "Further run with the same vocabulary that predicts together with RUN: each step takes the mean of the "
+    "probabilities of all runs. Captioners only. Repeatable.",
+    "RUN",
+)
 ALLOW_PRIVATE_ADDRESSES = option(False, "Allow http:// and https:// URLs that resolve to non-public IP addresses.")
 STRATEGY = option(
     "greedy",
@@ -109,6 +115,7 @@ class Evaluate(GenerationOptions):
         "FINGERPRINT",
     )
     epoch: Count | None = EPOCH
+    ensemble: tuple[str, ...] = ENSEMBLE
     store: str | None = option(
         None,
         "Store to evaluate on: a local directory, or an s3:// or gs:// URI. [default: the store that the run was "
@@ -199,6 +206,7 @@ class Caption(GenerationOptions):
     run: RunArgument
     images: ImageArguments
     epoch: Count | None = EPOCH
+    ensemble: tuple[str, ...] = ENSEMBLE
     attention_plot: str | None = option(
         None,
         "Image file for the attention maps (such as maps.png), one panel per word and one for the end token. A .gif or "
@@ -252,6 +260,7 @@ class PredictCaptions(GenerationOptions):
     images: Annotated[tuple[str, ...], Option("Image, directory, .zip or .tar file, or a URI. Repeatable.", "PATH")]
     output: Annotated[str, Option("Output file in JSON Lines format. Incomplete output is kept in FILE.part.", "FILE")]
     epoch: Count | None = EPOCH
+    ensemble: tuple[str, ...] = ENSEMBLE
 
 
 class PredictCaptcha(Options):

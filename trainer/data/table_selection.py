@@ -1,7 +1,7 @@
 """Selects the tables of a store that a run is trained on: the requested ones, or the only ones that fit."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -82,7 +82,7 @@ def select_held_out_tables(
     if not trained.caption_tables:
         if captions:
             raise UsageError("the run has no captions", location="--caption-table", hint="Omit the option.")
-        return TrainingTables(tuple(chosen), trained.features)
+        return replace(trained, datasets=tuple(chosen))
     own = {table.table_config.dataset: table for table in trained.caption_tables}
     asked = {table.table_config.dataset: table for table in map(store.caption_table, captions)}
     for dataset, table in asked.items():
@@ -92,7 +92,7 @@ def select_held_out_tables(
             raise UsageError(message, location="--caption-table", hint=hint)
     given, tables = {**own, **asked}, store.caption_tables()
     found = [given.get(one.name) or _select_caption_table(store, tables, one.name, None) for one in chosen]
-    return TrainingTables(tuple(chosen), trained.features, tuple(found))
+    return replace(trained, datasets=tuple(chosen), caption_tables=tuple(found))
 
 
 def select_labelled_tables(

@@ -149,7 +149,7 @@ class CaptionEvaluation(Evaluation[CaptionerRun, Caption, Scores]):
         missing = sum(one.image is None for one in shown.values())
         metrics = {TITLES[name]: f"{100 * scores.metrics[name]:.1f}" for name in METRICS if name in scores.metrics}
         return predictions_page(
-            f"{run.path.name}: {run.metadata.model} on {evaluated.held_out.split}",
+            f"{_title(run.path.name, summary)}: {run.metadata.model} on {evaluated.held_out.split}",
             [*notes, *([f"Images that cannot be read any more: {missing}."] if missing else [])],
             {**metrics, "images": f"{len(evaluated.predictions):,}"},
             {
@@ -196,7 +196,7 @@ class CaptionEvaluation(Evaluation[CaptionerRun, Caption, Scores]):
         texts, numbers = ("run", "model", "split", "tokenizer"), (*(TITLES[name] for name in METRICS), "images")
         rows = [
             [
-                *(shorten(one["run_dir"]), one["model"], one["split"], one["tokenizer"]),
+                *(_title(shorten(one["run_dir"]), one), one["model"], one["split"], one["tokenizer"]),
                 *(f"{100 * one[name]:.1f}" if name in one else None for name in METRICS),
                 one["images"],
             ]
@@ -209,6 +209,11 @@ class CaptionEvaluation(Evaluation[CaptionerRun, Caption, Scores]):
                 table.print(printer, name)
             if forced := ForcedCaption.from_summary(one):
                 print_forced_captions(printer, forced)
+
+
+def _title(run: str, summary: Mapping[str, Any]) -> str:
+    others = len(summary.get("ensemble", ()))
+    return f"{run} and {others} more" if others else run
 
 
 def to_coco_results(captions: Mapping[str, str]) -> list[dict[str, Any]]:

@@ -176,17 +176,17 @@ class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
         """Evaluates a run and writes the results to its directory.
 
         Returns:
-            `run_dir`, `model`, `datasets` (of the training), `evaluated_datasets` (if they are others), `split`,
-            `epoch` (if `--epoch` is set), the metrics by name, `intervals`, numbers of skipped images
-            (`without_features`, `without_image`, `without_label`), `validation_split` (on which the best epoch was
-            selected), `training_images` (evaluated images that are training images), `data_digest` (digest of images
-            and references), and the paths of the files: `scores_path`, `images_path`, `page_path` and the task's own
-            paths.
+            `run_dir`, `model`, `ensemble` (its other runs, with `--ensemble`), `datasets` (of the training),
+            `evaluated_datasets` (if they are others), `split`, `epoch` (if `--epoch` is set), the metrics by name,
+            `intervals`, numbers of skipped images (`without_features`, `without_image`, `without_label`),
+            `validation_split` (on which the best epoch was selected), `training_images` (evaluated images that are
+            training images), `data_digest` (digest of images and references), and the paths of the files:
+            `scores_path`, `images_path`, `page_path` and the task's own paths.
         """
         store = open_store(find_store(run, self.options))
 
         def open_tables() -> TrainingTables:
-            trained = run.metadata.open_tables(store)
+            trained = run.open_tables(store)
             return select_held_out_tables(store, trained, self.options.dataset, self.options.caption_table)
 
         with hold_snapshot(store.path, open_tables) as tables:
@@ -200,9 +200,11 @@ class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
         self, evaluated: EvaluatedRun[AnyRun, AnyPrediction, AnyScores], examined: Mapping[str, Any]
     ) -> dict[str, Any]:
         run, held_out = evaluated.run, evaluated.held_out
+        ensemble = [str(path) for path in run.ensemble_paths]
         others = [] if set(evaluated.datasets) == set(run.metadata.datasets) else list(evaluated.datasets)
         summary = {
             "model": run.metadata.model,
+            **({"ensemble": ensemble} if ensemble else {}),
             "datasets": list(run.metadata.datasets),
             **({"evaluated_datasets": others} if others else {}),
             "split": held_out.split,
@@ -214,8 +216,8 @@ class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
             "data_digest": held_out.digest,
             **examined,
         }
-        epoch = f"epoch-{run.epoch}" if run.epoch else ""
-        directory = run.path / EVALUATION / epoch / (f"on-{'+'.join(others)}" if others else "") / held_out.split
+        on_others = f"on-{'+'.join(others)}" if others else ""
+        directory = run.path / EVALUATION / run.evaluation_name / on_others / held_out.split
         try:
             paths = self._write(directory, evaluated, summary)
         except OSError as error:
@@ -338,6 +340,11 @@ def evaluate(options: Evaluate) -> dict[str, Any]:
         raise UsageError(f"the runs have different tasks: {found}", hint="Evaluate the runs of one task at a time.")
     task = find_task(next(iter(tasks)))
     task.check_evaluation(options)
+    if options.ensemble:
+        if len(runs) > 1:
+            message = f"one run is evaluated with the ensemble, got {len(runs)}"
+            raise UsageError(message, location="--ensemble", hint="Name the other runs by --ensemble only.")
+        runs = [task.combine(runs[0], options.ensemble)]
     evaluation = task.evaluation(options)
     for run in runs:
         find_store(run, options)

@@ -11,8 +11,8 @@ from trainer.figures.figure_files import check_figure_path
 from trainer.inference.captioned_page import build_card, render_captioned_page
 from trainer.inference.image_inputs import check_images, find_images
 from trainer.reports.page_files import check_page_path, write_page
-from trainer.runs.captioner_run import Caption, CaptionerRun
-from trainer.runs.run import open_run
+from trainer.runs.captioner_ensemble import open_captioner
+from trainer.runs.captioner_run import Caption
 
 _PLOT_OPTIONS = {"attention_style", "attention_scale", "attention_heads"}
 
@@ -37,7 +37,7 @@ def caption(options: inference_options.Caption) -> dict[str, Any]:
     plot_path = check_figure_path(options.attention_plot, "--attention-plot") if options.attention_plot else None
     page_path = check_page_path(options.page, "--page") if options.page else None
     _check_plot_options(options)
-    run = open_run(options.run, CaptionerRun, options.epoch)
+    run = open_captioner(options.run, options.ensemble, options.epoch)
     config = run.decoding(**options.generation())
     limits = DownloadLimits(allow_private=options.allow_private_addresses)
     images = [image for name in options.images for image in find_images(name, limits)]

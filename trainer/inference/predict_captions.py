@@ -13,8 +13,8 @@ from schemas.terminal.progress import progress_bar
 from trainer.inference.caption_images import to_json
 from trainer.inference.image_inputs import find_images
 from trainer.inference.partial_output import PartialOutput
-from trainer.runs.captioner_run import CaptionerRun
-from trainer.runs.run import DECODE_BATCH, open_run
+from trainer.runs.captioner_ensemble import open_captioner
+from trainer.runs.run import DECODE_BATCH
 
 
 def predict_captions(options: PredictCaptions) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def predict_captions(options: PredictCaptions) -> dict[str, Any]:
         NoUsableImageError: No image can be captioned. The file states the reasons.
     """
     path = local_path(options.output, "--output")
-    run = open_run(options.run, CaptionerRun, options.epoch)
+    run = open_captioner(options.run, options.ensemble, options.epoch)
     config = run.decoding(**options.generation())
     images = [image for name in options.images for image in find_images(name)]
     owner = compute_digest([run.identity, config.model_dump(mode="json")])

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from features.extractors.extraction import EncodedImage, ExtractedRow, ExtractionCore, FailedImage
+from features.extractors.extraction import EncodedImage, ExtractionCore, FailedImage
 from features.extractors.frozen_graph import load_shared_frozen_graph
 from features.images.decode import to_rgb
 from features.images.resize import Resizer
@@ -34,6 +34,8 @@ from trainer.task_registry import find_task
 
 if TYPE_CHECKING:
     from features.runtime.keras_settings import keras
+    from features.store import Store
+    from trainer.data.table_selection import TrainingTables
     from trainer.runs.checkpoints import Checkpoints, Progress
     from trainer.tasks.task import Task
 
@@ -123,6 +125,20 @@ class Run(ABC):
         metadata = self.metadata.model_dump(mode="json", exclude={"training": ignored})
         return compute_digest([metadata, checkpoint])
 
+    @property
+    def evaluation_name(self) -> str:
+        """Directory of the run's evaluations within `evaluation`; empty unless they are of an epoch."""
+        return f"epoch-{self.epoch}" if self.epoch else ""
+
+    @property
+    def ensemble_paths(self) -> Sequence[Path]:
+        """Directories of the other runs, if this is an ensemble."""
+        return ()
+
+    def open_tables(self, store: "Store") -> "TrainingTables":
+        """Opens the tables that the run was trained on, in their current state; StoreError if one is missing."""
+        return self.metadata.open_tables(store)
+
     @cached_property
     def training_images(self) -> NDArray[np.uint8]:
         """The content hashes of the training images, uint8 [N, 32]."""
@@ -152,16 +168,20 @@ class Run(ABC):
 
         `predict` maps features [N, *shape] and the numbers of the images, from `first` on, to N predictions.
         """
-        path, table_config = self.require_extractor(), self.metadata.features.table_config
-        results = ExtractionCore(table_config, load_shared_frozen_graph(path, table_config.precision)).run(images)
+        results = self._extract(images)
         while batch := list(islice(results, DECODE_BATCH)):
-            rows = {n: result.values for n, result in enumerate(batch, first) if isinstance(result, ExtractedRow)}
-            names = next(iter(rows.values()), {})
-            features = {name: np.stack([values[name] for values in rows.values()]) for name in names}
-            predictions = iter(predict(decode(features), list(rows)) if rows else ())
+            rows = {n: result for n, result in enumerate(batch, first) if not isinstance(result, RecordError)}
+            predictions = iter(predict(np.stack(list(rows.values())), list(rows)) if rows else ())
             first += len(batch)
             for result in batch:
-                yield result.error if isinstance(result, FailedImage) else next(predictions)
+                yield result if isinstance(result, RecordError) else next(predictions)
+
+    def _extract(self, images: Iterable[EncodedImage]) -> Iterator[NDArray[Any] | RecordError]:
+        """Extracts features [*shape] of encoded images as the run's feature table contains them, in order."""
+        path, table_config = self.require_extractor(), self.metadata.features.table_config
+        core = ExtractionCore(table_config, load_shared_frozen_graph(path, table_config.precision))
+        for result in core.run(images):
+            yield result.error if isinstance(result, FailedImage) else decode(result.values)
 
 
 def load_run(path: str | Path, epoch: int | None = None) -> Any:

@@ -105,6 +105,7 @@ class CaptchaTask(Task):
             ("--slice", options.slice),
             ("--beside", options.beside),
             ("--attention", options.attention),
+            ("--ensemble", options.ensemble),
         ):
             if value:
                 raise UsageError("recognizers do not use this option", location=flag, hint="Omit the option.")

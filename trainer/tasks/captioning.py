@@ -96,9 +96,17 @@ class CaptioningTask(Task):
 
         return build_captioner_graph(run, run.decoding(**options.generation()), run_dir), len(run.vocabulary)
 
+    def combine(self, run: CaptionerRun, others: Sequence[str]) -> CaptionerRun:
+        from trainer.runs.captioner_ensemble import combine_captioners
+
+        return combine_captioners(run, others)
+
     def check_evaluation(self, options: Evaluate) -> None:
         if options.labels is not None:
             raise UsageError("captioners do not use a label file", location="--labels", hint="Omit the option.")
+        for flag, value in (("--teacher-forced", options.teacher_forced), ("--attention", options.attention)):
+            if value and options.ensemble:
+                raise UsageError("an ensemble does not use this option", location=flag, hint="Evaluate one run.")
         parse_slices(options.slice)
         parse_generation({"max_new_tokens": 1, **options.generation(), "bad_words": None})
 

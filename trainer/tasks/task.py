@@ -102,6 +102,14 @@ class Task(ABC):
         """
         raise UsageError(f"runs of the task {self.name} cannot be exported", location=str(run.path))
 
+    def combine(self, run: Any, others: Sequence[str]) -> Any:
+        """Opens other runs and combines them with `run` to an ensemble, which is a run itself.
+
+        Raises:
+            UsageError: The task has no ensembles, or a run cannot be a member.
+        """
+        raise UsageError(f"the task {self.name} has no ensembles", location="--ensemble", hint="Omit the option.")
+
     # === Evaluation ===
 
     def check_evaluation(self, options: Evaluate) -> None:  # noqa: B027

@@ -68,11 +68,37 @@ def test_a_wrong_option_is_wrong_usage_in_python(given: dict[str, Any]) -> None:
         capt.prepare_features(**given)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ("evaluate R --split foo", "capt: --split: expected 'train', 'val', 'test' or 'unused', got 'foo'."),
+        ("prepare features --dataset-type kitti", "capt: --dataset-type: expected 'coco', "),
+    ],
+)
+def test_a_value_that_is_not_offered_is_one_line_with_those_that_are(arguments: str, line: str) -> None:
+    done = runner.invoke(capt.application(), arguments.split())
+    assert done.exit_code == 2
+    assert done.output.startswith(line)
+    assert done.output.count("\n") == 1
+
+
 def test_a_path_is_converted_to_text_and_a_text_to_a_list_of_one(tmp_path: Path) -> None:
     from schemas.options.prepare import PrepareFeatures
 
     options = PrepareFeatures.parse({"store": tmp_path, "dataset-type": "folder", "images": tmp_path / "images"})
     assert (options.store, options.images) == (str(tmp_path), (str(tmp_path / "images"),))
+
+
+def test_a_summary_shows_counts_lists_and_parts_without_the_notation_of_python(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    capt.print_summary({"images": 1500, "splits": {"train": 1200, "val": 300}, "files": ["a", "b"], "failed": []})
+    printed = [line.split(maxsplit=1) for line in capsys.readouterr().err.splitlines()]
+    assert [(key, value.strip()) for key, value in printed] == [
+        ("images", "1,500"),
+        ("splits", "train 1,200, val 300"),
+        ("files", "a, b"),
+    ]
 
 
 def test_the_version_is_shown() -> None:

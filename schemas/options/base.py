@@ -85,8 +85,8 @@ class Options(Settings):
 
     @classmethod
     def _to_usage_error(cls, error: ValidationError, location: str) -> UsageError:
-        # An unknown name explains a missing one.
-        errors = sorted(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+        # An unknown name explains a missing one, and what is written comes before what is missing.
+        errors = sorted(error.errors(), key=lambda one: (one["type"] != "extra_forbidden", one["type"] == "missing"))
         name = str(errors[0]["loc"][0]) if errors[0]["loc"] else ""
         options = {known: described for known, _, described in cls.declared()}
         described = options.get(name)

@@ -21,7 +21,11 @@ def to_parameter(name: str, field: FieldInfo, described: Option) -> inspect.Para
         text += " [required]"
     elif not (field.default is None or field.default is False or field.default == () or "[default: " in text):
         text += f" [default: {field.default}]"
-    details: dict[str, Any] = {"help": text, "metavar": described.metavar or _METAVARS.get(kind), "show_default": False}
+    metavar = described.metavar or _METAVARS.get(kind)
+    if get_origin(kind) is Literal:
+        # The options check the value, so that a wrong one is one line.
+        kind, metavar = str, metavar or f"<{'|'.join(get_args(kind))}>"
+    details: dict[str, Any] = {"help": text, "metavar": metavar, "show_default": False}
     is_argument = isinstance(described, Argument)
     info = typer.Argument(**details) if is_argument else typer.Option(f"--{name.replace('_', '-')}", **details)
     # A required option may be in a YAML file of options instead.

@@ -11,8 +11,11 @@ import pytest
 import typer
 
 import capt
+from schemas.options import commands
+from tests.docs.option_values import check_value
 from tests.docs.pages import CODE, ROOT
 
+OPTIONS = {command.name: command.options for command in commands.COMMANDS}
 COMMANDS = [(page, code.text) for page, codes in CODE.items() for code in codes if code.language == "bash"]
 
 
@@ -22,12 +25,17 @@ def test_a_documented_command_is_understood(page: str, line: str) -> None:
     command: Any = typer.main.get_command(capt.application())
     end = next((position for position, word in enumerate(words) if word in (">", "|", "&&")), len(words))
     rest = words[words.index("capt") + 1 : end]
+    names = []
     while hasattr(command, "commands"):
         if rest[0].startswith("-"):
             assert rest[0] in {name for parameter in command.params for name in parameter.opts}
             return
+        names.append(rest[0])
         command, rest = command.commands[rest[0]], rest[1:]
-    command.make_context("capt", rest)
+    fields = OPTIONS[" ".join(names)].model_fields
+    for name, value in command.make_context("capt", rest).params.items():
+        if name in fields and value not in (None, False, []):
+            check_value(fields[name], value)
 
 
 @pytest.mark.parametrize(("page", "line"), [one for one in COMMANDS if "python benchmarks/" in one[1]])

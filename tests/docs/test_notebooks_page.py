@@ -6,18 +6,17 @@ import re
 import shlex
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Any, TypeGuard
+from typing import TypeGuard
 
 import pytest
 import yaml
-from pydantic import TypeAdapter
-from pydantic.fields import FieldInfo
 
 import capt
 from schemas.frozen import Settings
 from schemas.options.base import Argument, Options
 from schemas.options.commands import COMMANDS
 from tests.docs.named_tests import NAMED_TEST, read_test_names
+from tests.docs.option_values import check_value
 from tests.docs.pages import ROOT
 from trainer.config import CaptionerTraining, RecognizerTraining
 from trainer.models import configs
@@ -58,11 +57,6 @@ def read_rows() -> list[Row]:
 
 ROWS = read_rows()
 CODE = [code for row in ROWS for code in _CODE.findall(row.capt)]
-
-
-def check_value(field: FieldInfo, value: object) -> None:
-    kind: Any = Annotated[field.annotation, *field.metadata]
-    TypeAdapter(kind).validate_python(value)
 
 
 def check_command(text: str) -> None:

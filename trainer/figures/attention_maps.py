@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from schemas.choices import AttentionScale, AttentionStyle
-from schemas.errors import CaptError
+from schemas.errors import CaptError, UsageError
 from trainer.figures.figure_files import InlineFigure, encode_figure, save_figure, write_image
 
 _COLUMNS = 5
@@ -50,6 +51,7 @@ class AttentionMaps:
 
     Raises:
         CaptError: The number of locations is not a square.
+        UsageError: Style or scale is unknown.
     """
 
     image: Image.Image
@@ -60,6 +62,9 @@ class AttentionMaps:
     scale: AttentionScale = "word"
 
     def __post_init__(self) -> None:
+        for name, value, values in (("style", self.style, AttentionStyle), ("scale", self.scale, AttentionScale)):
+            if value not in get_args(values):
+                raise UsageError(f"expected {' or '.join(get_args(values))}, got {value!r}", location=name)
         locations = self.weights.shape[-1]
         if math.isqrt(locations) ** 2 != locations:
             raise CaptError(f"{locations} spatial locations do not form a square grid, so there is no attention map")

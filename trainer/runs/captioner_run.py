@@ -93,7 +93,7 @@ class Caption:
 
         Raises:
             CaptError: The caption was generated from features and `image` is None, or the maps are not square.
-            UsageError: `heads` is set and the model has no attention.
+            UsageError: `style` or `scale` is unknown, or `heads` is set and the model has no attention.
         """
         image = image or self._require_source().open_visible()
         return self.plot_maps(image, style, scale, heads).figure()

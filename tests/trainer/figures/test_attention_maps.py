@@ -98,6 +98,12 @@ def test_locations_that_do_not_form_a_square_grid_are_refused():
         maps(weights=np.zeros((4, 12)))
 
 
+@pytest.mark.parametrize("name", ["style", "scale"])
+def test_an_unknown_style_or_scale_is_wrong_usage(name):
+    with pytest.raises(UsageError, match=f"{name}: expected .* or .*, got 'dots'"):
+        maps(**{name: "dots"})
+
+
 def test_a_dollar_sign_does_not_begin_a_formula(tmp_path):
     made = maps(title="$\\frac $", words=["$\\frac", "$"], weights=np.full((2, 16), 1 / 16))
     made.save(tmp_path / "out.png")  # an invalid formula would raise an error

@@ -32,9 +32,7 @@ def check_figure_path(figure: str | Path, option: str) -> Path:
     """
     path = local_path(figure, option)
     if path.is_dir():
-        raise UsageError(
-            "this is a directory", location=f"{option} {figure}", hint="Choose a file, such as figure.png."
-        )
+        raise UsageError("this is a directory", location=f"{option} {figure}", hint="Choose a file, such as plot.png.")
     _find_format(path, option)
     return path
 

@@ -47,6 +47,13 @@ def write_kernel(directory: Path, python: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def bare_kernel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory with the kernel of an environment without capt."""
+    root = tmp_path_factory.mktemp("bare")
+    return write_kernel(root / "jupyter", make_environment(root / "environment"))
+
+
+@pytest.fixture(scope="session")
 def clean_kernel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory with the kernel of an environment in which the working tree is installed by pip."""
     root = tmp_path_factory.mktemp("clean")

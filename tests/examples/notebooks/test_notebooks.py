@@ -2,13 +2,18 @@
 
 import ast
 import re
+from pathlib import Path
 
 import pytest
+from nbclient import NotebookClient
+from nbformat.v4 import new_code_cell
 
 import capt
+from tests.examples.notebooks.conftest import KERNEL
 from tests.examples.notebooks.notebook_files import (
     DIRECTORY,
     NAMES,
+    ROOT,
     VARIABLES,
     NotebookSettings,
     parse_variable,
@@ -80,3 +85,27 @@ def _code(name: str) -> list[str]:
     """Returns the code cells, the lines of IPython excluded."""
     sources = [cell.source for cell in read_notebook(name).cells if cell.cell_type == "code"]
     return [re.sub(r"(?m)^(\s*)[%!].*$", r"\1pass", source) for source in sources]
+
+
+@pytest.mark.slow
+def test_the_first_cell_installs_capt_by_pip(
+    bare_kernel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The repository is this one, and the dependencies are in the environment.
+    for name, value in {
+        "JUPYTER_PATH": str(bare_kernel),
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": f"url.{ROOT.as_uri()}.insteadOf",
+        "GIT_CONFIG_VALUE_0": f"https://{REPOSITORY}",
+        "PIP_NO_DEPS": "1",
+        "PIP_NO_BUILD_ISOLATION": "0",  # pip's name for a switch that is on
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    notebook = read_notebook(NAMES[0])
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    notebook.cells = [code[0], code[0], new_code_cell("import capt\n\nprint(capt.__file__)")]
+    resources = {"metadata": {"path": str(tmp_path)}}
+    NotebookClient(notebook, timeout=300, kernel_name=KERNEL, resources=resources).execute()
+    assert "site-packages" in notebook.cells[-1].outputs[0].text
+    assert str(bare_kernel.parent) in notebook.cells[-1].outputs[0].text

@@ -26,7 +26,7 @@ PREPARED = {
     "docs/how_to/captcha.md": ["captchas"],
     "docs/how_to/coming_from.md": ["captchas"],
     "docs/how_to/datasets.md": [],
-    "docs/how_to/decoding.md": ["R"],
+    "docs/how_to/decoding.md": ["R", "R2"],
     "docs/how_to/download_datasets.md": ["captchas"],
     "docs/how_to/evaluation.md": ["S", "R", "R2"],
     "docs/how_to/experiments.md": [],

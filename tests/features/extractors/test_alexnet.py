@@ -143,6 +143,7 @@ def test_the_frozen_graph_gives_the_features_of_the_model(tmp_path: Path):
     assert 0.1 < expected.std() < 10
 
 
+@pytest.mark.slow
 def test_fc7_is_frozen_and_its_bits_depend_on_the_image_alone(tmp_path: Path):
     extractor = open_extractor(ExtractorOptions(extractor="alexnet", weights="random:7"))
     config = FeatureTableConfig(**vars(extractor.resolve_config()) | {"precision": "float32"})

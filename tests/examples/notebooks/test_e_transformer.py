@@ -14,7 +14,7 @@ def test_the_settings_are_those_of_the_paper() -> None:
     settings = NotebookSettings(NAME)
     features, captions = settings.prepare("prepare features"), settings.prepare("prepare captions")
     assert (features.dataset_type, features.extractor, features.pooling) == ("flickr8k", "mobilenet_v3_small", "none")
-    assert features.num_shards == 10
+    assert features.num_shards == 16
     assert (captions.standardize, captions.vocab_size, captions.max_length) == ("punctuation", 5000, 50)
     expected = {
         "model": "transformer",

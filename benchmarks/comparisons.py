@@ -61,8 +61,7 @@ def read_trials(directory: Path) -> list[FinishedTrial]:
     for trial in record.trials if record else ():
         result = read_record(records.result(trial.name), TrialResult)
         if result and result.status == "done":
-            written = Path(result.evaluated["images_path"]).parent.relative_to(result.evaluated["run_dir"])
-            rows = read_image_rows(records.run(trial.name) / written)
+            rows = read_image_rows(records.evaluation(result))
             trials.append(FinishedTrial(trial, result, {row["image"]: float(row[METRIC]) for row in rows}))
     if not trials:
         raise StoreError("the experiment has no finished trial", location=str(directory))

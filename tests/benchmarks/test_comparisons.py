@@ -59,9 +59,15 @@ def test_models_of_a_comparison_differ_only_in_what_is_compared() -> None:
     }
     for name, differing in expected.items():
         config = parse_experiment_config(read_entries(name), name)
-        settings = [config.training_options(model, 0) for model in config.models]
-        found = {key for one in settings for key in one if any(one[key] != other.get(key) for other in settings)}
-        assert found == differing
+        settings = [config.training_task.settings(config.training_options(model, 0)) for model in config.models]
+        assert {
+            key for one in settings for key in one if len({str(each.get(key)) for each in settings}) > 1
+        } == differing
+
+
+def test_a_mix_has_the_vocabulary_of_the_dataset_with_more_words() -> None:
+    config = parse_experiment_config(read_entries("scenes_datasets"), "scenes_datasets")
+    assert config.training_datasets("both")[0] == "three"
 
 
 def test_pairs_are_resampled_together_with_images(program: ModuleType) -> None:

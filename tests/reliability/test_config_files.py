@@ -164,9 +164,9 @@ def test_a_trial_is_another_when_a_file_changes_that_its_options_name(
         ),
         "captions": capt.prepare_captions(store="store", dataset_type="csv", annotations=["c.csv"]),
     }
-    fingerprints = {kind: figures["fingerprint"] for kind, figures in tables.items()}
     definition = read_experiment_config("file.yaml")
     (trial,) = build_grid(definition, "file.yaml").trials
+    fingerprints = {key: tables[key.kind]["fingerprint"] for key in trial.trained_tables}
 
     def identity() -> str:
         return identify_trial(definition, trial, fingerprints, capt.open_store("store"))

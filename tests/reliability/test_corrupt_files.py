@@ -17,7 +17,13 @@ from trainer.runs.checkpoints import STATE, Checkpoints
 from trainer.runs.metadata import read_metadata
 from workflows.experiments.comparison import compare_predictions, compare_trials
 from workflows.experiments.config import read_experiment_config
-from workflows.experiments.records import ExperimentDirectory, TrialResult, read_epochs, read_record
+from workflows.experiments.records import (
+    ExperimentDirectory,
+    ExperimentRecord,
+    TrialResult,
+    read_epochs,
+    read_record,
+)
 
 DEEP = b"[" * 100_000 + b"]" * 100_000
 NOT_JSON = {
@@ -161,6 +167,14 @@ def test_a_corrupt_record_of_an_experiment_is_one_line(tmp_path: Path, content: 
     assert caught.value.exit_code == (4 if content in NOT_JSON.values() else 1)
 
 
+def test_a_record_of_another_version_names_what_helps(tmp_path: Path) -> None:
+    (tmp_path / "r.json").write_bytes(b'{"version": 1, "trials": []}')
+    with pytest.raises(StoreError, match="Run the experiment again; finished trials are kept"):
+        read_record(tmp_path / "r.json", ExperimentRecord)
+    with pytest.raises(StoreError, match="Delete the file"):
+        read_record(tmp_path / "r.json", TrialResult)
+
+
 @pytest.mark.parametrize("content", [b"{", b"[1, 2]\n", b"7\n", b"\xff", b'{"a": 1, "a": 2}', DEEP])
 def test_corrupt_metrics_of_a_run_are_corrupt(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "metrics.jsonl").write_bytes(content)
@@ -168,7 +182,13 @@ def test_corrupt_metrics_of_a_run_are_corrupt(tmp_path: Path, content: bytes) ->
         read_epochs(tmp_path)
 
 
-RESULT = TrialResult(trial="one", status="done", identity="", evaluated={"task": "captioner", "split": "val"})
+EVALUATED = {
+    "task": "captioner",
+    "split": "val",
+    "run_dir": "o/runs/one",
+    "scores_path": "o/runs/one/evaluation/val/scores.json",
+}
+RESULT = TrialResult(trial="one", status="done", identity="", evaluated=EVALUATED)
 DAMAGED_SCORES = [
     b"image\tcider_d\na\tmuch\n",
     b"image\tcider_d\na\n",
@@ -188,6 +208,14 @@ def test_corrupt_scores_of_an_evaluation_are_corrupt(tmp_path: Path, content: by
     scores.write_bytes(content)
     with pytest.raises(CorruptFileError):
         compare_trials(directory, [RESULT], "cider_d")
+
+
+@pytest.mark.parametrize("lacking", ["run_dir", "scores_path"])
+def test_a_result_without_the_place_of_its_evaluation_is_corrupt(tmp_path: Path, lacking: str) -> None:
+    evaluated = {name: value for name, value in EVALUATED.items() if name != lacking}
+    result = RESULT.model_copy(update={"evaluated": evaluated})
+    with pytest.raises(CorruptFileError, match=r"one\.json"):
+        compare_trials(ExperimentDirectory(tmp_path), [result], "cider_d")
 
 
 @pytest.mark.parametrize("row", ["a\tx\t{", "a\tx", "a\tx\t7"])

@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -97,9 +96,7 @@ def _read_images(
     """Returns a value per trial and image of its evaluation; no images if the evaluation does not have the file."""
     values = {}
     for result in results:
-        evaluated = result.evaluated
-        written = Path(evaluated["scores_path"]).parent.relative_to(evaluated["run_dir"])
-        evaluation = directory.run(result.trial) / written  # the experiment may have moved
+        evaluation = directory.evaluation(result)
         with report_corruption(evaluation / IMAGES):
             values[result.trial] = {row["image"]: parse(row) for row in read_image_rows(evaluation)}
     return values

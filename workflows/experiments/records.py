@@ -43,6 +43,12 @@ class ExperimentDirectory:
     def result(self, trial: str) -> Path:
         return self.root / "results" / f"{trial}.json"
 
+    def evaluation(self, result: "TrialResult") -> Path:
+        """Returns the directory with the evaluation of a finished trial; the experiment may have moved."""
+        with report_corruption(self.result(result.trial), "Delete the file, and run the experiment again."):
+            written = Path(result.evaluated["scores_path"]).parent.relative_to(result.evaluated["run_dir"])
+        return self.run(result.trial) / written
+
     def table(self, command: str, label: str) -> Path:
         return self.root / "tables" / f"{command}-{label}.json"
 
@@ -164,19 +170,21 @@ def read_record(path: Path, kind: type[_Record]) -> _Record | None:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
         message = f"the file was written by another version of capt: {key}: {first['msg']}"
-        raise StoreError(message, location=str(path), hint="Delete the file.") from None
+        is_rewritten = kind is ExperimentRecord
+        hint = "Run the experiment again; finished trials are kept." if is_rewritten else "Delete the file."
+        raise StoreError(message, location=str(path), hint=hint) from None
     except ValueError as error:
         raise CorruptFileError(f"the file is corrupt: {error}", location=str(path), hint="Delete the file.") from None
 
 
 @contextlib.contextmanager
-def report_corruption(path: Path) -> Iterator[None]:
+def report_corruption(path: Path, hint: str = "Evaluate the run again.") -> Iterator[None]:
     """Raises the errors of code that parses a file of a run or an evaluation as CorruptFileError."""
     try:
         yield
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         message = f"the file is corrupt ({type(error).__name__})"
-        raise CorruptFileError(message, location=str(path), hint="Evaluate the run again.") from error
+        raise CorruptFileError(message, location=str(path), hint=hint) from error
 
 
 def read_epochs(run_dir: Path) -> list[dict[str, Any]]:

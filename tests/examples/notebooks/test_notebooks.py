@@ -94,9 +94,11 @@ def test_the_first_cell_installs_capt_by_pip(
     # The repository is this one, and the dependencies are in the environment.
     for name, value in {
         "JUPYTER_PATH": str(bare_kernel),
-        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_COUNT": "2",
         "GIT_CONFIG_KEY_0": f"url.{ROOT.as_uri()}.insteadOf",
         "GIT_CONFIG_VALUE_0": f"https://{REPOSITORY}",
+        "GIT_CONFIG_KEY_1": "safe.directory",  # the checkout may belong to another user
+        "GIT_CONFIG_VALUE_1": "*",
         "PIP_NO_DEPS": "1",
         "PIP_NO_BUILD_ISOLATION": "0",  # pip's name for a switch that is on
     }.items():

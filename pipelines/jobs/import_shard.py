@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -64,23 +63,26 @@ class ImportShard:
 def import_rows(
     rows: Iterable[dict[str, Any]], table_config: FeatureTableConfig, shape: tuple[int, ...], whole: bool
 ) -> Iterator[ExtractedRow | FailedImage]:
-    """Yields one result per row of a unit, in order. An array that is not usable fails alone."""
+    """Yields one result per row of a unit, in order. An array that is not usable fails alone.
+
+    Maps an array of all images into memory: the system reads the pages that are used, and may drop them again. The map
+    ends with the call, because a later file may have the same path.
+    """
+    mapped: dict[str, NDArray[Any]] = {}
     for row in rows:
         reference = FileReference(row["location"], row["member"])
         label = f"{reference.label}: row {row['row']}" if whole else reference.label
         try:
-            array = _open_whole(reference.location)[row["row"]] if whole else _read_unchanged(reference, row["sha256"])
+            if whole:
+                if reference.location not in mapped:
+                    mapped[reference.location] = np.load(reference.location, mmap_mode="r", allow_pickle=False)
+                array = mapped[reference.location][row["row"]]
+            else:
+                array = _read_unchanged(reference, row["sha256"])
             values = encode(to_row(array, shape, table_config.dtype, label), table_config.dtype)
             yield ExtractedRow(row["key"], values)
         except Exception as error:
             yield FailedImage(row["key"], to_record_error("read", error))
-
-
-@lru_cache(maxsize=1)
-def _open_whole(location: str) -> NDArray[Any]:
-    """Maps the array of all images into memory: the system reads the pages that are used, and may drop them again."""
-    array: NDArray[Any] = np.load(location, mmap_mode="r", allow_pickle=False)
-    return array
 
 
 def _read_unchanged(reference: FileReference, sha256: str) -> NDArray[Any]:

@@ -91,6 +91,18 @@ def test_other_values_are_another_table(store, photos, coco, arrays):
     assert len(capt.open_store(store).feature_tables()) == 2
 
 
+def test_a_new_file_at_the_path_of_an_imported_array_has_its_own_rows(store, tmp_path, photos, coco):
+    images, annotations = photos(3), coco(range(3))
+    path, names = tmp_path / "all.npy", tmp_path / "names.txt"
+    names.write_text("0\n1\n2\n")
+    for first in (0, 7):
+        path.unlink(missing_ok=True)
+        np.save(path, np.stack([row_of(first + number) for number in range(3)]))
+        assert bring(tmp_path / str(first), images, annotations, path, array_names=names)["ok"] == 3
+        for image_id, row in rows_by_image(tmp_path / str(first)).items():
+            np.testing.assert_array_equal(row, row_of(first + int(image_id)))
+
+
 def test_imported_rows_equal_extracted_ones(tmp_path, photos, coco):
     images, annotations = photos(6), coco(range(6))
     prepare(tmp_path / "one", images, annotations)

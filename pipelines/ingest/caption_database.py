@@ -120,15 +120,6 @@ class CaptionDatabase(JobDatabase):
         query = "SELECT image_id, caption_id FROM caption UNION SELECT image_id, caption_id FROM rejected"
         return iter(self._db.execute(query))
 
-    def limit(self, limits: Limits) -> None:
-        """Keeps the images of smallest rank, and the unreadable records that rank among them or among the sample."""
-        before = self._count("SELECT count(*) FROM record")
-        super().limit(limits)
-        if limits.sampled_captions is not None:
-            self._db.execute("DELETE FROM unreadable WHERE rank > (SELECT max(rank) FROM caption_rank)")
-        elif self._count("SELECT count(*) FROM record") < before:
-            self._db.execute("DELETE FROM unreadable WHERE rank > (SELECT max(rank) FROM record)")
-
     def classify(self, stored: pa.Table) -> None:
         """Sets the status `cached` of the captions that the table already contains."""
         columns = (stored[name].to_pylist() for name in ("key", "caption", "split"))
@@ -164,11 +155,29 @@ class CaptionDatabase(JobDatabase):
         query = f"SELECT repaired, count(*) {_SELECTED} WHERE repaired != '' GROUP BY repaired ORDER BY 2 DESC, 1"
         return dict(self._db.execute(query))
 
-    def _sample_captions(self, count: int) -> None:
-        super()._sample_captions(count)
-        sampled = "SELECT image_id, caption_id FROM caption_rank"
-        self._db.execute(f"DELETE FROM caption WHERE (image_id, caption_id) NOT IN ({sampled})")
-        self._db.execute(f"DELETE FROM rejected WHERE (image_id, caption_id) NOT IN ({sampled})")
+    def _limit_images(self, limits: Limits) -> None:
+        """Keeps also the unreadable records that rank among the kept images."""
+        before = self._count("SELECT count(*) FROM record")
+        super()._limit_images(limits)
+        if self._count("SELECT count(*) FROM record") < before:
+            self._db.execute("DELETE FROM unreadable WHERE rank > (SELECT max(rank) FROM record)")
+
+    def _sample_captions(self, count: int) -> bool:
+        """Keeps also the unreadable records that rank among the sampled captions."""
+        is_limited = super()._sample_captions(count)
+        if is_limited:
+            self._db.execute("DELETE FROM unreadable WHERE rank > (SELECT max(rank) FROM caption_rank)")
+        self._db.executescript(
+            """CREATE TEMP TABLE sampled (image_id TEXT, caption_id TEXT, PRIMARY KEY (image_id, caption_id))
+                WITHOUT ROWID;
+            INSERT OR IGNORE INTO sampled SELECT image_id, caption_id FROM caption_rank;"""
+        )
+        for table in ("caption", "rejected"):
+            self._db.execute(
+                f"""DELETE FROM {table} WHERE NOT EXISTS (SELECT 1 FROM sampled s
+                WHERE s.image_id = {table}.image_id AND s.caption_id = {table}.caption_id)"""
+            )
+        return is_limited
 
     def _reject_repeated(self, image_id: str, caption_id: str, caption: str, position: int) -> None:
         query = "SELECT caption, position FROM caption WHERE image_id = ? AND caption_id = ?"

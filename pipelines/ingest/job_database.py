@@ -104,6 +104,11 @@ class JobDatabase:
 
     def limit(self, limits: Limits) -> None:
         """Keeps the images of smallest rank, each limit being applied to the images that the one before it keeps."""
+        self._limit_images(limits)
+        if limits.sampled_captions is not None:
+            self._sample_captions(limits.sampled_captions)
+
+    def _limit_images(self, limits: Limits) -> None:
         if limits.images is not None:
             kept = "SELECT image_id FROM record ORDER BY rank, image_id LIMIT ?"
             self._db.execute(f"DELETE FROM record WHERE image_id NOT IN ({kept})", (limits.images,))
@@ -114,16 +119,20 @@ class JobDatabase:
             sums = "SELECT image_id, sum(coalesce(captions, 0)) OVER (ORDER BY rank, image_id) AS total FROM record"
             beyond = f"SELECT image_id FROM ({sums}) WHERE total > ?"
             self._db.execute(f"DELETE FROM record WHERE image_id IN ({beyond})", (limits.captions,))
-        if limits.sampled_captions is not None:
-            self._sample_captions(limits.sampled_captions)
 
-    def _sample_captions(self, count: int) -> None:
-        """Keeps the captions of smallest rank in `caption_rank`, and the images that have one of them."""
+    def _sample_captions(self, count: int) -> bool:
+        """Keeps the captions of smallest rank in `caption_rank`, and the images that have one of them.
+
+        Returns whether there were more than `count` captions.
+        """
         self._db.execute("DELETE FROM caption_rank WHERE image_id NOT IN (SELECT image_id FROM record)")
         columns = "rank, image_id, caption_id"
-        kept = f"SELECT {columns} FROM caption_rank ORDER BY {columns} LIMIT ?"
-        self._db.execute(f"DELETE FROM caption_rank WHERE ({columns}) NOT IN ({kept})", (count,))
+        beyond = f"SELECT {columns} FROM caption_rank ORDER BY {columns} LIMIT 1 OFFSET ?"
+        first = self._db.execute(beyond, (count,)).fetchone()
+        if first:
+            self._db.execute(f"DELETE FROM caption_rank WHERE ({columns}) >= (?, ?, ?)", first)
         self._db.execute("DELETE FROM record WHERE image_id NOT IN (SELECT image_id FROM caption_rank)")
+        return first is not None
 
     # === Splits ===
 

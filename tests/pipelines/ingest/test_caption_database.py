@@ -1,6 +1,7 @@
 """The caption database counts duplicates, repairs and failures, applies limits, and selects captions by key."""
 
 import hashlib
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -53,6 +54,27 @@ def test_a_limit_removes_unreadable_records_that_rank_after_its_last_image(
 ) -> None:
     database.limit(Limits(images=images))
     assert (database.count(), database.count_by_status().get("failed", 0)) == (images or 4, unreadable)
+
+
+@pytest.mark.parametrize(("sampled", "unreadable"), [(9, 2), (4, 2), (3, 1), (1, 0)])
+def test_a_sample_removes_unreadable_records_that_rank_after_its_last_caption(
+    database: CaptionDatabase, sampled: int, unreadable: int
+) -> None:
+    database.insert_caption_ranks((number * 10, f"{number}.jpg", "0") for number in range(4))
+    database.limit(Limits(sampled_captions=sampled))
+    assert (database.count(), database.count_by_status().get("failed", 0)) == (min(sampled, 4), unreadable)
+
+
+def test_the_time_of_a_sample_does_not_grow_with_the_square_of_the_captions(tmp_path: Path) -> None:
+    total = 40_000
+    with closing(CaptionDatabase(tmp_path / "job.sqlite")) as one:
+        one.insert_images(InputRecord(f"{number}.jpg", f"{number}.jpg", "train", number) for number in range(total))
+        one.insert_captions((key(number), f"{number}.jpg", "0", "A dog", "") for number in range(total))
+        one.insert_caption_ranks((number * 7919 % total, f"{number}.jpg", "0") for number in range(total))
+        started = time.monotonic()
+        one.limit(Limits(sampled_captions=total // 2))
+        assert time.monotonic() - started < 10
+        assert one.count() == total // 2
 
 
 def test_the_report_identifies_unreadable_records_by_location(database: CaptionDatabase, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from features.inputs.npy_arrays import (
 )
 from features.io.atomic_files import hash_file
 from features.io.open_files import stat_file
+from features.io.uris import is_uri
 from pipelines.beam.scratch import open_scratch
 from pipelines.ingest.name_matching import normalize_name
 from pipelines.ingest.whole_array import HINT, NAMES_HINT, OPTION, open_whole_array, read_names
@@ -180,7 +181,11 @@ def _describe_files(db: sqlite3.Connection, total: int) -> None:
 
 
 def _describe_file(reference: FileReference) -> tuple[str, str, str]:
-    """Returns the SHA-256 of a file, and the shape of its row or its problem. An unreadable file has no SHA-256."""
+    """Returns the SHA-256 of a file, and the shape of its row or its problem. An unusable member has no SHA-256.
+
+    Raises:
+        CaptError: The file cannot be read. Another run may read it, and the digest would be another one.
+    """
     sha256 = ""
     try:
         data = reference.read(MAX_ARRAY_BYTES)
@@ -189,6 +194,11 @@ def _describe_file(reference: FileReference) -> tuple[str, str, str]:
         check_floats(header, reference.label)
         return sha256, json.dumps(compute_row_shape(header.shape, reference.label)), ""
     except RecordError as error:
+        may_change = not reference.member or is_uri(reference.location)
+        if may_change and error.reason in ("missing", "unreadable"):
+            detail = error.detail.removeprefix(reference.label).removeprefix(": ")
+            message = f"the array cannot be read: {detail or error.reason}"
+            raise CaptError(message, location=reference.label, hint="Run the command again.") from None
         return sha256, "", error.detail or error.reason
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from features.inputs import file_reference
 from pipelines.ingest.array_index import open_arrays
 from pipelines.jobs.import_shard import import_rows
 from schemas.errors import CaptError, UsageError
@@ -111,6 +112,20 @@ def test_a_change_of_the_array_during_the_job_is_noticed(tmp_path):
         np.save(path, values(4, seed=1))
         with pytest.raises(CaptError, match="the file changed during the job"):
             index.check_unchanged()
+
+
+def test_an_array_that_cannot_be_read_ends_the_command_and_changes_no_digest(tmp_path, monkeypatch):
+    files = write_files(tmp_path / "files", values(4))
+
+    def fail(location: str, max_bytes: int) -> bytes:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(file_reference, "read_file", fail)
+    with (
+        pytest.raises(CaptError, match=r"npy: the array cannot be read: .*Input/output error\. Run the command again"),
+        open_arrays([str(files)], None, tmp_path / "work"),
+    ):
+        pass
 
 
 WRONG = {

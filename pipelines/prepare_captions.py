@@ -18,7 +18,7 @@ from pipelines.beam.scratch import open_scratch
 from pipelines.datasets import open_reader
 from pipelines.datasets.base import DatasetReader, FailedRecord
 from pipelines.datasets.limits import parse_limits
-from pipelines.datasets.record_fields import MAX_TEXT
+from pipelines.datasets.record_fields import check_caption
 from pipelines.datasets.splits import compute_rank, parse_split_ratios
 from pipelines.ingest.caption_database import CaptionDatabase
 from pipelines.ingest.list_inputs import build_records, rank_captions
@@ -127,26 +127,12 @@ def _list_captions(
             database.insert_unreadable(record, compute_rank(options.seed, entry.image_id))
             continue
         try:
-            _check_text(entry.caption)
+            check_caption(entry.caption)
             key = compute_caption_key(dataset, image_id, entry.caption_id)
         except Exception as error:
             database.insert_failure(image_id, entry.caption_id, to_record_error("parse", error))
             continue
         yield key, image_id, entry.caption_id, entry.caption, entry.repaired
-
-
-def _check_text(caption: str) -> None:
-    if not caption.strip():
-        raise RecordError("parse", "empty", "the caption has no text")
-    if len(caption) > MAX_TEXT:
-        raise RecordError("parse", "too long", f"{len(caption):,} characters, the limit is {MAX_TEXT:,}")
-    if "\0" in caption:
-        raise RecordError("parse", "NUL byte", f"at character {caption.index(chr(0))}")
-    try:
-        caption.encode()
-    except UnicodeEncodeError as error:
-        detail = f"not UTF-8, or an unpaired surrogate, at character {error.start}"
-        raise RecordError("parse", "invalid text", detail) from None
 
 
 def _read_given_vocabulary(options: PrepareCaptions, store: Store) -> list[str] | None:

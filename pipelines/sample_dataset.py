@@ -8,7 +8,9 @@ sample.json       settings of the sample
 """
 
 import contextlib
+import hashlib
 import json
+import logging
 import tempfile
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,6 +25,7 @@ from features.io.locations import local_path
 from features.store import Dataset
 from pipelines.datasets import open_reader
 from pipelines.datasets.base import CaptionEntry, DatasetReader
+from pipelines.datasets.record_fields import check_caption
 from pipelines.datasets.splits import Splitter
 from pipelines.ingest.image_database import HASH_CACHE, ImageDatabase
 from pipelines.ingest.job_database import JOB_DATABASE
@@ -38,6 +41,8 @@ CAPTIONS = "captions.jsonl"
 
 _SETTINGS = "sample.json"
 
+_log = logging.getLogger("capt.synth")
+
 
 def synth_sample(options: SynthSample) -> dict[str, Any]:
     """Writes a sample of a dataset's images and their captions. An equal sample is kept.
@@ -45,11 +50,12 @@ def synth_sample(options: SynthSample) -> dict[str, Any]:
     The images have the smallest hashes of (seed, image ID), so a sample of a higher rate contains that of a lower one.
 
     Returns:
-        `output`, `images` and `captions` (written), `found` (images of the dataset with a file), `splits` (images
-        written by split) and `bytes`.
+        `output`, `images` and `captions` (written), `unusable_captions` (captions of these images that are empty, too
+        long or not valid text, and so left out), `found` (images of the dataset with a file), `splits` (images written
+        by split) and `bytes`.
 
     Raises:
-        UsageError: An option is invalid, or the images are not local files.
+        UsageError: An option is invalid, or the images are URLs.
         CaptError: There are no images, or one cannot be read.
     """
     if not 0 < options.rate <= 1:
@@ -64,10 +70,14 @@ def synth_sample(options: SynthSample) -> dict[str, Any]:
     ):
         found = _find_images(options, reader, database, Path(scratch))
         sample = _make_names_unique(database.list_located(max(1, round(options.rate * found))))
-        captions = _read_captions(reader, database, {row["image_id"] for row in sample})
+        captions, unusable = _read_captions(reader, database, {row["image_id"] for row in sample})
+    if unusable:
+        _log.warning("%d captions of the sampled images are not usable text and are left out.", unusable)
     settings = {
         "options": options.model_dump(mode="json", exclude={"output"}),
-        "digest": compute_digest([[row["file_name"], row["split"], captions.get(row["image_id"])] for row in sample]),
+        "digest": compute_digest(
+            [[row["file_name"], row["split"], _hash(row), captions.get(row["image_id"])] for row in sample]
+        ),
     }
     write_directory(
         out,
@@ -80,6 +90,7 @@ def synth_sample(options: SynthSample) -> dict[str, Any]:
         "output": str(out),
         "images": len(sample),
         "captions": sum(map(len, captions.values())),
+        "unusable_captions": unusable,
         "found": found,
         "splits": {split: splits.count(split) for split in sorted(set(splits))},
         "bytes": count_bytes(out),
@@ -121,15 +132,28 @@ def _make_names_unique(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return sample
 
 
-def _read_captions(reader: DatasetReader, database: ImageDatabase, image_ids: set[str]) -> dict[str, list[str]]:
+def _read_captions(
+    reader: DatasetReader, database: ImageDatabase, image_ids: set[str]
+) -> tuple[dict[str, list[str]], int]:
+    """Returns the usable captions by image ID, and the number of those that are not usable."""
     captions: dict[str, list[str]] = {}
+    unusable = 0
     for entry in reader.read_captions():
-        if isinstance(entry, CaptionEntry):
-            with contextlib.suppress(RecordError):
-                image_id = database.identities.look_up(entry.document, entry.image_id)
-                if image_id in image_ids:
-                    captions.setdefault(image_id, []).append(entry.caption)
-    return captions
+        if not isinstance(entry, CaptionEntry):
+            continue
+        try:
+            image_id = database.identities.look_up(entry.document, entry.image_id)
+        except RecordError:
+            continue
+        if image_id not in image_ids:
+            continue
+        try:
+            check_caption(entry.caption)
+        except RecordError:
+            unusable += 1
+        else:
+            captions.setdefault(image_id, []).append(entry.caption)
+    return captions, unusable
 
 
 def _write(
@@ -150,6 +174,10 @@ def _write(
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines if line["captions"])
         (root / CAPTIONS).write_text(text, encoding="utf-8")
     (root / _SETTINGS).write_text(json.dumps(settings))
+
+
+def _hash(row: Mapping[str, Any]) -> str:
+    return hashlib.sha256(_read(row)).hexdigest()
 
 
 def _read(row: Mapping[str, Any]) -> bytes:

@@ -90,6 +90,21 @@ def read_caption(found: Any) -> str:
     return found
 
 
+def check_caption(caption: str) -> None:
+    """Raises RecordError for a caption that a table cannot store."""
+    if not caption.strip():
+        raise RecordError("parse", "empty", "the caption has no text")
+    if len(caption) > MAX_TEXT:
+        raise RecordError("parse", "too long", f"{len(caption):,} characters, the limit is {MAX_TEXT:,}")
+    if "\0" in caption:
+        raise RecordError("parse", "NUL byte", f"at character {caption.index(chr(0))}")
+    try:
+        caption.encode()
+    except UnicodeEncodeError as error:
+        detail = f"not UTF-8, or an unpaired surrogate, at character {error.start}"
+        raise RecordError("parse", "invalid text", detail) from None
+
+
 def _check_text(text: str, key: str) -> str:
     if not text.strip():
         raise RecordError("parse", f"no {key}", "the text is empty")

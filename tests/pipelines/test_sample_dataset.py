@@ -91,6 +91,26 @@ def test_an_equal_sample_is_kept_and_another_is_refused(tmp_path: Path, photos: 
         sample(tmp_path / "out", images, annotations, rate=0.4)
 
 
+def test_a_sample_of_changed_images_is_another(tmp_path: Path, photos: Any, coco: Any) -> None:
+    images, annotations = photos(5), coco(range(5))
+    sample(tmp_path / "out", images, annotations, rate=1)
+    one, other, *_ = sorted(images.iterdir())
+    one.write_bytes(other.read_bytes())
+    with pytest.raises(UsageError, match="other contents than this sample"):
+        sample(tmp_path / "out", images, annotations, rate=1)
+
+
+def test_a_caption_that_is_not_valid_text_is_left_out_and_counted(tmp_path: Path, photos: Any, coco: Any) -> None:
+    images, annotations = photos(2), coco(range(2))
+    content = json.loads(annotations.read_text())
+    content["annotations"][0]["caption"] = "a \ud800 dog"
+    content["annotations"][1]["caption"] = " "
+    annotations.write_text(json.dumps(content))
+    result = sample(tmp_path / "out", images, annotations, rate=1)
+    assert (result["captions"], result["unusable_captions"]) == (8, 2)
+    assert sum(len(json.loads(line)["captions"]) for line in (tmp_path / "out" / "captions.jsonl").open()) == 8
+
+
 @pytest.mark.parametrize("rate", [0, -0.1, 1.5, float("nan")])
 def test_a_rate_is_a_fraction(tmp_path: Path, photos: Any, coco: Any, rate: float) -> None:
     with pytest.raises(UsageError, match=r"--rate: .* is not above 0 and at most 1"):

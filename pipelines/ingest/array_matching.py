@@ -1,13 +1,14 @@
 """Finds the array of each image by name.
 
 The names of all arrays are of one kind, the one that matches the most images: image IDs, file names, or file names
-without suffix; with or without folders. Whatever matches twice fails alone.
+without suffix; with or without folders. Two kinds that match as many images must give them the same arrays. Whatever
+matches twice fails alone.
 """
 
 import logging
 import posixpath
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from features.inputs import FileReference
@@ -17,20 +18,27 @@ from schemas.errors import UsageError
 
 _log = logging.getLogger("capt.prepare")
 
-# Column of an array, and expression of an image. `fold` is a function of `NameMatcher`.
+# Column of an array, expression of an image, and name in messages. `fold` is a function of `NameMatcher`.
 _KINDS = (
-    ("name", "fold(image_id)"),
-    ("name", "fold(file_name)"),
-    ("name", "stem(fold(file_name))"),
-    ("base", "fold(image_id)"),
-    ("base", "base(fold(file_name))"),
-    ("base", "stem(base(fold(file_name)))"),
+    ("name", "fold(image_id)", "image IDs"),
+    ("name", "fold(file_name)", "file names"),
+    ("name", "stem(fold(file_name))", "file names without suffix"),
+    ("base", "fold(image_id)", "image IDs in folders"),
+    ("base", "base(fold(file_name))", "file names without folders"),
+    ("base", "stem(base(fold(file_name)))", "file names without folders and suffix"),
 )
 _FITS = """
 CREATE TEMP TABLE fit AS SELECT r.image_id, r.key, a.number FROM record r JOIN arrays.array a ON a.{column} = {value}
     WHERE r.status IS NULL;
 CREATE INDEX temp.fit_image ON fit (image_id);
 CREATE INDEX temp.fit_array ON fit (number);
+"""
+# Images with an array that get only other arrays by names of another kind.
+_CONTRADICTED = """
+WITH other AS (SELECT r.image_id, a.number FROM record r JOIN arrays.array a ON a.{column} = {value}
+    WHERE r.status IS NULL AND r.image_id IN (SELECT image_id FROM fit))
+SELECT count(*) FROM (SELECT image_id FROM other LEFT JOIN fit USING (image_id, number)
+    GROUP BY image_id HAVING count(fit.number) = 0)
 """
 _UNMATCHED = "number NOT IN (SELECT number FROM fit)"
 
@@ -53,10 +61,12 @@ class ArrayMatcher:
         """Finds the arrays of the images without a status. Returns the number of arrays that belong to no image.
 
         Raises:
-            UsageError: No array has the name of an image.
+            UsageError: No array has the name of an image, or two kinds of names fit equally well with different arrays.
         """
-        column, value = max(_KINDS, key=lambda kind: self._count_matched(*kind))
-        self._db.executescript(_FITS.format(column=column, value=value))
+        matched = {kind: self._count_matched(*kind[:2]) for kind in _KINDS}
+        best = max(_KINDS, key=matched.__getitem__)
+        self._db.executescript(_FITS.format(column=best[0], value=best[1]))
+        self._check_unique(best[2], [kind for kind in _KINDS if kind != best and matched[kind] == matched[best]])
         example = self._db.execute("SELECT image_id, file_name FROM record WHERE status IS NULL LIMIT 1").fetchone()
         if example and not self._count("SELECT count(*) FROM fit"):
             raise self._no_match(*example)
@@ -94,6 +104,14 @@ class ArrayMatcher:
             JOIN arrays.array a USING (number) WHERE r.status = 'planned' ORDER BY r.key"""
         )
         return (dict(zip(names, row, strict=True)) for row in rows)
+
+    def _check_unique(self, chosen: str, others: Sequence[tuple[str, str, str]]) -> None:
+        """Raises UsageError if another kind of names gives an image another array."""
+        for column, value, other in others:
+            if self._count(_CONTRADICTED.format(column=column, value=value)):
+                message = f"the names fit {chosen} and {other}, with different arrays"
+                hint = "Name the arrays after the files, with their suffix."
+                raise UsageError(message, location=OPTION, hint=hint)
 
     def _count_matched(self, column: str, value: str) -> int:
         matched = f"EXISTS (SELECT 1 FROM arrays.array a WHERE a.{column} = {value})"

@@ -80,7 +80,11 @@ class ExtractionJob:
             hint = "Free some space, or use --storage-dtype int8."
             check_disk_space(self.root, row_bytes, "the extraction", hint)
             units = self._extract(source, plan, commit, count)
-            source.check_unchanged()
+            try:
+                source.check_unchanged()
+            except CaptError:
+                remove_tree(plan)  # Its units have rows of the changed input.
+                raise
             held = list_provenances(CommitLog(self.root).read_state().live)
             check_mixture(str(self.root), held, [unit.provenance for unit in units], self.options.allow_mixed_numerics)
             if sum(unit.images for unit in units) != planned:

@@ -1,5 +1,6 @@
 """Features that a user computed elsewhere become a table like any other."""
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,8 @@ import numpy as np
 import pytest
 
 import capt
-from schemas.errors import TooManyFailuresError, UsageError
+from pipelines.jobs import extraction_job
+from schemas.errors import CaptError, TooManyFailuresError, UsageError
 from tests.pipelines.test_prepare_features import files_of, prepare, statuses
 
 SHAPE = (4, 3)
@@ -103,6 +105,26 @@ def test_a_new_file_at_the_path_of_an_imported_array_has_its_own_rows(store, tmp
             np.testing.assert_array_equal(row, row_of(first + int(image_id)))
 
 
+def test_rows_of_an_array_that_changed_during_the_job_are_not_used_later(store, tmp_path, photos, coco, monkeypatch):
+    given = photos(2), coco(range(2)), tmp_path / "all.npy"
+    (tmp_path / "names.txt").write_text("0\n1\n")
+    run_units = extraction_job.run_units
+
+    def change_and_run(*args: Any) -> None:
+        np.save(given[2], np.stack([row_of(8), row_of(9)]))
+        run_units(*args)
+
+    np.save(given[2], np.stack([row_of(0), row_of(1)]))
+    with monkeypatch.context() as patch:
+        patch.setattr(extraction_job, "run_units", change_and_run)
+        with pytest.raises(CaptError, match="the file changed during the job"):
+            bring(store, *given, array_names=tmp_path / "names.txt")
+    np.save(given[2], np.stack([row_of(0), row_of(1)]))
+    assert bring(store, *given, array_names=tmp_path / "names.txt")["ok"] == 2
+    for image_id, row in rows_by_image(store).items():
+        np.testing.assert_array_equal(row, row_of(int(image_id)))
+
+
 def test_imported_rows_equal_extracted_ones(tmp_path, photos, coco):
     images, annotations = photos(6), coco(range(6))
     prepare(tmp_path / "one", images, annotations)
@@ -148,6 +170,15 @@ def test_a_name_that_stands_twice_fails_that_image_alone(store, tmp_path, photos
     options = {"array_names": tmp_path / "names.txt", "max_failures": "100%"}
     result = bring(store, photos(2), coco(range(2)), tmp_path / "all.npy", **options)
     assert (result["ok"], result["reasons"]) == (1, {"ambiguous": 1})
+
+
+def test_names_that_fit_ids_and_files_with_different_arrays_are_refused(store, tmp_path, photos, arrays):
+    images, annotations = photos(2), tmp_path / "captions_train2017.json"
+    crossed = [{"id": name_of(1 - number), "file_name": name_of(number)} for number in range(2)]
+    annotations.write_text(json.dumps({"images": crossed, "annotations": []}))
+    message = "--from-arrays: the names fit image IDs and file names, with different arrays. Name the arrays after the"
+    with pytest.raises(UsageError, match=message):
+        bring(store, images, annotations, arrays(range(2)))
 
 
 def test_images_without_features_count_as_failures(store, photos, coco, arrays):

@@ -16,10 +16,10 @@ from pydantic import ValidationError
 
 from features.inputs.file_reference import read_source_image
 from features.io.locations import parse_location
-from features.store import open_store
+from features.store import Dataset, Store, open_store
 from features.store.leases import hold_snapshot
 from features.store.run_reports import latest_reports, summarize_report
-from schemas.errors import CaptError, CorruptFileError, UsageError, to_record_error
+from schemas.errors import CaptError, CorruptFileError, StoreError, UsageError, to_record_error
 from schemas.manifests import FeatureMetadata
 from schemas.options.inference import Evaluate, Report
 from schemas.strict_json import parse_json
@@ -56,7 +56,8 @@ def report_run(options: Report) -> dict[str, Any]:
         `run_dir`, `page_path`, `task`, `model`, `datasets`; `epochs` (finished), `is_finished` and `best_epoch`;
         `records` (numbers of images and captions by split) and `failed` (failed records of the last preparations),
         null if the store cannot be read; `changed_settings` (`value` and `default` by name), `weights` (number, null if
-        the layers cannot be listed), `evaluations` (`split`, `epoch`, `images` and `metrics` each), `errors` (`split`,
+        the layers cannot be listed), `evaluations` (`split`, `epoch`, `datasets`, `ensemble` (other runs),
+        `images` and `metrics` each), `errors` (`split`,
         `wrong` or ranked predictions, and `shown`; null without an evaluation), `samples` (shown training images), and
         `notes`.
 
@@ -79,13 +80,14 @@ def report_run(options: Report) -> dict[str, Any]:
     content: StoreContent | None = None
     shown = [rows[number] for number in ranked[: options.num_examples]]
     try:
-        content = _read_store(run, options, [row.name for row in shown])
+        content = _read_store(run, options, chosen, [row.name for row in shown])
     except CaptError as error:
         if options.store:
             raise
         notes.append(f"The data of the run cannot be shown. {error}")
     graph, problem = _trace(run)
-    notes += [*_list_notes(run, content), *([problem] if problem else [])]
+    notes += [*_list_notes(run, content), *_list_outdated(evaluations, progress.best.epoch)]
+    notes += [problem] if problem else []
     settings = _list_settings(run)
     report = RunReport(
         run=run,
@@ -138,6 +140,8 @@ def _summarize(report: RunReport, path: Path) -> dict[str, Any]:
             {
                 "split": one.split,
                 "epoch": one.epoch,
+                "datasets": list(one.other_datasets or run.metadata.datasets),
+                "ensemble": list(one.ensemble),
                 "images": one.summary["images"],
                 "metrics": {name: score.value for name, score in one.scores.items()},
             }
@@ -210,12 +214,25 @@ def _list_notes(run: Run, content: StoreContent | None) -> list[str]:
 # === Evaluations ===
 
 
+def _list_outdated(results: Sequence[EvaluationResult], best: int) -> list[str]:
+    """Returns a note for each evaluation of an epoch that was the best one then, and is not any more."""
+    return [
+        f"The run was trained after its evaluation on {one.title}: its best epoch was {one.summary['best_epoch']}, and "
+        f"is {best} now. Repeat the `capt evaluate` command."
+        for one in results
+        if one.summary.get("best_epoch", best) != best
+    ]
+
+
 def _read_evaluations(run: Run) -> list[EvaluationResult]:
-    """Reads the results of all evaluations of the run; those of the best epoch and of test are first."""
-    root = run.path / EVALUATION
-    paths = [*root.glob(f"*/{SCORES}"), *root.glob(f"epoch-*/*/{SCORES}")]
-    results = [_read_evaluation(run, path) for path in paths]
-    return sorted(results, key=lambda one: (one.epoch or 0, _SPLIT_ORDER.index(one.split)))
+    """Reads the results of all evaluations of the run: those of the best epoch first, and test before other splits.
+
+    Evaluations of an ensemble and on other datasets are last.
+    """
+    results = [_read_evaluation(run, path) for path in sorted((run.path / EVALUATION).rglob(SCORES))]
+    return sorted(
+        results, key=lambda one: (one.ensemble, one.other_datasets, one.epoch or 0, _SPLIT_ORDER.index(one.split))
+    )
 
 
 def _read_evaluation(run: Run, path: Path) -> EvaluationResult:
@@ -224,7 +241,16 @@ def _read_evaluation(run: Run, path: Path) -> EvaluationResult:
         evaluation = run.task.evaluation(Evaluate(runs=(str(run.path),), split=summary["split"]))
         notes = evaluation.all_notes([{**summary, "run_dir": run.path.name}])
         scores = run.task.read_scores(summary)
-        return EvaluationResult(path.parent, summary["split"], summary.get("epoch"), summary, scores, notes)
+        return EvaluationResult(
+            directory=path.parent,
+            split=summary["split"],
+            epoch=summary.get("epoch"),
+            other_datasets=tuple(summary.get("evaluated_datasets", ())),
+            ensemble=tuple(summary.get("ensemble", ())),
+            summary=summary,
+            scores=scores,
+            notes=notes,
+        )
     except (ValueError, KeyError, TypeError) as error:
         hint = "Repeat the `capt evaluate` command."
         raise CorruptFileError(f"the file is corrupt: {error}", location=str(path), hint=hint) from None
@@ -271,8 +297,8 @@ def _round(text: str) -> str:
 # === Store ===
 
 
-def _read_store(run: Run, options: Report, names: Sequence[str]) -> StoreContent:
-    """Reads the data of the run, and the images with these names."""
+def _read_store(run: Run, options: Report, chosen: EvaluationResult | None, names: Sequence[str]) -> StoreContent:
+    """Reads the data of the run, and the images of an evaluation with these names."""
     store = open_store(parse_location(options.store) if options.store else recorded_store(run.path))
     task = run.task
     with hold_snapshot(store.path, lambda: run.metadata.open_tables(store)) as tables:
@@ -298,7 +324,7 @@ def _read_store(run: Run, options: Report, names: Sequence[str]) -> StoreContent
             skipped=data.skipped,
             preparations=_read_preparations(tables),
             samples=samples,
-            images=_read_images(run, tables, names),
+            images=_read_images(_find_evaluated(store, tables, chosen), names),
             numerics=tuple(dict.fromkeys(one.numerics for one in facts)),
             toolchain=dict(facts[-1].toolchain) if facts else {},
             is_changed=data.train.digest != run.metadata.train_digest,
@@ -315,12 +341,21 @@ def _read_preparations(tables: TrainingTables) -> list[Preparation]:
     return preparations
 
 
-def _read_images(run: Run, tables: TrainingTables, names: Sequence[str]) -> dict[str, bytes | None]:
+def _find_evaluated(store: Store, tables: TrainingTables, chosen: EvaluationResult | None) -> Sequence[Dataset]:
+    """Returns the datasets of an evaluation; none if it was on others, and one of them was removed."""
+    others = chosen.other_datasets if chosen else ()
+    try:
+        return tuple(map(store.dataset, others)) or tables.datasets
+    except StoreError:
+        return ()
+
+
+def _read_images(datasets: Sequence[Dataset], names: Sequence[str]) -> dict[str, bytes | None]:
     """Returns encoded images by their names in results; None if an image is missing or has changed."""
     images: dict[str, bytes | None] = {}
-    for dataset in tables.datasets:
-        prefix, catalog = run.name_image(dataset.name, ""), dataset.catalog()
+    for dataset in datasets:
+        prefix, catalog = f"{dataset.name}/" if len(datasets) > 1 else "", dataset.catalog()
         image_ids = pa.array([name.removeprefix(prefix) for name in names if name.startswith(prefix)], pa.string())
         for row in catalog.filter(pc.is_in(catalog["image_id"], value_set=image_ids)).to_pylist():
-            images[run.name_image(dataset.name, row["image_id"])] = read_source_image(row)
+            images[f"{prefix}{row['image_id']}"] = read_source_image(row)
     return images

@@ -100,19 +100,35 @@ class StoreContent:
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """The result of an earlier `capt evaluate`: its directory, split, epoch (None for the best), and scores."""
+    """The result of an earlier `capt evaluate`.
+
+    Args:
+        directory: Directory of its files.
+        split: The split.
+        epoch: The epoch; None for the best one.
+        other_datasets: The datasets, if they are not those of the training.
+        ensemble: The other runs of an ensemble.
+        summary: Content of scores.json.
+        scores: The metrics by name.
+        notes: Facts that are needed to interpret them.
+    """
 
     directory: Path
     split: str
     epoch: int | None
+    other_datasets: tuple[str, ...]
+    ensemble: tuple[str, ...]
     summary: Mapping[str, Any]
     scores: Mapping[str, Score]
     notes: Sequence[str]
 
     @property
     def title(self) -> str:
-        """The split, and the epoch if it is not the best one."""
-        return f"{self.split}, epoch {self.epoch}" if self.epoch else self.split
+        """The split, and what differs from an evaluation of the best epoch on the dataset of the training."""
+        datasets = f" of {', '.join(self.other_datasets)}" if self.other_datasets else ""
+        epoch = f", epoch {self.epoch}" if self.epoch else ""
+        ensemble = f", ensemble of {len(self.ensemble) + 1} runs" if self.ensemble else ""
+        return f"{self.split}{datasets}{epoch}{ensemble}"
 
 
 @dataclass(frozen=True)

@@ -193,6 +193,53 @@ def test_an_unfinished_run_is_reported_with_a_notice(captioner: Path, tmp_path: 
     assert "Training is not finished: 2 of 5 epochs." in read(result).text
 
 
+def test_scores_of_an_epoch_that_is_not_the_best_any_more_are_reported(captioner: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(captioner / "run", tmp_path / "run")
+    path = run / "evaluation" / "val" / "scores.json"
+    scores = json.loads(path.read_text())
+    assert scores["best_epoch"] == capt.report(run=run)["best_epoch"]
+    path.write_text(json.dumps(scores | {"best_epoch": 7}))
+    (note,) = capt.report(run=run)["notes"]
+    assert note.startswith("The run was trained after its evaluation on val: its best epoch was 7, and is")
+    del scores["best_epoch"]  # an evaluation by an earlier version
+    path.write_text(json.dumps(scores))
+    assert capt.report(run=run)["notes"] == []
+
+
+def test_evaluations_of_other_datasets_epochs_and_ensembles_have_titles_and_are_last(
+    captioner: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(captioner / "run", tmp_path / "run")
+    root = run / "evaluation"
+    summary = json.loads((root / "val" / "scores.json").read_text())
+    others: dict[str, dict[str, Any]] = {
+        "on-a+b/val": {"evaluated_datasets": ["a", "b"]},
+        "epoch-1/val": {"epoch": 1},
+        "epoch-1/on-a/val": {"epoch": 1, "evaluated_datasets": ["a"]},
+        "ensemble-0123abcd/val": {"ensemble": ["one", "two"]},
+    }
+    for name, further in others.items():
+        shutil.copytree(root / "val", root / name)
+        (root / name / "scores.json").write_text(json.dumps(summary | further))
+    result = capt.report(run=run)
+    text = read(result).text
+    titles = ["val", "val, epoch 1", "val of a, epoch 1", "val of a, b", "val, ensemble of 3 runs"]
+    assert [text.index(f" {title} ") for title in titles] == sorted(text.index(f" {title} ") for title in titles)
+    assert [one["epoch"] for one in result["evaluations"]] == [None, 1, 1, None, None]
+    assert [one["datasets"] for one in result["evaluations"]] == [["squares"]] * 2 + [["a"], ["a", "b"], ["squares"]]
+    assert result["evaluations"][-1]["ensemble"] == ["one", "two"]
+    assert "16 images of val." in text
+
+    for name in ("val", "epoch-1", "ensemble-0123abcd"):
+        shutil.rmtree(root / name)
+    result = capt.report(run=run, num_examples=2)
+    text = read(result).text
+    assert "16 images of val of a, b." in text
+    assert "not evaluated" not in text
+    # The store lacks these datasets. Images of another dataset with equal names are not theirs.
+    assert text.count("the image is not available") == 2
+
+
 def test_wrong_input_is_one_line(captioner: Path, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="the directory does not contain a run"):
         capt.report(run=tmp_path)

@@ -177,11 +177,11 @@ class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
 
         Returns:
             `run_dir`, `model`, `ensemble` (its other runs, with `--ensemble`), `datasets` (of the training),
-            `evaluated_datasets` (if they are others), `split`, `epoch` (if `--epoch` is set), the metrics by name,
-            `intervals`, numbers of skipped images (`without_features`, `without_image`, `without_label`),
-            `validation_split` (on which the best epoch was selected), `training_images` (evaluated images that are
-            training images), `data_digest` (digest of images and references), and the paths of the files:
-            `scores_path`, `images_path`, `page_path` and the task's own paths.
+            `evaluated_datasets` (if they are others), `split`, `epoch` (if `--epoch` is set), `best_epoch` (the
+            evaluated one otherwise), the metrics by name, `intervals`, numbers of skipped images (`without_features`,
+            `without_image`, `without_label`), `validation_split` (on which the best epoch was selected),
+            `training_images` (evaluated images that are training images), `data_digest` (digest of images and
+            references), and the paths of the files: `scores_path`, `images_path`, `page_path` and the task's own paths.
         """
         store = open_store(find_store(run, self.options))
 
@@ -201,6 +201,7 @@ class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
     ) -> dict[str, Any]:
         run, held_out = evaluated.run, evaluated.held_out
         ensemble = [str(path) for path in run.ensemble_paths]
+        best = run.best_epoch
         others = [] if set(evaluated.datasets) == set(run.metadata.datasets) else list(evaluated.datasets)
         summary = {
             "model": run.metadata.model,
@@ -208,7 +209,7 @@ class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
             "datasets": list(run.metadata.datasets),
             **({"evaluated_datasets": others} if others else {}),
             "split": held_out.split,
-            **({"epoch": run.epoch} if run.epoch else {}),
+            **({"epoch": run.epoch} if run.epoch else {"best_epoch": best} if best else {}),
             **self.summarize(evaluated),
             **held_out.skipped,
             "validation_split": run.metadata.validation_split,

@@ -94,6 +94,12 @@ class Run(ABC):
         """
         return self._checkpoints.read_state().progress
 
+    @property
+    def best_epoch(self) -> int | None:
+        """The best finished epoch; None before the first one. Raises as `read_progress`."""
+        best = self.read_progress().best
+        return best.epoch if best else None
+
     def check_files(self) -> None:  # noqa: B027
         """Reads the small files that another run copies from this one; StoreError if one is missing or corrupt."""
 

@@ -29,6 +29,8 @@ from schemas.terminal.progress import progress_bar
 WAITS: tuple[float, ...] = (1, 2, 4, 8, 16)
 _CHUNK_BYTES = 1 << 18
 _HASH_CHUNK_BYTES = 1 << 20
+_GZIP_SUFFIXES = (".gz", ".tgz")
+_GZIP_START = b"\x1f\x8b"
 
 _DIGITS = r"[0-9]{1,20}"
 _RANGE = re.compile(rf"bytes ({_DIGITS})-{_DIGITS}/({_DIGITS})")
@@ -185,15 +187,21 @@ def _parse_range(response: BaseHTTPResponse) -> tuple[int | None, int | None]:
 def find_mismatch(file: PublishedFile, path: Path) -> str:
     """Returns how a local file differs in length or checksum from the published file, as far as they are known.
 
-    Empty if it does not differ.
+    A compressed file of unknown checksum must at least begin like one. Empty if the file does not differ.
     """
     size = path.stat().st_size
     if size != (file.bytes or size):
         return f"expected {file.bytes:,} bytes, got {size:,}"
     if not file.checksum:
-        return ""
+        is_other = file.name.endswith(_GZIP_SUFFIXES) and not _is_gzip(path)
+        return "it is not a gzip file; the URL may lead to a page" if is_other else ""
     checksum = compute_checksum(path, file.checksum.partition(":")[0])
     return "" if checksum == file.checksum else f"expected {file.checksum}, got {checksum}"
+
+
+def _is_gzip(path: Path) -> bool:
+    with path.open("rb") as data:
+        return data.read(len(_GZIP_START)) == _GZIP_START
 
 
 def compute_checksum(path: Path, algorithm: str = "sha256") -> str:

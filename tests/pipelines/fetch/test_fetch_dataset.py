@@ -1,6 +1,7 @@
 """Files are downloaded from real servers on loopback: a file is complete and correct, or does not appear."""
 
 import contextlib
+import gzip
 import hashlib
 import os
 import random
@@ -427,6 +428,22 @@ def test_a_checksum_that_nobody_has_published_is_recorded_and_verified_from_then
         fetch(tmp_path, site)
     record.unlink()
     assert fetch(tmp_path, site)["files"]["big.zip"]["checksum"] == sha256(BIG[::-1])
+
+
+def test_a_page_in_place_of_an_archive_of_unknown_checksum_is_refused(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(monkeypatch, PublishedFile("http://published.invalid/b/photos.tgz"))
+    page, archive = b"<html>moved</html>", gzip.compress(b"photos")
+    site.files["photos.tgz"] = page
+    with pytest.raises(CaptError, match=r"it is not a gzip file; the URL may lead to a page"):
+        fetch(tmp_path, site)
+    assert names(tmp_path) == []
+    (tmp_path / "photos.tgz").write_bytes(page)
+    site.files["photos.tgz"] = archive
+    assert fetch(tmp_path, site)["corrupt"] == ["photos.tgz"]
+    assert (tmp_path / "photos.tgz").read_bytes() == archive
+    assert (tmp_path / "photos.tgz.sha256").read_text().startswith(hashlib.sha256(archive).hexdigest())
 
 
 @pytest.mark.usefixtures("unpublished")

@@ -12,9 +12,12 @@ height, width, channel. Other arrays, such as fc8, are ignored.
 """
 
 import zipfile
+import zlib
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from features.extractors.application import Application, BuildOptions, PublishedWeights
 from features.extractors.output_layers import FeatureFunction, build_in_thread
@@ -46,18 +49,24 @@ class AlexNet(Application):
         if not path.endswith(_NPZ):
             super().load_file(model, path)
             return
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                for variable in model.weights:
-                    name = "/".join(variable.path.split("/")[-2:])
-                    if name not in arrays:
-                        raise ValueError(f"the file has no array {name}")
-                    if arrays[name].shape != tuple(variable.shape):
-                        shapes = f"{list(variable.shape)}, got {list(arrays[name].shape)}"
-                        raise ValueError(f"{name}: expected the shape {shapes}")
-                    variable.assign(arrays[name])
-        except zipfile.BadZipFile as error:
-            raise ValueError(str(error)) from error
+        variables = {"/".join(variable.path.split("/")[-2:]): variable for variable in model.weights}
+        arrays = _read_arrays(path, variables)
+        for name, variable in variables.items():
+            if name not in arrays:
+                raise ValueError(f"the file has no array {name}")
+            if arrays[name].shape != tuple(variable.shape):
+                shapes = f"{list(variable.shape)}, got {list(arrays[name].shape)}"
+                raise ValueError(f"{name}: expected the shape {shapes}")
+            variable.assign(arrays[name])
+
+
+def _read_arrays(path: str, names: Collection[str]) -> dict[str, NDArray[Any]]:
+    """Returns the arrays of an .npz file that have one of the names. ValueError if the file is corrupt."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in names if name in arrays}
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, TypeError) as error:
+        raise ValueError(f"not a complete .npz file: {error}") from error
 
 
 ALEXNET = AlexNet(

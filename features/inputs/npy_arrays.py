@@ -7,6 +7,7 @@ A leading axis of length 1 (a batch of one image) is dropped. Format: `numpy.lib
 
 import io
 import math
+import tokenize
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -52,7 +53,7 @@ def read_header(file: BinaryIO, label: str) -> NpyHeader:
     """
     try:
         shape, is_fortran_order, dtype = _HEADER_READERS[npy.read_magic(file)](file)
-    except (ValueError, KeyError, EOFError, SyntaxError, TypeError) as error:
+    except (ValueError, KeyError, EOFError, SyntaxError, TypeError, tokenize.TokenError) as error:
         file.seek(0)
         if file.read(1) == _PICKLE_START:
             raise RecordError("read", PICKLE, f"{label}: {PICKLE_PROBLEM}") from None

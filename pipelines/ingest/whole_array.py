@@ -5,6 +5,7 @@ import json
 import math
 import shutil
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -99,7 +100,7 @@ def _unpack(source: Path, scratch: Path) -> Path:
             target = scratch / "array.npy"
             with archive.open(members[0]) as packed, target.open("wb") as file:
                 shutil.copyfileobj(packed, file, _COPIED_BYTES)
-    except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError) as error:
         raise UsageError(f"not a complete .npz file: {error}", location=str(source)) from None
     return target
 
@@ -130,9 +131,24 @@ def _parse_names(data: bytes, suffix: str, label: str) -> list[str]:
         file = io.BytesIO(data)
         read_header(file, label)
         file.seek(0)
-        names = np.load(file, allow_pickle=False).astype(str).tolist()
+        array = np.load(file, allow_pickle=False)
+        if array.dtype.kind not in "USiu":
+            raise ValueError(f"expected strings or whole numbers, got {array.dtype}")
+        names = array.astype(str).tolist()
     else:
         names = data.decode("utf-8-sig").splitlines()
     if not isinstance(names, list) or not all(isinstance(name, (str, int)) for name in names):
         raise ValueError("expected a list of strings")
+    for number, name in enumerate(names, 1):
+        if isinstance(name, bool) or not _is_text(str(name)):
+            raise ValueError(f"name {number} is {name!r}, which is not text")
     return [str(name) for name in names]
+
+
+def _is_text(name: str) -> bool:
+    """Returns whether a name has no unpaired surrogate."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -122,6 +122,24 @@ def test_a_file_that_does_not_fit_is_refused_with_the_array(tmp_path: Path):
         load_weights(model, str(path), ALEXNET, CONV)
 
 
+@pytest.mark.parametrize("damage", ["empty", "cut", "corrupt", "one array"])
+def test_a_damaged_file_is_refused(tmp_path: Path, damage: str):
+    model, path = ALEXNET.build(CONV), tmp_path / "w.npz"
+    np.savez_compressed(path, **{name: np.zeros_like(array) for name, array in random_arrays(model).items()})
+    data = path.read_bytes()
+    start = data.index(b"conv1/kernel.npy") + 60
+    if damage == "one array":
+        np.save(tmp_path / "one.npy", np.zeros(3))
+        data, start = (tmp_path / "one.npy").read_bytes(), 0
+    path.write_bytes({"empty": b"", "cut": data[:-9], "corrupt": corrupt(data, start)}.get(damage, data))
+    with pytest.raises(CaptError, match=r"do not fit alexnet: not a complete .npz file: "):
+        load_weights(model, str(path), ALEXNET, CONV)
+
+
+def corrupt(data: bytes, start: int) -> bytes:
+    return data[:start] + b"\xff" * 20 + data[start + 20 :]
+
+
 def test_there_are_no_published_weights():
     with pytest.raises(UsageError, match=r"--weights: there are no published weights of alexnet\. Use --weights FILE"):
         identify_weights("imagenet", ALEXNET, CONV)

@@ -56,6 +56,7 @@ def test_float16_is_stored_without_a_detour():
         (b"", "not an array"),
         (b"these are words", "not an array"),
         (npy(np.zeros(4))[:60], "not an array"),
+        (npy(np.zeros(4)).replace(b"(4,)", b"(4, "), "not an array"),
         (npy(np.zeros(4))[:-1], "truncated"),
         (npy(np.zeros(4, np.int64)), "not features"),
         (npy(np.zeros(4, np.complex64)), "not features"),

@@ -153,6 +153,11 @@ WRONG = {
     "truncated": (["truncated.npy"], "names.txt", "and its header declares 176"),
     "no list": (["all.npy"], "names.json", "the names cannot be read: expected a list of strings"),
     "no text": (["all.npy"], "binary.txt", "the names cannot be read"),
+    "booleans": (["all.npy"], "booleans.json", "names cannot be read: name 1 is True, which is not text"),
+    "array of booleans": (["all.npy"], "booleans.npy", "expected strings or whole numbers, got bool"),
+    "surrogate": (["all.npy"], "surrogate.json", r"names cannot be read: name 2 is 'b.ud800', which is not text"),
+    "corrupt npz": (["corrupt.npz"], "names.txt", "not a complete .npz file: "),
+    "encrypted npz": (["encrypted.npz"], "names.txt", "not a complete .npz file: .*encrypted"),
     "not npz": (["text.npz"], "names.txt", "not a complete .npz file"),
 }
 
@@ -178,6 +183,17 @@ def inputs(tmp_path):
     (tmp_path / "names.json").write_text('{"a": 1}')
     (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "text.npz").write_text("words")
+    (tmp_path / "booleans.json").write_text("[true, false, true]")
+    np.save(tmp_path / "booleans.npy", np.array([True, False, True]))
+    (tmp_path / "surrogate.json").write_text('["a", "b\\ud800", "c"]')
+    np.savez_compressed(tmp_path / "corrupt.npz", rows)
+    packed = (tmp_path / "corrupt.npz").read_bytes()
+    start = packed.index(b"arr_0.npy") + 40
+    (tmp_path / "corrupt.npz").write_bytes(packed[:start] + b"\xff" * 20 + packed[start + 20 :])
+    flagged = bytearray((tmp_path / "all.npz").read_bytes())
+    for header, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        flagged[flagged.index(header) + flags] |= 1
+    (tmp_path / "encrypted.npz").write_bytes(flagged)
     return tmp_path
 
 

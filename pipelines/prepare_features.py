@@ -58,7 +58,7 @@ _log = logging.getLogger("capt.prepare")
 # Options that have no effect on imported features.
 _EXTRACTION_OPTIONS = (
     *(name for name in ExtractorOptions.model_fields if name != "storage_dtype"),
-    *("resize_method", "resize_mode", "shortest_edge", "batch_size"),
+    *("resize_method", "resize_mode", "shortest_edge", "batch_size", "max_image_pixels", "allow_mixed_numerics"),
 )
 
 

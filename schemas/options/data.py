@@ -60,8 +60,8 @@ class SynthSample(Options):
     seed: Natural = option(42, "Seed of the sample.")
     dataset_type: DatasetType = option(
         "folder",
-        "Format of the dataset: coco, karpathy, flickr8k, flickr30k, conceptual, iapr, csv, jsonl, or folder (images "
-        "without captions).",
+        "Format of the dataset: coco, karpathy, flickr8k, flickr30k, iapr, csv, jsonl, or folder (images without "
+        "captions).",
     )
     annotations: tuple[str, ...] = ANNOTATIONS
     whole_descriptions: bool = WHOLE_DESCRIPTIONS

@@ -228,6 +228,8 @@ def test_the_table_is_verified_compacted_and_repaired_like_any_other(store, tmp_
         ({"layer": "x"}, "--layer: the option does not apply to imported features. Omit the option."),
         ({"extractor": "vgg16"}, "--extractor: the option does not apply"),
         ({"resize_mode": "crop"}, "--resize-mode: the option does not apply"),
+        ({"max_image_pixels": 9}, "--max-image-pixels: the option does not apply"),
+        ({"allow_mixed_numerics": True}, "--allow-mixed-numerics: the option does not apply"),
         ({"storage_dtype": "uint8"}, "--storage-dtype: uint8 is only for pixels"),
         ({"from_arrays": (), "array_names": "x"}, "--array-names: the option belongs to --from-arrays"),
     ],

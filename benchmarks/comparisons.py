@@ -5,7 +5,8 @@
 DIR is the output directory of an experiment that `capt experiment run` has finished. Trials with other values of the
 axis and equal values of all others, the seed included, are pairs. Per value, the table has the mean of each score over
 its trials, the standard deviation of CIDEr-D over seeds, and its mean difference from the first value, with a
-bootstrap interval over pairs of trials and test images. With several datasets, each also has a table.
+bootstrap interval over pairs of trials and test images. With several datasets, each also has a table. The last table
+has the losses of each trial, the number of different captions, and their mean length.
 """
 
 import argparse
@@ -23,7 +24,14 @@ from trainer.evaluation.bootstrap import CONFIDENCE_LEVEL
 from trainer.evaluation.evaluate import read_image_rows
 from trainer.metrics.caption_metrics import TITLES
 from workflows.experiments.config import SEED
-from workflows.experiments.records import ExperimentDirectory, ExperimentRecord, Trial, TrialResult, read_record
+from workflows.experiments.records import (
+    ExperimentDirectory,
+    ExperimentRecord,
+    Trial,
+    TrialResult,
+    read_epochs,
+    read_record,
+)
 
 METRIC = "cider_d"
 COLUMNS = ("bleu_1", "bleu_4", "meteor", "rouge_l", METRIC)
@@ -35,11 +43,13 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class FinishedTrial:
-    """A trial with its result, and its CIDEr-D by test image."""
+    """A trial with its result, the metrics of its epochs, and CIDEr-D and captions by test image."""
 
     trial: Trial
     result: TrialResult
+    epochs: list[dict[str, Any]]
     images: dict[str, float]
+    captions: dict[str, str]
 
     def mean(self, metric: str, images: Sequence[str]) -> float | None:
         """Returns the score of the run if these are all images; otherwise the mean of CIDEr-D over them."""
@@ -62,7 +72,9 @@ def read_trials(directory: Path) -> list[FinishedTrial]:
         result = read_record(records.result(trial.name), TrialResult)
         if result and result.status == "done":
             rows = read_image_rows(records.evaluation(result))
-            trials.append(FinishedTrial(trial, result, {row["image"]: float(row[METRIC]) for row in rows}))
+            images = {row["image"]: float(row[METRIC]) for row in rows}
+            captions = {row["image"]: row["prediction"] for row in rows}
+            trials.append(FinishedTrial(trial, result, read_epochs(records.run(trial.name)), images, captions))
     if not trials:
         raise StoreError("the experiment has no finished trial", location=str(directory))
     return trials
@@ -151,6 +163,31 @@ def table(axis: str, rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def describe(one: FinishedTrial) -> dict[str, Any]:
+    """Returns the loss of a trial's last epoch, the least validation loss, and numbers of its captions."""
+    best = min(one.epochs, key=lambda epoch: float(epoch["val_loss"]))
+    return {
+        "trial": one.trial.name,
+        "last_loss": one.epochs[-1]["loss"],
+        "val_loss": best["val_loss"],
+        "val_error": 1 - best["val_token_accuracy"],
+        "different_captions": len(set(one.captions.values())),
+        "words": float(np.mean([len(caption.split()) for caption in one.captions.values()])),
+    }
+
+
+def trial_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Formats the trials as a Markdown table."""
+    titles = ("trial", "loss in the last epoch", "validation loss", "next-word error", "different captions", "words")
+    lines = [f"| {' | '.join(titles)} |", "|---|" + "---:|" * (len(titles) - 1)]
+    lines += [
+        f"| `{row['trial']}` | {row['last_loss']:.2f} | {row['val_loss']:.2f} | {row['val_error']:.0%} | "
+        f"{row['different_captions']:,} | {row['words']:.1f} |"
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Runs the program."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -158,11 +195,14 @@ def main() -> None:
     parser.add_argument("--axis", default="model", help=f"axis to compare, such as model, features or {SEED}")
     parser.add_argument("--json", action="store_true", help="also print the results as one line of JSON")
     options = parser.parse_args()
-    compared = compare(read_trials(options.directory), options.axis)
+    trials = read_trials(options.directory)
+    compared = compare(trials, options.axis)
     for name, rows in compared.items():
         print(f"\n{name}: {rows[0]['images']:,} images\n\n{table(options.axis, rows)}")
+    described = list(map(describe, trials))
+    print(f"\ntrials\n\n{trial_table(described)}")
     if options.json:
-        print(json.dumps(compared))
+        print(json.dumps(compared | {"trials": described}))
 
 
 if __name__ == "__main__":

@@ -122,6 +122,8 @@ def test_a_committed_experiment_runs_at_a_small_size_on_scenes(
     assert [row["trials"] for row in rows] == [len(entries["seeds"])] * len(rows)
     assert rows[0]["difference"] is None
     assert all(row["pairs"] == len(entries["seeds"]) for row in rows[1:])
-    assert set(compared) == ({"all", "two", "three"} if name == "scenes_datasets" else {"all"})
+    assert set(compared) == {"trials", "all", *(("two", "three") if name == "scenes_datasets" else ())}
+    assert [row["trial"] for row in compared["trials"]] == [one["trial"] for one in result["trials"]]
+    assert all(row["val_loss"] > 0 and row["different_captions"] > 0 for row in compared["trials"])
     with pytest.raises(StoreError, match="no axis 'colour'"):
         program.compare(program.read_trials(Path(entries["output_dir"])), "colour")

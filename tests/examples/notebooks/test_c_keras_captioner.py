@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
-from tests.examples.notebooks.notebook_files import NotebookSettings, read_cell
+import capt
+from schemas.yaml_file import read_settings
+from tests.examples.notebooks.notebook_files import ROOT, NotebookSettings, read_cell
 
 NAME = "c_keras_captioner"
 
@@ -26,6 +28,12 @@ def test_the_settings_are_those_of_the_report() -> None:
     }
     hyperparameters = settings.hyperparameters()
     assert {name: hyperparameters[name] for name in expected} == expected
+
+
+def test_the_appendix_is_the_attention_captioner_of_the_lab() -> None:
+    appendix = read_settings(ROOT / "examples" / "configs" / "notebook_c_attention.yaml")
+    assert capt.config(**appendix)["model"] == "soft_attention"
+    assert appendix == NotebookSettings("a_attention_lab").training | {"batch_size": 64, "epochs": 20}
 
 
 def test_the_real_data_are_those_that_capt_fetch_downloads() -> None:

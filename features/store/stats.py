@@ -132,13 +132,17 @@ def _describe_feature_table(table: FeatureTable) -> dict[str, Any]:
 
 
 def _compute_feature_stats(table: FeatureTable) -> dict[str, Any]:
-    images, numerics, toolchains = table.rows, Counter[str](), list[dict[str, str]]()
+    images, counted, toolchains = table.rows, dict[str, tuple[str, int]](), list[dict[str, str]]()
     for manifest in table.manifests:
         facts = manifest.facts
         assert isinstance(facts, FeatureMetadata)
-        numerics[facts.numerics] += sum(shard.rows for shard in manifest.shards)
+        # After a repair, two commits may contain the same shard.
+        counted |= {shard.data.path: (facts.numerics, shard.rows) for shard in manifest.shards}
         if facts.toolchain not in toolchains:
             toolchains.append(facts.toolchain)
+    numerics = Counter[str]()
+    for name, rows in counted.values():
+        numerics[name] += rows
     counts, failures = FailureCounts(), table.failures()
     for (key, failure), position in zip(failures.items(), table.lookup(join_keys(list(failures))), strict=True):
         if position < 0:  # otherwise a later run computed the row

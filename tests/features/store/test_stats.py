@@ -149,6 +149,17 @@ def test_stats_have_the_provenance_of_a_table(store, photos):
     assert table["bytes_per_image"] == pytest.approx(table["bytes"] / 8, abs=0.1)
 
 
+def test_the_rows_of_a_shard_that_two_commits_contain_are_counted_once(store, photos):
+    add_features(store, [each.key for each in photos])
+    log = CommitLog(store.feature_tables()[0].root)
+    (manifest,) = log.live()
+    log.append(
+        manifest.model_copy(update={"facts": manifest.facts.model_copy(update={"toolchain": {"keras": "3.16"}})})
+    )
+    (table,) = figures(store)["feature_tables"]
+    assert (table["commits"], table["rows"], table["numerics"]) == (2, 8, {"cpu-avx2": 8})
+
+
 def test_bytes_per_image_is_null_if_every_image_failed(store):
     add_features(store, [], failures={b"k" * 32: ("decode", "truncated", "cut off")})
     (table,) = figures(store)["feature_tables"]

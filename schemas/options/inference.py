@@ -22,7 +22,7 @@ EPOCH = option(
 ENSEMBLE = option(
     (),
     "Further run with the same vocabulary that predicts together with RUN: each step takes the mean of the "
-    "probabilities of all runs. Captioners only. Repeatable.",
+    "probabilities of all runs. It uses its best epoch. Captioners only. Repeatable.",
     "RUN",
 )
 ALLOW_PRIVATE_ADDRESSES = option(False, "Allow http:// and https:// URLs that resolve to non-public IP addresses.")

@@ -85,6 +85,9 @@ def select_held_out_tables(
         return replace(trained, datasets=tuple(chosen))
     own = {table.table_config.dataset: table for table in trained.caption_tables}
     asked = {table.table_config.dataset: table for table in map(store.caption_table, captions)}
+    if len(asked) < len(captions):
+        message = "two caption tables belong to one dataset"
+        raise UsageError(message, location="--caption-table", hint="Name one caption table per dataset.")
     for dataset, table in asked.items():
         if dataset not in [one.name for one in chosen]:
             fingerprint = table.fingerprint[:SHORT_FINGERPRINT]

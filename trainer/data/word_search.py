@@ -55,8 +55,10 @@ class WordUse:
         return self.occurrences[split], self.captions[split], self.images[split]
 
 
-def search_words(tables: Sequence[CaptionTable], words: Sequence[str], num_examples: int = 0) -> list[WordUse]:
-    """Searches words and phrases in caption tables with equal vocabularies.
+def search_words(
+    tables: Sequence[CaptionTable], words: Sequence[str], num_examples: int = 0, vocabulary: Sequence[str] = ()
+) -> list[WordUse]:
+    """Searches words and phrases in caption tables.
 
     Captions and words are standardized by the rules of the first table, and captions are searched as published, not as
     truncated. The examples of a word are those with the smallest hashes of the image ID, from the train split first.
@@ -65,6 +67,7 @@ def search_words(tables: Sequence[CaptionTable], words: Sequence[str], num_examp
         tables: The caption tables.
         words: Words, or phrases such as `water bottle`.
         num_examples: Maximum number of examples per word.
+        vocabulary: The tokens by ID; by default, those of the first table.
 
     Returns:
         One entry per word or phrase; texts that are equal after standardization share one.
@@ -72,8 +75,8 @@ def search_words(tables: Sequence[CaptionTable], words: Sequence[str], num_examp
     Raises:
         UsageError: A text has no word after standardization.
     """
-    config, vocabulary = tables[0].table_config, tables[0].vocabulary()
-    number = {word: token_id for token_id, word in enumerate(vocabulary) if token_id >= len(SPECIAL_TOKENS)}
+    config, tokens = tables[0].table_config, vocabulary or tables[0].vocabulary()
+    number = {word: token_id for token_id, word in enumerate(tokens) if token_id >= len(SPECIAL_TOKENS)}
     # A word of the vocabulary, such as one that a model generated, is already standardized.
     split = _split(words, config)
     phrases = [(word,) if word in number else tuple(parts) for word, parts in zip(words, split, strict=True)]

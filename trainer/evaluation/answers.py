@@ -65,12 +65,12 @@ def _select_labels(options: Evaluate) -> dict[str, str]:
     labels = read_label_file(options.labels)
     if options.ids is None:
         return labels
-    wanted = [f"a{number}" for number in parse_id_range(options.ids)]
-    without = next((name for name in wanted if name not in labels), None)
+    numbers = parse_id_range(options.ids)
+    without = next((f"a{number}" for number in numbers if f"a{number}" not in labels), None)
     if without:
         hint = "Check --ids and --labels."
         raise UsageError(f"{without} is in --ids and has no label", location=f"--labels {options.labels}", hint=hint)
-    return {name: labels[name] for name in wanted}
+    return {f"a{number}": labels[f"a{number}"] for number in numbers}
 
 
 def _list_files(options: Evaluate) -> list[str]:

@@ -42,7 +42,7 @@ from trainer.evaluation.teacher_forcing import (
 )
 from trainer.metrics.caption_metrics import METRICS, TITLES, Scorer, Scores
 from trainer.metrics.caption_tokenizer import mark_wrong_words
-from trainer.models.model_specs import MODELS
+from trainer.models.model_specs import model_spec
 from trainer.reports.markup import Html, mark_wrong
 from trainer.reports.plots import draw_attention_maps
 from trainer.reports.word_sections import ShownWord
@@ -79,9 +79,10 @@ class CaptionEvaluation(Evaluation[CaptionerRun, Caption, Scores]):
 
     def check_run(self, run: CaptionerRun) -> None:
         run.decoding(**self.options.generation())
-        spec = MODELS.get(run.metadata.model)
-        if self.options.attention and spec and not spec.spatial:
-            raise no_attention(run)
+        if self.options.attention:
+            if not model_spec(run.metadata.model, run.metadata.source).spatial:
+                raise no_attention(run)
+            run.require_extractor()
 
     def load(self, tables: TrainingTables, split: str) -> HeldOutImages:
         if self.options.beside:
@@ -158,7 +159,7 @@ class CaptionEvaluation(Evaluation[CaptionerRun, Caption, Scores]):
             },
             [table.to_html() for table in result_tables(summary)],
             _show_forced(evaluated, summary),
-            _show_words(evaluated.tables, find_wrong_words(shown.values())),
+            _show_words(evaluated, find_wrong_words(shown.values())),
         )
 
     @staticmethod
@@ -257,11 +258,12 @@ def _show_forced(evaluated: Evaluated, summary: Mapping[str, Any]) -> Html:
     return forced_section(captions, {one: read_source_image(held_out.catalog[names[one]]) for one in shown})
 
 
-def _show_words(tables: TrainingTables, words: Sequence[str]) -> list[ShownWord]:
+def _show_words(evaluated: Evaluated, words: Sequence[str]) -> list[ShownWord]:
     """Returns the use of wrong words in the captions of the store, with example images."""
     if not words:
         return []
-    uses = search_words(tables.caption_tables, words, _WORD_EXAMPLES)
+    tables = evaluated.tables
+    uses = search_words(tables.caption_tables, words, _WORD_EXAMPLES, evaluated.run.vocabulary)
     rows = dict(_find_rows(tables, uses))
     return [
         ShownWord(use, [(one, read_source_image(rows.get((name, one.image_id)))) for name, one in use.examples])

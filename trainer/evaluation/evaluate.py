@@ -180,6 +180,7 @@ class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
             `evaluated_datasets` (if they are others), `split`, `epoch` (if `--epoch` is set), `best_epoch` (the
             evaluated one otherwise), the metrics by name, `intervals`, numbers of skipped images (`without_features`,
             `without_image`, `without_label`), `validation_split` (on which the best epoch was selected),
+            `selected_on_test` (whether an epoch was selected on the test split of the evaluated datasets),
             `training_images` (evaluated images that are training images), `data_digest` (digest of images and
             references), and the paths of the files: `scores_path`, `images_path`, `page_path` and the task's own paths.
         """
@@ -213,11 +214,12 @@ class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
             **self.summarize(evaluated),
             **held_out.skipped,
             "validation_split": run.metadata.validation_split,
+            "selected_on_test": "test" in run.validation_splits and not others,
             "training_images": run.count_training_images(held_out.keys),
             "data_digest": held_out.digest,
             **examined,
         }
-        on_others = f"on-{'+'.join(others)}" if others else ""
+        on_others = f"on-{'+'.join(sorted(others))}" if others else ""
         directory = run.path / EVALUATION / run.evaluation_name / on_others / held_out.split
         try:
             paths = self._write(directory, evaluated, summary)
@@ -240,7 +242,7 @@ class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
         if summary["training_images"]:
             share = f"{summary['training_images']:,} of {summary['images']:,} images are training images"
             notes.append(f"{name}: {share}. The metrics are biased upward.")
-        if split == summary["validation_split"] == "test":
+        if split == "test" and summary["selected_on_test"]:
             notes.append(f"{name}: the best epoch was selected on test. The metrics are biased upward.")
         return notes
 

@@ -179,7 +179,7 @@ def _plot_confusion(evaluated: Evaluated) -> bytes:
 def _build_card(evaluated: Evaluated, number: int) -> Html:
     """Builds the card of one wrong prediction, with the predictions of all decoding strategies."""
     name, prediction = evaluated.held_out.names[number], evaluated.predictions[number]
-    expected = evaluated.held_out.labels[number]
+    (expected,) = evaluated.held_out.references[name]
     parts: list[Html] = []
     for strategy in STRATEGIES:
         marked = RecognitionEvaluation.mark_errors(prediction.by(strategy).text, [expected])

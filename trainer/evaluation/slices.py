@@ -67,7 +67,7 @@ def parse_slices(given: Iterable[str]) -> Slices:
             raise UsageError(f"the name {name} is used twice", location=location, hint="Use another name.")
         try:
             slices[name] = re.compile(pattern if equals else READY_SLICES[name], re.IGNORECASE)
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError) as error:
             raise UsageError(f"not a regular expression: {error}", location=location) from None
     return slices
 

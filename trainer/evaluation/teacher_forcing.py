@@ -56,10 +56,10 @@ def predict_next_words(
 ) -> list[ForcedCaption]:
     """Predicts the words of the first reference of `count` images that are evenly spaced over a split."""
     numbers = held_out.select_evenly(count)
-    tokenizer, captions = Tokenizer(run.path / TRANSFORM), []
+    tokenizer, labels, captions = Tokenizer(run.path / TRANSFORM), held_out.labels, []
     for start in range(0, len(numbers), _BATCH):
         batch = numbers[start : start + _BATCH]
-        tokens = _pad(tokenizer.tokenize([held_out.labels[number] for number in batch]).rows(), run)
+        tokens = _pad(tokenizer.tokenize([labels[number] for number in batch]).rows(), run)
         predicted = _predict(run, tables.features.read(held_out.rows[batch]), tokens[:, :-1])
         for number, true, guess in zip(batch, tokens[:, 1:], predicted, strict=True):
             is_real = true != PAD

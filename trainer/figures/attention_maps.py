@@ -31,7 +31,7 @@ _CHARACTERS_PER_PANEL = 22  # of a title in a panel's width
 _BLUR, _MIN_BLUR = 20 / 224, 0.6
 _COLORS = {"smooth": "magma", "grid": "gray"}
 _OPACITY = 0.6
-_ANIMATIONS = {".gif": "GIF", ".webp": "WEBP"}
+ANIMATIONS = {".gif": "GIF", ".webp": "WEBP"}
 _FRAME_MS, _LAST_FRAME_MS = 800, 2400
 
 
@@ -78,7 +78,7 @@ class AttentionMaps:
 
         The animation has one frame per word. A caption without words has one frame without a map.
         """
-        name = _ANIMATIONS.get(path.suffix.lower())
+        name = ANIMATIONS.get(path.suffix.lower())
         if name is None:
             save_figure(self.figure(), path)
             return

@@ -1,7 +1,7 @@
 """Shows, encodes and writes figures, without Matplotlib's global state."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from io import BytesIO
 from pathlib import Path
 
@@ -24,8 +24,10 @@ class InlineFigure(Figure):
         return encode_figure(self, "png")
 
 
-def check_figure_path(figure: str | Path, option: str) -> Path:
+def check_figure_path(figure: str | Path, option: str, other_suffixes: Collection[str] = ()) -> Path:
     """Returns the path of a figure to write; `option` names it.
+
+    `other_suffixes`, such as `.gif`, are accepted in addition to those of Matplotlib.
 
     Raises:
         UsageError: It is a URI or a directory, or its suffix is not an image format.
@@ -33,7 +35,8 @@ def check_figure_path(figure: str | Path, option: str) -> Path:
     path = local_path(figure, option)
     if path.is_dir():
         raise UsageError("this is a directory", location=f"{option} {figure}", hint="Choose a file, such as plot.png.")
-    _find_format(path, option)
+    if path.suffix.lower() not in other_suffixes:
+        _find_format(path, option)
     return path
 
 

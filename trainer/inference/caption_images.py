@@ -6,7 +6,7 @@ from features.extractors.extraction import EncodedImage
 from features.inputs.image_urls import DownloadLimits
 from schemas.errors import RecordError, UsageError, to_record_error
 from schemas.options import inference as inference_options
-from trainer.figures.attention_maps import AttentionMaps
+from trainer.figures.attention_maps import ANIMATIONS, AttentionMaps
 from trainer.figures.figure_files import check_figure_path
 from trainer.inference.captioned_page import build_card, render_captioned_page
 from trainer.inference.image_inputs import check_images, find_images
@@ -34,7 +34,9 @@ def caption(options: inference_options.Caption) -> dict[str, Any]:
         NoUsableImageError: No image can be captioned.
         CaptError: The page or a plot cannot be written.
     """
-    plot_path = check_figure_path(options.attention_plot, "--attention-plot") if options.attention_plot else None
+    plot_path = (
+        check_figure_path(options.attention_plot, "--attention-plot", ANIMATIONS) if options.attention_plot else None
+    )
     page_path = check_page_path(options.page, "--page") if options.page else None
     _check_plot_options(options)
     run = open_captioner(options.run, options.ensemble, options.epoch)
@@ -80,6 +82,9 @@ def _check_plot_options(options: inference_options.Caption) -> None:
     if unused and not options.attention_plot and not options.page:
         flag = f"--{unused[0]}".replace("_", "-")
         raise UsageError("it requires --attention-plot or --page", location=flag, hint="Add --attention-plot maps.png.")
+    if options.attention_heads and options.ensemble:
+        message = "an ensemble has no attention heads of its own"
+        raise UsageError(message, location="--attention-heads", hint="Omit the option, or use one run.")
 
 
 def _make_maps(generated: Caption, options: inference_options.Caption) -> AttentionMaps:

@@ -40,7 +40,7 @@ class CaptionerEnsemble(CaptionerRun):
                 message = f"its vocabulary differs from that of {first.path}"
                 hint = "Choose runs that were trained with one caption table."
                 raise UsageError(message, location=f"--ensemble {member.path}", hint=hint)
-            if any(member.path == other.path for other in members[:number]):
+            if any(member.path.resolve() == other.path.resolve() for other in members[:number]):
                 raise UsageError("the run is named twice", location=f"--ensemble {member.path}", hint="Omit it.")
 
     @cached_property
@@ -61,11 +61,16 @@ class CaptionerEnsemble(CaptionerRun):
 
     @property
     def evaluation_name(self) -> str:
-        return f"ensemble-{compute_digest([str(member.path) for member in self.members])[:8]}"
+        name = f"ensemble-{compute_digest([str(member.path) for member in self.members])[:8]}"
+        return f"{name}-epoch-{self.epoch}" if self.epoch else name
 
     @property
     def ensemble_paths(self) -> Sequence[Path]:
         return [member.path for member in self.members[1:]]
+
+    @property
+    def validation_splits(self) -> frozenset[str]:
+        return frozenset().union(*(member.validation_splits for member in self.members))
 
     @property
     def identity(self) -> str:

@@ -250,9 +250,13 @@ class CaptionerRun(Run):
             raise UsageError("the run's model has no attention", location=str(self.path))
         tokens = [START, *map(self.vocabulary.index, caption.words)]
         given = np.array([tokens if caption.end_attention is not None else tokens[:-1]], np.int32)
-        return single_result(
-            self._predict([image], lambda features, _: list(np.asarray(self.model.compute_attention(features, given))))
-        )
+        from features.runtime.keras_settings import ops
+
+        def compute(features: NDArray[Any], _: Sequence[int]) -> list[NDArray[np.float32]]:
+            return list(ops.convert_to_numpy(self.model.compute_attention(features, given)))
+
+        results = self._predict([image], compute)
+        return single_result(results)
 
     def score_words(
         self, images: Iterable[tuple[EncodedImage, Sequence[str]]]
@@ -287,9 +291,11 @@ class CaptionerRun(Run):
         from features.runtime.keras_settings import ops
 
         ids = [[self.vocabulary.index(word) for word in words] for words in captions]
-        tokens = np.full((len(ids), max(map(len, ids)) + 1), PAD, np.int32)
+        # The last word is predicted and not an input.
+        tokens = np.full((len(ids), max(1, *map(len, ids))), PAD, np.int32)
         for row, caption in zip(tokens, ids, strict=True):
-            row[: len(caption) + 1] = [START, *caption]
+            given = [START, *caption[:-1]]
+            row[: len(given)] = given
         logits = self.model({"features": features, "tokens": tokens}, training=False)
         scores = np.asarray(ops.convert_to_numpy(ops.log_softmax(ops.cast(logits, "float32"))))
         return [row[np.arange(len(caption)), caption] for row, caption in zip(scores, ids, strict=True)]

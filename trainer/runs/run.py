@@ -141,6 +141,11 @@ class Run(ABC):
         """Directories of the other runs, if this is an ensemble."""
         return ()
 
+    @property
+    def validation_splits(self) -> frozenset[str]:
+        """The splits on which the best epoch was selected: one, or none without validation."""
+        return frozenset(filter(None, [self.metadata.validation_split]))
+
     def open_tables(self, store: "Store") -> "TrainingTables":
         """Opens the tables that the run was trained on, in their current state; StoreError if one is missing."""
         return self.metadata.open_tables(store)

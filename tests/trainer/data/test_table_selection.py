@@ -119,3 +119,6 @@ def test_a_caption_table_with_references_is_chosen_among_several(own_store, squa
         if table.table_config.dataset == "more":
             chosen = select_held_out_tables(own_store, trained, ["squares", "more"], [table.fingerprint])
             assert [one.fingerprint for one in chosen.caption_tables][1] == table.fingerprint
+    both = [table.fingerprint for table in own_store.caption_tables() if table.table_config.dataset == "more"]
+    with pytest.raises(UsageError, match="--caption-table: two caption tables belong to one dataset"):
+        select_held_out_tables(own_store, trained, ["more"], both)

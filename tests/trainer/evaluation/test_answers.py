@@ -66,6 +66,8 @@ def test_only_the_ids_of_the_range_are_graded(tmp_path, truth):
     assert counts(result["answers"][0]) == {**NONE, "correct": 2, "unknown": 8}
     with pytest.raises(UsageError, match=r"--labels .*: a110 is in --ids and has no label\. Check --ids and --labels"):
         capt.evaluate(answers=file, labels=truth, ids="108:112")
+    with pytest.raises(UsageError, match="a110 is in --ids and has no label"):
+        capt.evaluate(answers=file, labels=truth, ids=f"108:{10**15}")
     with pytest.raises(UsageError, match="--ids: '7' is not a range"):
         capt.evaluate(answers=file, labels=truth, ids="7")
 

@@ -1,14 +1,16 @@
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
 
 import capt
 from features.extractors.extraction import EncodedImage
-from schemas.errors import RecordError, UsageError
+from schemas.errors import CorruptFileError, RecordError, UsageError
 from trainer.evaluation.attention_faithfulness import WordEffect, summarize_effects
 from trainer.evaluation.evaluate import print_evaluation
+from trainer.runs.directory import FROZEN_EXTRACTOR
 from trainer.runs.run import load_run
 
 SIZES = {"units": 48, "embedding_dim": 32, "attention_dim": 32, "projection_dim": 32, "output_dim": 48}
@@ -104,6 +106,15 @@ def test_models_without_attention_are_refused_before_the_evaluation(squares, tmp
     train(store, tmp_path / "run", "nic", epochs=1)
     with pytest.raises(UsageError, match="--attention: the model nic has no attention"):
         evaluate(tmp_path / "run", attention=2)
+
+
+def test_a_run_that_cannot_extract_features_is_refused_before_the_evaluation(trained, tmp_path):
+    run = shutil.copytree(trained, tmp_path / "run")
+    shutil.rmtree(run / "evaluation", ignore_errors=True)
+    (run / FROZEN_EXTRACTOR).unlink()
+    with pytest.raises(CorruptFileError, match="the frozen extractor is missing"):
+        evaluate(run, attention=2)
+    assert not (run / "evaluation").exists()
 
 
 def test_recognizers_are_refused(words_run):

@@ -43,6 +43,7 @@ def test_an_image_is_in_a_slice_if_one_reference_matches(no_java):
     ("given", "problem"),
     [
         (["fish"], r"--slice fish: there is no such ready slice. Use one of animals, .*, or NAME=REGEX"),
+        (["a=b{99999999999999999999}"], "not a regular expression"),
         (["a=("], r"--slice a=\(: not a regular expression"),
         (["a="], r"a name and a regular expression are required"),
         (["=b"], r"a name and a regular expression are required"),

@@ -47,8 +47,13 @@ def test_an_unknown_suffix_is_refused(tmp_path):
 def test_the_path_of_a_figure_is_checked_before_there_is_one(tmp_path, name, problem):
     with pytest.raises(UsageError, match=problem):
         check_figure_path(tmp_path / name, "--output")
-    for name in ("loss.png", "loss.GIF", "loss"):
+    for name in ("loss.png", "loss.JPG", "loss"):
         assert check_figure_path(str(tmp_path / name), "--output") == tmp_path / name
+
+
+def test_suffixes_that_matplotlib_does_not_know_may_be_accepted(tmp_path):
+    path = tmp_path / "maps.GIF"
+    assert check_figure_path(path, "--output", (".gif",)) == path
 
 
 def test_a_figure_that_cannot_be_written_is_an_error_with_its_path(tmp_path):

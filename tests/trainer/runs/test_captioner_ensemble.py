@@ -8,7 +8,7 @@ import capt
 from schemas.errors import UsageError
 from schemas.table_config import END, START
 from trainer.models.captioner import bad_words_mask
-from trainer.runs.captioner_ensemble import open_captioner
+from trainer.runs.captioner_ensemble import CaptionerEnsemble, open_captioner
 from trainer.runs.run import load_run
 
 SPATIAL = {"units": 24, "embedding_dim": 16, "attention_dim": 16, "projection_dim": 16, "output_dim": 24}
@@ -107,11 +107,29 @@ def test_captions_and_predictions_of_an_ensemble_agree(root, tmp_path):
 def test_an_ensemble_has_an_identity_of_its_own(root):
     one, both, other = (open_captioner(str(root / "one"), paths(root, *names)) for names in ((), ("two",), ("nic",)))
     assert len({one.identity, both.identity, other.identity}) == 3
+    assert (one.evaluation_name, both.evaluation_name == other.evaluation_name) == ("", False)
+
+
+def test_the_evaluation_of_an_epoch_is_beside_that_of_the_best_one(root):
+    run, epoch = load_run(root / "one"), load_run(root / "one")
+    epoch.epoch = 3
+    others = [load_run(root / "two")]
+    best, last = (CaptionerEnsemble([first, *others]).evaluation_name for first in (run, epoch))
+    assert last == f"{best}-epoch-3"
 
 
 def test_a_run_named_twice_is_refused(root):
     with pytest.raises(UsageError, match=r"--ensemble .*one: the run is named twice"):
         capt.caption(run=str(root / "one"), images=["a.png"], ensemble=paths(root, "one"))
+    (root / "link").symlink_to(root / "one")
+    with pytest.raises(UsageError, match="the run is named twice"):
+        capt.caption(run=str(root / "one"), images=["a.png"], ensemble=paths(root, "link"))
+
+
+def test_an_ensemble_has_no_heads(root, tmp_path):
+    others, page = paths(root, "two"), str(tmp_path / "page.html")
+    with pytest.raises(UsageError, match="--attention-heads"):
+        capt.caption(run=str(root / "one"), images=["a.png"], ensemble=others, attention_heads=True, page=page)
 
 
 def test_runs_with_another_vocabulary_are_refused(root, squares, tmp_path):

@@ -7,6 +7,7 @@ import pytest
 import capt
 from schemas.errors import UsageError
 from schemas.terminal.console import Printer
+from tests.trainer.programs import no_java as no_java  # a fixture
 from tests.workflows.test_example_pages import NASTY, Page, assert_inert
 from trainer.evaluation.evaluate import print_evaluation
 from trainer.evaluation.teacher_forcing import (
@@ -17,6 +18,9 @@ from trainer.evaluation.teacher_forcing import (
     print_forced_captions,
 )
 from trainer.runs.run import load_run
+
+# METEOR takes seconds to start.
+pytestmark = pytest.mark.usefixtures("no_java")
 
 SIZES = {"units": 48, "embedding_dim": 32, "attention_dim": 32, "projection_dim": 32, "output_dim": 48}
 

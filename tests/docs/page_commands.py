@@ -61,7 +61,7 @@ class Changed:
 
 CHANGED = [
     Changed(
-        "^(capt prepare features (?!.*--extractor).*?)( -- .*)?$",
+        "^(capt prepare features (?!.*--(?:extractor|from-arrays)).*?)( -- .*)?$",
         rf"\1 {SMALL_EXTRACTOR}\2",
         "the ImageNet weights are not there, and a small extractor is faster",
     ),

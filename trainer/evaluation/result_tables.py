@@ -100,7 +100,7 @@ def _drops(one: Mapping[str, Any]) -> Sequence[str | None]:
     return (
         f"{one['attended_drop']:.2f}",
         f"{one['random_drop']:.2f}",
-        f"{one['difference']:.2f} ({low:.2f}–{high:.2f})",
+        f"{one['difference']:.2f} ({low:.2f} to {high:.2f})",
         f"{one['attended_greater']:.0%}",
     )
 

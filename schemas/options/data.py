@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from schemas.options.base import Argument, Count, Natural, Option, Options, option
-from schemas.options.prepare import ANNOTATIONS, WHOLE_DESCRIPTIONS, DatasetType
+from schemas.options.prepare import ANNOTATIONS, WHOLE_DESCRIPTIONS, SampledDatasetType
 
 NewDirectory = Annotated[str, Argument("Output directory. Must be new, empty, or contain the same dataset.", "DIR")]
 GENERATOR_SEED = option(0, "Seed of the random generator.")
@@ -58,7 +58,7 @@ class SynthSample(Options):
     ]
     rate: float = option(0.01, "Fraction of the images, above 0 and at most 1. At least one image is written.", "P")
     seed: Natural = option(42, "Seed of the sample.")
-    dataset_type: DatasetType = option(
+    dataset_type: SampledDatasetType = option(
         "folder",
         "Format of the dataset: coco, karpathy, flickr8k, flickr30k, iapr, csv, jsonl, or folder (images without "
         "captions).",

@@ -8,8 +8,11 @@ from schemas.options.base import Argument, Count, Natural, Option, Options, opti
 from schemas.options.extractor import ExtractorOptions
 from schemas.options.shared import CAPTION_TABLE, DRY_RUN, NUM_SHARDS, CaptchaImages
 
-CaptionDatasetType = Literal["coco", "karpathy", "flickr8k", "flickr30k", "conceptual", "iapr", "csv", "jsonl"]
-DatasetType = CaptionDatasetType | Literal["folder"]
+SampledCaptionType = Literal["coco", "karpathy", "flickr8k", "flickr30k", "iapr", "csv", "jsonl"]
+CaptionDatasetType = Literal[SampledCaptionType, "conceptual"]
+DatasetType = Literal[CaptionDatasetType, "folder"]
+# The images of conceptual are URLs, which capt downloads only while it prepares them.
+SampledDatasetType = Literal[SampledCaptionType, "folder"]
 
 StoreToWrite = Annotated[
     str,

@@ -121,7 +121,7 @@ def _find_images(options: SynthSample, reader: DatasetReader, database: ImageDat
 
 
 def _make_names_unique(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Returns the images, each file under a name of its own."""
+    """Returns the images, each file under a unique name."""
     files: dict[str, tuple[str, str]] = {}
     sample = []
     for row in rows:

@@ -2,7 +2,7 @@
 
 To add a dataset type, write a module with a subclass of `annotation_files.AnnotationReader` (captions) or
 `base.ListingReader` (images only). Add it to `DATASET_READERS`, and in `schemas.options.prepare` to
-`CaptionDatasetType` or `DatasetType` and to the help of `--dataset-type`.
+`SampledCaptionType`, `CaptionDatasetType` (images at URLs) or `DatasetType`, and to the help of `--dataset-type`.
 """
 
 from collections.abc import Callable, Sequence

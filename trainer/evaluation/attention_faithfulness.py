@@ -67,22 +67,23 @@ def measure_attention(
         UsageError: The model has no attention.
         CaptError: The locations do not form a grid, or no image can be captioned again.
     """
-    planner = _Planner(run, tables, held_out, decoding, np.random.default_rng(seed))
     numbers = held_out.select_evenly(count)
+    pictures = _plan_pictures(run, tables, held_out, numbers, decoding, np.random.default_rng(seed))
     effects: list[WordEffect] = []
-    images = 0
+    measured: list[Grid] = []
     with progress_bar("blanking attended regions", len(numbers), "images") as show:
-        for done, found in enumerate(_compute_effects(run, planner.plan(numbers)), start=1):
-            images += found is not None
-            effects += found or ()
+        for done, (picture, found) in enumerate(_compute_effects(run, pictures), start=1):
+            if found is not None:
+                measured.append(picture.grid)
+                effects += found
             show(done, "")
-    if not images:
+    if not measured:
         raise CaptError("no image can be captioned again", location="--attention")
     return {
-        "images": images,
-        "unreadable": len(numbers) - images,
-        "grid": planner.grid.side,
-        "region": planner.grid.region_side,
+        "images": len(measured),
+        "unreadable": len(numbers) - len(measured),
+        "grid": measured[0].side,
+        "region": measured[0].region_side,
         "words": summarize_effects(effects),
     }
 
@@ -151,47 +152,33 @@ class _Picture:
         ]
 
 
-class _Planner:
-    """Captions images of a split and selects the regions to blank."""
-
-    def __init__(
-        self,
-        run: CaptionerRun,
-        tables: TrainingTables,
-        held_out: HeldOutImages,
-        decoding: GenerationConfig,
-        generator: np.random.Generator,
-    ) -> None:
-        self._run, self._tables, self._held_out = run, tables, held_out
-        self._decoding, self._generator = decoding, generator
-        # Set by the first batch.
-        self.grid = Grid(2)
-
-    def plan(self, numbers: NDArray[np.int64]) -> Iterator[_Picture]:
-        """Yields the images with these numbers, in order."""
-        for start in range(0, len(numbers), DECODE_BATCH):
-            batch = numbers[start : start + DECODE_BATCH]
-            features = self._tables.features.read(self._held_out.rows[batch])
-            captions = self._run.caption_features(features, self._decoding, batch.tolist())
-            for number, caption in zip(batch.tolist(), captions, strict=True):
-                if caption.attention is None:
-                    raise no_attention(self._run)
-                self.grid = Grid.from_locations(caption.attention.shape[-1])
-                yield self._plan_one(number, caption.words, caption.attention)
-
-    def _plan_one(self, number: int, words: tuple[str, ...], weights: NDArray[np.floating[Any]]) -> _Picture:
-        name = self._held_out.names[number]
-        attended = list(map(self.grid.find_most_attended, weights))
-        return _Picture(
-            number=number,
-            row=self._held_out.catalog[name],
-            words=words,
-            are_wrong=mark_wrong_words(words, self._held_out.references[name]),
-            attended=attended,
-            others=[self.grid.draw_other(region, self._generator) for region in attended],
-            resizer=self._run.resizer,
-            grid=self.grid,
-        )
+def _plan_pictures(
+    run: CaptionerRun,
+    tables: TrainingTables,
+    held_out: HeldOutImages,
+    numbers: NDArray[np.int64],
+    decoding: GenerationConfig,
+    generator: np.random.Generator,
+) -> Iterator[_Picture]:
+    """Captions the images with these numbers, in order, and selects the regions to blank."""
+    for start in range(0, len(numbers), DECODE_BATCH):
+        batch = numbers[start : start + DECODE_BATCH]
+        captions = run.caption_features(tables.features.read(held_out.rows[batch]), decoding, batch.tolist())
+        for number, caption in zip(batch.tolist(), captions, strict=True):
+            if caption.attention is None:
+                raise no_attention(run)
+            grid, name = Grid.from_locations(caption.attention.shape[-1]), held_out.names[number]
+            attended = list(map(grid.find_most_attended, caption.attention))
+            yield _Picture(
+                number=number,
+                row=held_out.catalog[name],
+                words=caption.words,
+                are_wrong=mark_wrong_words(caption.words, held_out.references[name]),
+                attended=attended,
+                others=[grid.draw_other(region, generator) for region in attended],
+                resizer=run.resizer,
+                grid=grid,
+            )
 
 
 def no_attention(run: CaptionerRun) -> UsageError:
@@ -200,8 +187,10 @@ def no_attention(run: CaptionerRun) -> UsageError:
     return UsageError(f"the model {run.metadata.model} has no attention", location="--attention", hint=hint)
 
 
-def _compute_effects(run: CaptionerRun, pictures: Iterable[_Picture]) -> Iterator[list[WordEffect] | None]:
-    """Yields the effects for each image; None if it fails."""
+def _compute_effects(
+    run: CaptionerRun, pictures: Iterable[_Picture]
+) -> Iterator[tuple[_Picture, list[WordEffect] | None]]:
+    """Yields each image with its effects; None if it fails."""
     pending: deque[_Picture] = deque()
 
     def list_blanked() -> Iterator[tuple[EncodedImage, Sequence[str]]]:
@@ -218,7 +207,7 @@ def _compute_effects(run: CaptionerRun, pictures: Iterable[_Picture]) -> Iterato
         if not isinstance(result, RecordError):
             scores[region] = result
         if seen == len(picture.blanked):
-            yield picture.compute_effects(scores) if len(scores) == seen else None
+            yield picture, picture.compute_effects(scores) if len(scores) == seen else None
             pending.popleft()
             scores, seen = {}, 0
 

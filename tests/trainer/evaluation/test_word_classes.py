@@ -19,7 +19,7 @@ from trainer.evaluation.word_classes import classify_word, word_classes
         ("sits", "verbs"),
         ("galloping", "verbs"),
         ("building", "nouns"),
-        ("sling", "other"),
+        ("sling", "nouns"),
         ("happily", "other"),
     ],
 )

@@ -84,6 +84,13 @@ def _picture(number: int, color: str, row: str, column: str, split: str) -> Pict
     return Picture(f"{number:03d}", split, data.getvalue(), captions[: 3 if number % 4 == 0 else 2])
 
 
+def write_pictures(folder: Path, shown: list[Picture]) -> None:
+    """Writes the pictures to a new folder, where `add_dataset` expects them."""
+    folder.mkdir()
+    for picture in shown:
+        (folder / f"{picture.image_id}.png").write_bytes(picture.data)
+
+
 def make_store(root: Path, shown: list[Picture], *, pooled: bool = False, dtype: str = "float16", **rules) -> Store:
     """The pictures as a dataset `squares` with features and captions."""
     store = create_store(root)

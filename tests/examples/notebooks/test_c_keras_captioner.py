@@ -1,13 +1,12 @@
 """Notebook C: its settings are those of the report, and it runs on generated images."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 import capt
 from schemas.yaml_file import read_settings
-from tests.examples.notebooks.notebook_files import ROOT, NotebookSettings, read_cell
+from tests.examples.notebooks.notebook_files import ROOT, NotebookSettings
 
 NAME = "c_keras_captioner"
 
@@ -34,14 +33,6 @@ def test_the_appendix_is_the_attention_captioner_of_the_lab() -> None:
     appendix = read_settings(ROOT / "examples" / "configs" / "notebook_c_attention.yaml")
     assert capt.config(**appendix)["model"] == "soft_attention"
     assert appendix == NotebookSettings("a_attention_lab").training | {"batch_size": 64, "epochs": 20}
-
-
-def test_the_real_data_are_those_that_capt_fetch_downloads() -> None:
-    variables: dict[str, Any] = {"DATA": "downloads"}
-    exec(read_cell(NAME, "data"), variables)
-    assert variables["images"] == [Path("downloads", "Flickr8k_Dataset.zip")]
-    assert variables["annotations"] == [Path("downloads", "Flickr8k_text.zip")]
-    assert variables["dataset_type"] == "flickr8k"
 
 
 @pytest.mark.slow

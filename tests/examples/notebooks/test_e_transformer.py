@@ -1,11 +1,10 @@
 """Notebook E: its settings are those of the term paper, and it runs on generated images."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.examples.notebooks.notebook_files import NotebookSettings, read_cell
+from tests.examples.notebooks.notebook_files import NotebookSettings
 
 NAME = "e_transformer"
 
@@ -36,14 +35,6 @@ def test_the_settings_are_those_of_the_paper() -> None:
     assert {name: hyperparameters[name] for name in expected} == expected
     captions_per_image, validation_steps = 5, 20
     assert hyperparameters["num_validation_images"] * captions_per_image == validation_steps * expected["batch_size"]
-
-
-def test_the_real_data_are_those_that_capt_fetch_downloads() -> None:
-    variables: dict[str, Any] = {"DATA": "downloads"}
-    exec(read_cell(NAME, "data"), variables)
-    assert variables["images"] == [Path("downloads", "Flickr8k_Dataset.zip")]
-    assert variables["annotations"] == [Path("downloads", "Flickr8k_text.zip")]
-    assert variables["dataset_type"] == "flickr8k"
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import ast
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from nbclient import NotebookClient
@@ -54,6 +55,15 @@ def test_one_variable_selects_real_data(name: str) -> None:
     assert read_literals(name, "parameters") == {"DATA": None}
     stored = [node for cell in _code(name) for node in ast.walk(ast.parse(cell)) if isinstance(node, ast.Name)]
     assert [node.id for node in stored if isinstance(node.ctx, ast.Store)].count("DATA") == 1
+
+
+@pytest.mark.parametrize("name", ["c_keras_captioner", "e_transformer"])
+def test_real_data_of_flickr8k_are_the_files_that_capt_fetch_downloads(name: str) -> None:
+    variables: dict[str, Any] = {"DATA": "downloads"}
+    exec(read_cell(name, "data"), variables)
+    assert variables["images"] == [Path("downloads", "Flickr8k_Dataset.zip")]
+    assert variables["annotations"] == [Path("downloads", "Flickr8k_text.zip")]
+    assert variables["dataset_type"] == "flickr8k"
 
 
 @pytest.mark.parametrize("name", NAMES)

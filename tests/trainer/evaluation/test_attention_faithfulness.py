@@ -24,9 +24,7 @@ SIZES = {"units": 48, "embedding_dim": 32, "attention_dim": 32, "projection_dim"
 def root(squares, tmp_path_factory):
     """A folder with a store of pictures that lie on the disk, and a run with attention."""
     root, shown = tmp_path_factory.mktemp("attention"), squares.pictures(64)
-    (root / "images").mkdir()
-    for picture in shown:
-        (root / "images" / f"{picture.image_id}.png").write_bytes(picture.data)
+    squares.write_pictures(root / "images", shown)
     store = squares.create_store(root / "store")
     squares.add_features(store, shown)
     squares.add_captions(store, shown)

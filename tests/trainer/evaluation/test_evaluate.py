@@ -38,9 +38,7 @@ def photos(squares):
 def root(squares, photos, tmp_path_factory):
     """A folder with a store of pictures that lie on the disk, and two runs, one of which mistakes red for blue."""
     root = tmp_path_factory.mktemp("evaluated")
-    (root / "images").mkdir()
-    for picture in photos:
-        (root / "images" / f"{picture.image_id}.png").write_bytes(picture.data)
+    squares.write_pictures(root / "images", photos)
     store = squares.create_store(root / "store")
     squares.add_features(store, photos)
     squares.add_captions(store, photos)

@@ -24,9 +24,7 @@ OPTIONS = {"batch_size": 32, "learning_rate": 0.01}
 def root(squares, tmp_path_factory):
     """A store with spatial and pooled features, and three runs: two with attention, `nic` without."""
     root, shown = tmp_path_factory.mktemp("ensemble"), squares.pictures(64)
-    (root / "images").mkdir()
-    for picture in shown:
-        (root / "images" / f"{picture.image_id}.png").write_bytes(picture.data)
+    squares.write_pictures(root / "images", shown)
     store = squares.create_store(root / "store")
     squares.add_features(store, shown)
     squares.add_features(store, shown[:60], pooled=True)

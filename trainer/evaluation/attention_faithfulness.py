@@ -124,11 +124,16 @@ class _Picture:
         return list(dict.fromkeys([None, *self.attended, *self.others]))
 
     @cached_property
+    def data(self) -> bytes | None:
+        """The encoded image; None if it is missing or has changed. It is read once, even if it is missing."""
+        return read_source_image(self.row)
+
+    @cached_property
     def image(self) -> Image.Image:
-        data = read_source_image(self.row)
-        if data is None:
+        """The decoded image."""
+        if self.data is None:
             raise RecordError("read", "unreadable", "it is missing or has changed")
-        return open_image(data)
+        return open_image(self.data)
 
     def encode(self, region: Region | None) -> bytes:
         """Returns the image with a blanked region as PNG, so that only the region differs."""

@@ -39,6 +39,7 @@ TRUTH_FILE = "truth.txt"
 _SETTINGS_FILE = "made.json"
 _VERSION = 1
 _IMAGES_PER_TASK = 50
+_GUARD_HINT = 'Call capt below `if __name__ == "__main__":` in your program.'
 
 
 def synth_captcha(options: SynthCaptcha) -> dict[str, Any]:
@@ -100,6 +101,7 @@ def _write(root: Path, style: CaptchaStyle, settings: dict[str, Any]) -> None:
 
 def _draw_images(directory: Path, style: CaptchaStyle, count: int, seed: int) -> Iterator[str]:
     """Draws images in several processes, because Pillow holds the GIL, and yields their label lines in order."""
+    _check_not_imported_again()
     tasks = [range(start, min(start + _IMAGES_PER_TASK, count)) for start in range(0, count, _IMAGES_PER_TASK)]
     workers = min(os.cpu_count() or 1, len(tasks))
     context = multiprocessing.get_context("spawn")  # a fork would copy locks that other threads hold
@@ -110,9 +112,14 @@ def _draw_images(directory: Path, style: CaptchaStyle, count: int, seed: int) ->
                 yield from lines
                 advance(task.stop, "")
         except BrokenProcessPool:
-            # A new process imports the program again, and without the condition calls this function again.
-            hint = 'Call capt below `if __name__ == "__main__":` in your program. Otherwise check the free memory.'
+            hint = f"{_GUARD_HINT} Otherwise check the free memory."
             raise CaptError("a process that draws images ended early", hint=hint) from None
+
+
+def _check_not_imported_again() -> None:
+    """Raises if a new process imports the program again, before the pool creates semaphores that it would leak."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise CaptError("a process that draws images cannot start other processes", hint=_GUARD_HINT)
 
 
 def _draw_range(directory: Path, style: CaptchaStyle, seed: int, numbers: Iterable[int]) -> list[str]:

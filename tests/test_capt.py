@@ -34,13 +34,14 @@ def features(store: Path, images: Path, *more: str) -> list[str]:
 
 def test_help_answers_within_half_a_second() -> None:
     """Processor time, for other tests run beside this one."""
-    durations = []
     for _ in range(5):
         start = os.times()
         assert run_alone("--help").returncode == 0
         end = os.times()
-        durations.append(end.children_user + end.children_system - start.children_user - start.children_system)
-    assert min(durations) < 0.5
+        seconds = end.children_user + end.children_system - start.children_user - start.children_system
+        if seconds < 0.5:
+            break
+    assert seconds < 0.5
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -86,7 +87,8 @@ def test_the_libraries_write_nothing_to_standard_error(tmp_path: Path, photos: A
 def test_wrong_usage_ends_with_exit_code_2_and_one_line(commands: CommandServer, tmp_path: Path, photos: Any) -> None:
     done = commands.capt(*features(tmp_path / "store", photos(1), "--extractor", "nothing"))
     assert done.returncode == 2
-    assert done.stderr.strip().splitlines()[-1].startswith("capt: --extractor: unknown extractor 'nothing'")
+    lines = done.stderr.splitlines()
+    assert len([line for line in lines if line.startswith("capt: --extractor: unknown extractor 'nothing'")]) == 1
     assert "Traceback" not in done.stderr
 
 

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,21 @@ def test_a_lease_is_valid_while_its_block_runs(tmp_path: Path) -> None:
 
 
 def test_a_lease_is_renewed_while_its_job_runs(tmp_path: Path) -> None:
-    with lease(tmp_path, "read", {}, seconds=0.3) as path:
-        time.sleep(0.6)
-        assert len(current_leases(tmp_path)) == 1
-        path.unlink()
-        time.sleep(0.3)
-        assert len(current_leases(tmp_path)) == 1
+    with lease(tmp_path, "read", {}, seconds=1.5) as path:
+        first = path.stat().st_mtime_ns
+        wait_until(lambda: path.stat().st_mtime_ns > first)
         assert expired_leases(tmp_path) == []
+        path.unlink()
+        wait_until(path.exists)
+        assert len(current_leases(tmp_path)) == 1
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Waits until a condition holds, at most a minute."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def _hold(path: str) -> None:

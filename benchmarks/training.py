@@ -169,7 +169,8 @@ class Ours:
         return self._job.epoch(self._epoch).batches(first).take(steps)
 
     def _train(self, batches: tf.data.Dataset, steps: int) -> float:
-        watcher = StepCallback(Progress(), steps, self._metrics, lambda _: None, None, lambda *_: None)
+        metrics = dict(zip(self._job.metric_names, self._metrics, strict=True))
+        watcher = StepCallback(Progress(), steps, metrics, lambda _: None, None, lambda *_: None)
         self._model.fit(batches, callbacks=[watcher], shuffle=False, verbose=0)
         return watcher.progress().seconds
 

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, Strict, ValidationError, field_valid
 from pydantic_core import PydanticCustomError
 
 from features.runtime.numerics import detect_native_precision
-from schemas.choices import CaptionsPerImage
+from schemas.choices import CaptionsPerImage, Objective
 from schemas.errors import UsageError
 from schemas.frozen import Settings
 from schemas.temperature import check_temperature
@@ -41,6 +41,20 @@ PROFILES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     }
 )
 
+# Defaults of captioner training by objective, which take precedence over those of the model. The learning rate of a
+# second stage is low: the gradient of sampled captions is noisy, and the model can already caption.
+OBJECTIVE_DEFAULTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "cross_entropy": {},
+        "cider_d": {"optimizer": "adam", "learning_rate": 5e-5, "lr_schedule": "constant", "monitor": "val_cider_d"},
+    }
+)
+# Hyperparameters that an objective does not use.
+_UNUSED = {
+    "cross_entropy": ("samples_per_image", "reward_baseline"),
+    "cider_d": ("captions_per_image", "label_smoothing", "padded_loss"),
+}
+
 
 class LoopConfig(Settings):
     """Training hyperparameters of every task.
@@ -49,7 +63,7 @@ class LoopConfig(Settings):
         seed: Seed of initial weights, order of the batches, dropout, augmentation and all other random values.
         epochs: Number of epochs: passes over the train split, or over `steps_per_epoch` batches.
         steps_per_epoch: Number of batches per epoch, sampled with replacement; null for one pass over the train split.
-        batch_size: Number of captions or labels per step.
+        batch_size: Number of captions or labels per step; with `objective: cider_d`, the number of images per step.
         optimizer: `adam` (Kingma and Ba, 2015), `rmsprop` (Hinton, 2012) or plain `sgd`.
         learning_rate: Initial learning rate.
         lr_schedule: `constant`; `step`: multiplied by `lr_decay_rate` every `lr_decay_epochs`; `cosine`: decays to 0 at
@@ -112,6 +126,12 @@ class CaptionerTraining(LoopConfig, BackboneConfig):
     """Training hyperparameters of captioners, in addition to `LoopConfig`.
 
     Args:
+        objective: `cross_entropy`, or `cider_d`: self-critical sequence training (Rennie et al., 2017,
+            arXiv:1612.00563), a second stage after `--warm-start-from`, which raises the CIDEr-D of sampled captions.
+            Its defaults of `optimizer`, `learning_rate`, `lr_schedule` and `monitor` are those in `OBJECTIVE_DEFAULTS`.
+        samples_per_image: Number of captions that `objective: cider_d` samples per image and step.
+        reward_baseline: Reward to which `objective: cider_d` compares that of a sampled caption: the `mean` of the
+            image's other samples (Luo, 2020, arXiv:2003.09971), or that of its `greedy` caption (Rennie et al., 2017).
         captions_per_image: `all`: every caption, those of an image adjacent; `one`: a random caption per image and
             epoch.
         label_smoothing: Fraction of each target that is spread evenly over all tokens that may be generated.
@@ -135,11 +155,14 @@ class CaptionerTraining(LoopConfig, BackboneConfig):
     without_effect = LoopConfig.without_effect | {"padded_loss", "sample_images", "sample_temperatures"}
     without_effect_on_weights = without_effect | {"num_validation_images"}
 
+    # See `validation_split`.
+    objective: Objective = Field("cross_entropy", exclude_if=lambda objective: objective == "cross_entropy")
+    samples_per_image: int = Field(5, ge=1, exclude_if=lambda count: count == 5)
+    reward_baseline: Literal["mean", "greedy"] = Field("mean", exclude_if=lambda baseline: baseline == "mean")
     captions_per_image: CaptionsPerImage = "all"
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     monitor: Literal["val_loss", "val_cider_d"] = "val_loss"
     padded_loss: bool = False
-    # See `validation_split`.
     num_validation_images: int | None = Field(None, ge=1, exclude_if=lambda count: count is None)
     num_sample_captions: int = Field(3, ge=0)
     sample_images: tuple[str, ...] = ()
@@ -218,15 +241,30 @@ def parse_options(model_config: type[ModelConfig], options: Mapping[str, Any]) -
     """Parses the hyperparameters of a captioner; the defaults are those of the model's config.
 
     Raises:
-        UsageError: An option is unknown or invalid, or requires an extractor.
+        UsageError: An option is unknown or invalid, requires an extractor, or has no effect with the objective.
     """
-    training, model = parse_parts(CaptionerTraining, model_config, {**model_config.training_defaults, **options})
+    # An unknown objective is an error of `parse_parts`.
+    objective_defaults = OBJECTIVE_DEFAULTS.get(str(options.get("objective", "cross_entropy")), {})
+    defaults = {**model_config.training_defaults, **objective_defaults}
+    training, model = parse_parts(CaptionerTraining, model_config, {**defaults, **options})
+    _check_objective(training, defaults)
     if training.extractor is None:
         for name, field in CaptionerTraining.model_fields.items():
             if name.startswith(_PIXEL_PREFIXES) and getattr(training, name) != field.default:
                 hint = "Set the hyperparameter extractor, or omit this one."
                 raise UsageError(f"{name} requires a model that learns from pixels", hint=hint)
     return training, model
+
+
+def _check_objective(training: CaptionerTraining, defaults: Mapping[str, Any]) -> None:
+    """Raises UsageError if a hyperparameter differs from its default, but has no effect with the objective."""
+    for name in _UNUSED[training.objective]:
+        if getattr(training, name) != defaults.get(name, CaptionerTraining.model_fields[name].default):
+            raise UsageError(f"{name} has no effect with objective: {training.objective}", hint="Omit it.")
+    if training.objective == "cider_d" and training.samples_per_image == 1 and training.reward_baseline == "mean":
+        hint = "Use at least 2 samples, or reward_baseline: greedy."
+        message = "the mean of an image's other samples requires a second sample"
+        raise UsageError(message, location="samples_per_image: 1", hint=hint)
 
 
 def parse_recognizer(

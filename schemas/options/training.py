@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
-from schemas.choices import CaptionsPerImage, RnnCell
+from schemas.choices import CaptionsPerImage, Objective, RnnCell
 from schemas.options.base import Argument, Count, Natural, Option, Options, option
 from schemas.options.shared import CAPTION_TABLE
 
@@ -74,7 +74,7 @@ class TrainingOptions(Options):
         return {**self.hyperparameters, **given}
 
 
-_HYPERPARAMETERS = ("seed", "epochs", "steps_per_epoch", "save_steps", "captions_per_image", "rnn_cell")
+_HYPERPARAMETERS = ("seed", "epochs", "steps_per_epoch", "save_steps", "objective", "captions_per_image", "rnn_cell")
 
 
 class Config(TrainingOptions):
@@ -137,6 +137,11 @@ class TrainCaptioner(TrainingOptions):
     epochs: Count | None = option(None, "Number of epochs. [default: 20, unless --config sets it]")
     steps_per_epoch: Count | None = STEPS_PER_EPOCH
     save_steps: Count | None = SAVE_STEPS
+    objective: Objective | None = option(
+        None,
+        "Training objective: cross_entropy, or cider_d (self-critical sequence training, a second stage that requires "
+        "--warm-start-from for good results). [default: cross_entropy]",
+    )
     captions_per_image: CaptionsPerImage | None = option(
         None, "Captions per image and epoch: all of them, or one random caption. [default: all; init_inject: one]"
     )

@@ -151,3 +151,20 @@ class BatchReader(FeatureReader):
         dtypes = [self.dtype, np.int32, np.int32, np.int32]
         steps = range(first_step, len(order))
         return self.prefetch(lambda step: self.read(order[step], batch_size), dtypes, batch, steps)
+
+    def image_dataset(
+        self, order: NDArray[np.int64], first_step: int = 0, augment: Augment | None = None
+    ) -> tf.data.Dataset:
+        """Returns the numbers int64 [batch] and features [batch, *shape] of images, from `first_step` on.
+
+        `order` int64 [steps, batch] are the numbers; `augment` as for `dataset`.
+        """
+
+        def batch(step: Any, images: Any, features: Any) -> tuple[Any, Any]:
+            features = tf.ensure_shape(features, (None, *self.features.shape))
+            return images, augment(features, step) if augment else features
+
+        def load(step: int) -> tuple[NDArray[Any], NDArray[Any]]:
+            return order[step], self.read_images(order[step])
+
+        return self.prefetch(load, [np.int64, self.dtype], batch, range(first_step, len(order)))

@@ -136,7 +136,7 @@ class Captioner(keras.Model):
                 `image`: int32 [B], the row of `features` that each caption describes, so that an image with five
                 captions is projected once. Without `image`, caption i describes row i.
                 `targets`: int32 [B, T], the token after each token, padded with 0; used in training only, by models
-                whose `call` adds to the loss.
+                whose `call` adds to the loss. Without `targets`, as with `objective: cider_d`, they add nothing.
             training: Whether dropout is active.
 
         Returns:

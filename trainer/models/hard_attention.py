@@ -37,7 +37,8 @@ _MIN_WEIGHT = 1e-20
 class HardAttention(SoftAttention):
     """Captioner with hard attention over locations.
 
-    Training requires `targets`.
+    In training without `targets`, attention is soft and no term is added. Self-critical training does so: captions are
+    sampled with soft attention, so the gradient of their probability is that of soft attention.
     """
 
     config_class = HardAttentionConfig
@@ -53,9 +54,9 @@ class HardAttention(SoftAttention):
         options = {"initializer": "zeros", "trainable": False, "autocast": False}
         self.baseline = self.add_weight(shape=shape, name="baseline", **options)
 
-    def _sample_uniform(self, tokens: Any, training: bool) -> Any:
-        """Returns numbers in 0 … 1 that select a location, or −1 for soft attention; None outside training."""
-        if not training:
+    def _sample_uniform(self, tokens: Any, adds_losses: bool) -> Any:
+        """Returns numbers in 0 … 1 that select a location, or −1 for soft attention; None without additional losses."""
+        if not adds_losses:
             return None
         batch, words = ops.shape(tokens)
         samples = keras.random.uniform((words, batch), dtype="float32", seed=self.seeds)
@@ -73,8 +74,8 @@ class HardAttention(SoftAttention):
         log_probability = ops.log(ops.maximum(ops.sum(location * probabilities, axis=-1), _MIN_WEIGHT))
         return used, {**attended, "log_probability": ops.where(is_hard, log_probability, 0.0)}
 
-    def _init_recorded(self, memory: State, training: bool) -> State:
-        if not training:
+    def _init_recorded(self, memory: State, adds_losses: bool) -> State:
+        if not adds_losses:
             return {}
         weights = ops.zeros_like(memory["keys"][..., 0])
         return {"weights": weights, "log_probability": ops.zeros_like(weights[:, 0], dtype="float32")}

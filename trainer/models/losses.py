@@ -8,7 +8,7 @@ import numpy as np
 
 from features.runtime.keras_settings import keras, ops
 from schemas.table_config import PAD
-from trainer.models.captioner import NEVER_GENERATED
+from trainer.models.captioner import NEVER_GENERATED, bad_words_mask
 
 
 def token_losses(targets: Any, logits: Any, ignored_ids: Sequence[int] = (PAD,)) -> tuple[Any, Any]:
@@ -63,6 +63,24 @@ class MaskedCrossEntropy(keras.losses.Loss):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "label_smoothing": self.label_smoothing, "ignored_ids": self.ignored_ids}
+
+
+@keras.saving.register_keras_serializable("capt")
+class WeightedLogLikelihood(keras.losses.Loss):
+    """Σ weight · −log p(caption) in nats over the captions of a batch, the loss of self-critical training.
+
+    p is the probability among the tokens that may be generated, as in decoding. It includes the end token, if the
+    caption has one. The weights are the `sample_weight` of Keras, one per caption, and may be negative.
+
+    Call arguments: as `token_losses`.
+    """
+
+    def __init__(self, reduction: str = "sum", name: str = "weighted_log_likelihood", **kwargs: Any) -> None:
+        super().__init__(reduction=reduction, name=name, **kwargs)
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        losses, mask = token_losses(y_true, ops.cast(y_pred, "float32") + bad_words_mask(y_pred.shape[-1]))
+        return ops.sum(losses * mask, axis=-1)
 
 
 class _TokenMetric(keras.metrics.Mean):

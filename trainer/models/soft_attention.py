@@ -68,7 +68,7 @@ def weighted_sum(weights: Any, values: Any) -> Any:
 class SoftAttention(Captioner):
     """Captioner with soft attention over locations.
 
-    With `doubly_stochastic`, training requires `targets`.
+    In training without `targets`, the regularizer `doubly_stochastic` is not added.
     """
 
     config_class: ClassVar[type[ModelConfig]] = SoftAttentionConfig
@@ -112,17 +112,18 @@ class SoftAttention(Captioner):
         self.logits_layer.build((None, config.output_dim))
 
     def call(self, inputs: dict[str, Any], training: bool = False) -> Any:
+        adds_losses = training and "targets" in inputs
         memory = self.init_state(inputs["features"], training=training)
         if "image" in inputs:
             memory = {name: ops.take(tensor, inputs["image"], axis=0) for name, tensor in memory.items()}
         words = self.word_dropout(self.embedding_layer(inputs["tokens"]), training=training)
         scanned = ops.transpose(words, (1, 0, 2))
-        samples = self._sample_uniform(inputs["tokens"], training)
+        samples = self._sample_uniform(inputs["tokens"], adds_losses)
         if samples is not None:
             # On TensorFlow, Keras' scan accepts one tensor of unknown length.
             scanned = ops.concatenate([ops.cast(scanned, "float32"), ops.expand_dims(samples, -1)], axis=-1)
         before = {name: memory[name] for name in self.recurrence.state_names}
-        recorded = self._init_recorded(memory, training)
+        recorded = self._init_recorded(memory, adds_losses)
 
         def advance(state: State, inputs: Any) -> tuple[State, State]:
             word, sample = (inputs, None) if samples is None else (inputs[:, :-1], inputs[:, -1])
@@ -133,7 +134,7 @@ class SoftAttention(Captioner):
         _, states = ops.scan(advance, {**before, **recorded}, scanned)
         hidden = self.state_dropout(ops.transpose(states["hidden"], (1, 0, 2)), training=training)
         logits = self.logits_layer(self.output_layer(hidden))
-        if training:
+        if adds_losses:
             self._add_losses(inputs, logits, {name: ops.swapaxes(states[name], 0, 1) for name in recorded})
         return logits
 
@@ -167,13 +168,13 @@ class SoftAttention(Captioner):
         weights = self.attention_layer(query, memory["keys"])
         return weights, {"weights": weights}
 
-    def _sample_uniform(self, tokens: Any, training: bool) -> Any:
+    def _sample_uniform(self, tokens: Any, adds_losses: bool) -> Any:
         """Returns random numbers float32 [T, B] for `_attend`, sampled before the time loop, or None."""
         return None
 
-    def _init_recorded(self, memory: State, training: bool) -> State:
+    def _init_recorded(self, memory: State, adds_losses: bool) -> State:
         """Returns zeros in the shapes of the tensors of `_attend` that `_add_losses` needs from every time step."""
-        records = training and self.config.doubly_stochastic
+        records = adds_losses and self.config.doubly_stochastic
         return {"weights": ops.zeros_like(memory["keys"][..., 0])} if records else {}
 
     def _add_losses(self, inputs: dict[str, Any], logits: Any, recorded: State) -> None:

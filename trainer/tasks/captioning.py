@@ -9,7 +9,7 @@ from schemas.errors import UsageError
 from schemas.options.inference import Evaluate, Export
 from schemas.options.training import TrainCaptioner, TrainingOptions
 from schemas.table_config import UNKNOWN
-from trainer.config import CaptionerTraining, Hyperparameters, parse_options
+from trainer.config import OBJECTIVE_DEFAULTS, CaptionerTraining, Hyperparameters, parse_options
 from trainer.data.caption_data import Captions, join_captions
 from trainer.data.table_selection import TrainingTables, select_tables
 from trainer.data.training_data import TrainingData
@@ -22,7 +22,8 @@ from trainer.metrics.caption_tokenizer import mark_wrong_words
 from trainer.models.model_specs import ModelSpec, PixelInput, model_spec
 from trainer.runs.captioner_run import CaptionerRun
 from trainer.runs.directory import TRANSFORM
-from trainer.runs.metadata import CaptionerMetadata
+from trainer.runs.metadata import CaptionerMetadata, RunMetadata
+from trainer.runs.run import Run
 from trainer.tasks.task import Task
 from trainer.training.sample_images import check_sample_images
 from trainer.training.train import train
@@ -90,6 +91,25 @@ class CaptioningTask(Task):
         from trainer.tasks.captioning_job import CaptioningJob
 
         return CaptioningJob
+
+    def make_job(
+        self,
+        root: Path,
+        hyperparameters: _Hyperparameters,
+        tables: TrainingTables,
+        data: TrainingData[Captions],
+        warm_start: Run | None = None,
+    ) -> "CaptioningJob":
+        if hyperparameters.training.objective == "cross_entropy":
+            return self.job_class()(root, hyperparameters, tables, data, warm_start)
+        from trainer.tasks.self_critical_job import SelfCriticalJob
+
+        return SelfCriticalJob(root, hyperparameters, tables, data, warm_start)
+
+    def default_training(self, metadata: RunMetadata) -> tuple[str, Mapping[str, Any]]:
+        name, values = super().default_training(metadata)
+        assert isinstance(metadata, CaptionerMetadata)
+        return name, {**values, **OBJECTIVE_DEFAULTS[metadata.training.objective]}
 
     def export_graph(self, run: CaptionerRun, options: Export, run_dir: Path) -> "tuple[GraphRun, int]":
         from trainer.export.run_graph import build_captioner_graph

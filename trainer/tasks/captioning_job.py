@@ -38,7 +38,7 @@ class CaptioningJob(TrainingJob[CaptionerTraining, Captions]):
     """Trains a captioner; arguments as in `TrainingJob`."""
 
     unit = "captions"
-    metric_names = ("loss", "token_accuracy")
+    metric_names: tuple[str, ...] = ("loss", "token_accuracy")
     metadata: CaptionerMetadata
 
     @property
@@ -99,11 +99,15 @@ class CaptioningJob(TrainingJob[CaptionerTraining, Captions]):
             slow = model.feature_normalization.network.trainable_variables if self._backbone else ()
             self._ignored_ids = model.ignored_ids
             metrics = [CrossEntropy(model.ignored_ids), MaskedAccuracy(model.ignored_ids)]
-            loss = MaskedCrossEntropy(self.config.label_smoothing, model.ignored_ids)
-            compile_model(model, self.config, self.steps, loss, metrics, slow, self.config.extractor_lr_multiplier)
+            multiplier = self.config.extractor_lr_multiplier
+            compile_model(model, self.config, self.steps, self.make_loss(model), metrics, slow, multiplier)
         self._samples = self._make_sample_logger(model)
         self._cider = self._make_cider_metric(model) if self.config.monitor == "val_cider_d" else None
         return model, metrics
+
+    def make_loss(self, model: Captioner) -> keras.losses.Loss:
+        """Returns the loss of a training step, without the terms that the model adds."""
+        return MaskedCrossEntropy(self.config.label_smoothing, model.ignored_ids)
 
     def initialize(self, model: Captioner) -> None:
         if self._backbone:

@@ -85,6 +85,17 @@ class Task(ABC):
     def job_class(self) -> "type[TrainingJob[Any, Any]]":
         """Imports Keras, and returns the class of the task's training jobs."""
 
+    def make_job(
+        self,
+        root: Path,
+        hyperparameters: Hyperparameters[Any],
+        tables: TrainingTables,
+        data: TrainingData[Any],
+        warm_start: Run | None = None,
+    ) -> "TrainingJob[Any, Any]":
+        """Imports Keras, and returns the job of a run; arguments as of `TrainingJob`."""
+        return self.job_class()(root, hyperparameters, tables, data, warm_start)
+
     # === Runs ===
 
     def default_training(self, metadata: RunMetadata) -> tuple[str, Mapping[str, Any]]:

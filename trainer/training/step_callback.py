@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from features.runtime.keras_settings import keras, ops
@@ -14,25 +14,26 @@ from trainer.runs.checkpoints import Progress, random_states
 class StepCallback(keras.callbacks.Callback):
     """Restores the metrics of a checkpoint, shows progress, and saves a checkpoint every `save_steps` steps.
 
-    `start` is the progress when the epoch of `steps` steps started or resumed; the first of `metrics` is the loss.
-    `show` shows the number of finished steps and a note.
+    `start` is the progress when the epoch of `steps` steps started or resumed. `metrics` are the metrics of training by
+    name. `show` shows the number of finished steps and a note with the metric `shown`.
     """
 
     def __init__(
         self,
         start: Progress,
         steps: int,
-        metrics: Sequence[keras.Metric],
+        metrics: Mapping[str, keras.Metric],
         save: Callable[[Progress], None],
         save_steps: int | None,
         show: Callable[[int, str], None],
+        shown: str = "loss",
     ) -> None:
         super().__init__()
         self._start, self._step, self._seconds = start, start.step, start.seconds
         self._steps, self._save_steps = steps, save_steps
         self._save, self._show = save, show
-        self._loss = metrics[0].name
-        self._sums = [variable for metric in metrics for variable in metric.variables]
+        self._loss, self._shown, self._title = metrics["loss"].name, metrics[shown].name, shown
+        self._sums = [variable for metric in metrics.values() for variable in metric.variables]
         self._clock = 0.0
 
     def progress(self) -> Progress:
@@ -54,7 +55,8 @@ class StepCallback(keras.callbacks.Callback):
         now = time.monotonic()
         self._seconds += now - self._clock
         if is_progress_shown():
-            self._show(self._step, f"loss {check_finite(float(logs[self._loss])):.3f}")
+            check_finite(float(logs[self._loss]))
+            self._show(self._step, f"{self._title} {float(logs[self._shown]):.3f}")
         if self._save_steps and self._step % self._save_steps == 0 and self._step < self._steps:
             check_finite(float(logs[self._loss]))
             self._save(self.progress())

@@ -46,7 +46,7 @@ def train(task: "Task", options: Any) -> dict[str, Any]:
         # Importing Keras takes seconds, so all checks without Keras are first.
         from trainer.training.training_loop import TrainingLoop
 
-        job = task.job_class()(root, hyperparameters, tables, data, warm_start)
+        job = task.make_job(root, hyperparameters, tables, data, warm_start)
         with lock_run(root):
             start_run(root, job.metadata, store.path, job.write_files)
             values = {**job.metadata.architecture, **job.metadata.training.model_dump(exclude_none=True)}

@@ -1,9 +1,10 @@
 """Defines the interface of a task for the training loop."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
@@ -18,6 +19,7 @@ from trainer.data.feature_reader import FeatureReader
 from trainer.data.table_selection import TrainingTables
 from trainer.data.training_data import AnySplit, TrainingData
 from trainer.models.custom_models import MODEL_FILE, CustomModel
+from trainer.runs.checkpoints import Progress
 from trainer.runs.directory import copy_frozen_extractor, write_training_images
 from trainer.runs.epoch_metrics import EpochMetrics
 from trainer.runs.metadata import CaptionOrigin, FeatureOrigin, RunMetadata, library_versions
@@ -41,10 +43,14 @@ class TrainingJob(ABC, Generic[AnyConfig, AnySplit]):
     Attributes:
         unit: Name of the records: `captions` or `images`.
         metric_names: Names of the loss and of the other metrics that `compile_model` returns.
+        shown_metric: The metric of training that the progress bar shows.
+        validation_metrics: The metrics of validation by name, the loss included; empty if they are those of training.
     """
 
     unit: ClassVar[str]
-    metric_names: ClassVar[tuple[str, ...]]
+    metric_names: tuple[str, ...]
+    shown_metric: ClassVar[str] = "loss"
+    validation_metrics: Mapping[str, keras.Metric] = MappingProxyType({})
 
     def __init__(
         self,
@@ -72,6 +78,11 @@ class TrainingJob(ABC, Generic[AnyConfig, AnySplit]):
     @abstractmethod
     def steps_per_pass(self) -> int:
         """Steps in one pass over the train split."""
+
+    @property
+    def records_per_step(self) -> int:
+        """Training records per step."""
+        return self.config.batch_size
 
     @property
     @abstractmethod
@@ -114,6 +125,20 @@ class TrainingJob(ABC, Generic[AnyConfig, AnySplit]):
         write_training_images(
             self.root, np.concatenate([keys, self.warm_start.training_images]) if self.warm_start else keys
         )
+
+    def fit(
+        self, model: keras.Model, epoch: Epoch, start: Progress, callback: keras.callbacks.Callback
+    ) -> dict[str, float]:
+        """Trains the rest of an epoch; returns the metrics of the epoch by the names of Keras."""
+        history = model.fit(
+            epoch.batches(start.step),
+            initial_epoch=start.epoch,
+            epochs=start.epoch + 1,
+            callbacks=[callback],
+            shuffle=False,
+            verbose=0,
+        ).history
+        return {name: values[-1] for name, values in history.items()}
 
     def monitored(self, metrics: dict[str, float]) -> tuple[float, ...]:
         """Returns the values that select the best epoch from its metrics; smaller is better."""

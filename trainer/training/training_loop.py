@@ -7,7 +7,7 @@ metrics of the unfinished epoch. So a resumed run has the same result as an unin
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,8 @@ class TrainingLoop:
 
     def _run(self) -> TrainingResult:
         started = time.monotonic()
-        self.model, self.metrics = self.job.compile_model()
+        self.model, metrics = self.job.compile_model()
+        self.metrics = dict(zip(self.job.metric_names, metrics, strict=True))
         progress = self.checkpoints.load_last(self.model)
         if progress is None:
             self.job.initialize(self.model)
@@ -85,20 +86,21 @@ class TrainingLoop:
 
         def show(step: int, note: str) -> None:
             left = self._eta.left(before + step)
-            show_records(min(step * self.config.batch_size, epoch.records), f"{note}, {left}" if left else note)
+            records = min(step * self.job.records_per_step, epoch.records)
+            show_records(records, f"{note}, {left}" if left else note)
 
         with progress_bar(label, epoch.records, self.job.unit) as show_records:
-            callback = StepCallback(progress, self.job.steps, self.metrics, self._save, self.config.save_steps, show)
+            callback = StepCallback(
+                progress,
+                self.job.steps,
+                self.metrics,
+                self._save,
+                self.config.save_steps,
+                show,
+                self.job.shown_metric,
+            )
             with raise_read_errors(*self.job.readers):
-                history = self.model.fit(
-                    epoch.batches(progress.step),
-                    initial_epoch=progress.epoch,
-                    epochs=progress.epoch + 1,
-                    callbacks=[callback],
-                    shuffle=False,
-                    verbose=0,
-                ).history
-        logs = {name: values[-1] for name, values in history.items()}
+                logs = self.job.fit(self.model, epoch, progress, callback)
         progress = self._finish_epoch(callback.progress(), logs, epoch.records)
         self._save(progress)
         left = self._eta.left(self._count_steps(progress))
@@ -107,7 +109,7 @@ class TrainingLoop:
         return progress
 
     def _finish_epoch(self, progress: Progress, logs: dict[str, float], records: int) -> Progress:
-        values = {**self._name_metrics(logs), **self._validate()}
+        values = self._name_metrics(logs, self.metrics) | self._validate()
         values |= self.job.derived_metrics(progress.epoch, values)
         metrics = EpochMetrics(
             epoch=progress.epoch + 1,
@@ -119,9 +121,10 @@ class TrainingLoop:
         history = (*progress.history, metrics)
         return Progress(epoch=progress.epoch + 1, history=history, random=random_states(self.model))
 
-    def _name_metrics(self, logs: dict[str, float]) -> dict[str, float]:
-        check_finite(logs[self.metrics[0].name])
-        return {name: logs[metric.name] for name, metric in zip(self.job.metric_names, self.metrics, strict=True)}
+    @staticmethod
+    def _name_metrics(logs: dict[str, float], metrics: Mapping[str, keras.Metric]) -> dict[str, float]:
+        check_finite(logs[metrics["loss"].name])
+        return {name: logs[metric.name] for name, metric in metrics.items()}
 
     def _validate(self) -> dict[str, float]:
         batches = self.job.validation_batches()
@@ -130,7 +133,8 @@ class TrainingLoop:
         started = time.monotonic()
         with ema_weights(self.model), raise_read_errors(*self.job.readers):
             logs = self.model.evaluate(batches, verbose=0, return_dict=True)
-            values = {**self._name_metrics(logs), **self.job.extra_validation_metrics()}
+            values = self._name_metrics(logs, self.job.validation_metrics or self.metrics)
+            values |= self.job.extra_validation_metrics()
         seconds = round(time.monotonic() - started, 3)
         return {**{f"val_{name}": value for name, value in values.items()}, "val_seconds": seconds}
 

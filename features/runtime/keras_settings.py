@@ -4,7 +4,7 @@ Every module imports `keras` and `ops` from here. `keras.json` can change floatx
 environment variables can stop training early. Only `KERAS_BACKEND` is supported.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,14 +21,27 @@ def apply_settings() -> None:
     keras.config.set_max_steps_per_epoch(None)
 
 
-def compile_function(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns the function as one compiled graph for batches of any size on TensorFlow; unchanged on other backends."""
-    if keras.backend.backend() != "tensorflow":
-        return function
-    import tensorflow as tf
+def compile_function(function: Callable[..., Any], variables: Sequence[Any] = ()) -> Callable[..., Any]:
+    """Returns the function as one compiled graph: for batches of any size on TensorFlow, once per size on JAX.
 
-    compiled: Callable[..., Any] = tf.function(function, reduce_retracing=True)
-    return compiled
+    JAX compiles constants, so `variables` lists every variable that the function reads; without them, and on PyTorch,
+    the function is unchanged.
+    """
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        compiled: Callable[..., Any] = tf.function(function, reduce_retracing=True)
+        return compiled
+    if keras.backend.backend() != "jax" or not variables:
+        return function
+    import jax
+
+    @jax.jit
+    def run(values: Sequence[Any], *arguments: Any) -> Any:
+        with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
+            return function(*arguments)
+
+    return lambda *arguments: run([variable.value for variable in variables], *arguments)
 
 
 @contextmanager

@@ -32,7 +32,7 @@ class AutoregressiveDecoder:
     def __init__(self, model: Captioner, config: GenerationConfig) -> None:
         self.model = model
         self.config = config
-        self.compiled_decode = compile_function(self.decode)
+        self.compiled_decode = compile_function(self.decode, model.variables)
 
     @property
     def rows_per_image(self) -> int:

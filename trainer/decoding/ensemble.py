@@ -46,6 +46,11 @@ class EnsembleModel:
         known = [limit for limit in limits if limit is not None]
         self.config = SimpleNamespace(max_caption_length=min(known, default=None))
 
+    @property
+    def variables(self) -> list[Any]:
+        """The variables of all members."""
+        return [variable for member in self._members for variable in member.model.variables]
+
     def init_state(self, features: Any, training: bool = False) -> State:
         """Computes the state before the first token from the concatenated features [B, values] of all members."""
         return {

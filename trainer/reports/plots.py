@@ -1,6 +1,6 @@
 """Plots the loss by epoch and the confusion matrix of characters, and draws the attention maps of reports."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,6 +16,7 @@ from trainer.runs.captioner_run import Caption, open_visible
 from trainer.runs.epoch_metrics import EpochMetrics
 
 _MAX_PIXELS = 320  # of the longer side of an image in a panel
+_ACCURACY = "next-word accuracy"
 _MIN_ERROR_RATE = 1e-4  # a logarithmic axis cannot show 0
 
 
@@ -24,25 +25,40 @@ def loss_figure(
 ) -> Figure:
     """Plots the loss by epoch, for at least one epoch, and beside it next-word accuracy and CIDEr-D if there are any.
 
+    The loss of `objective: cider_d` in training is not a cross-entropy and is omitted; its rewards are CIDEr-D.
+
     Args:
         history: The epochs.
         unit: The label of the loss axis.
         from_zero: Whether the axes of the values begin at 0.
     """
-    labels = {"loss": unit}
-    for name, label in (("token_accuracy", "next-word accuracy"), ("cider_d", "CIDEr-D")):
-        if any(getattr(history[0], one, None) is not None for one in (name, f"val_{name}")):
-            labels[name] = label
-    figure = InlineFigure(figsize=(6 if len(labels) == 1 else 5.5 * len(labels), 4), layout="constrained")
-    for number, (name, label) in enumerate(labels.items(), 1):
-        axes = figure.add_subplot(1, len(labels), number, xlabel="epoch", ylabel=label)
-        _plot_by_epoch(axes, history, name)
-        if name == "token_accuracy":
+    panels = _select_panels(history, unit)
+    figure = InlineFigure(figsize=(6 if len(panels) == 1 else 5.5 * len(panels), 4), layout="constrained")
+    for number, (label, curves) in enumerate(panels.items(), 1):
+        axes = figure.add_subplot(1, len(panels), number, xlabel="epoch", ylabel=label)
+        _plot_by_epoch(axes, history, curves)
+        if label == _ACCURACY:
             axes.yaxis.set_major_formatter(PercentFormatter(1))
     if from_zero:
         for axes in figure.axes:
             axes.set_ylim(bottom=0)
     return figure
+
+
+def _select_panels(history: Sequence[EpochMetrics], unit: str) -> dict[str, dict[str, str]]:
+    """Returns the labels of the metrics of each panel, by the label of the panel; panels without values are omitted."""
+    rewards = {"reward": "train, samples", "baseline": "train, greedy"}
+    is_self_critical = getattr(history[0], "reward", None) is not None
+    trained: dict[str, dict[str, str]] = {"loss": {}, "token_accuracy": {}, "cider_d": rewards}
+    panels = {
+        label: {**trained[name], f"val_{name}": "validation"} if is_self_critical else _of_splits(name)
+        for name, label in (("loss", unit), ("token_accuracy", _ACCURACY), ("cider_d", "CIDEr-D"))
+    }
+    return {
+        label: curves
+        for label, curves in panels.items()
+        if any(getattr(history[0], name, None) is not None for name in curves)
+    }
 
 
 def recognizer_figure(history: Sequence[EpochMetrics], *, from_zero: bool = False) -> Figure:
@@ -52,20 +68,28 @@ def recognizer_figure(history: Sequence[EpochMetrics], *, from_zero: bool = Fals
     """
     figure = InlineFigure(figsize=(11, 4), layout="constrained")
     losses = figure.add_subplot(1, 2, 1, xlabel="epoch", ylabel="loss (nats per label)")
-    _plot_by_epoch(losses, history, "loss")
+    _plot_by_epoch(losses, history, _of_splits("loss"))
     if from_zero:
         losses.set_ylim(bottom=0)
     axes = figure.add_subplot(1, 2, 2, xlabel="epoch", ylabel="wrong labels", yscale="log")
     axes.yaxis.set_major_formatter(PercentFormatter(1))
-    _plot_by_epoch(axes, history, "exact_match", lambda accuracy: max(1 - accuracy, _MIN_ERROR_RATE))
+    _plot_by_epoch(axes, history, _of_splits("exact_match"), lambda accuracy: max(1 - accuracy, _MIN_ERROR_RATE))
     return figure
 
 
+def _of_splits(name: str) -> dict[str, str]:
+    """Returns the labels of a metric of the training and of the validation split."""
+    return {name: "train", f"val_{name}": "validation"}
+
+
 def _plot_by_epoch(
-    axes: Axes, history: Sequence[EpochMetrics], name: str, transform: Callable[[float], float] = lambda value: value
+    axes: Axes,
+    history: Sequence[EpochMetrics],
+    curves: Mapping[str, str],
+    transform: Callable[[float], float] = lambda value: value,
 ) -> None:
-    """Plots a metric of the training and of the validation split, if it has values."""
-    for metric, label in ((name, "train"), (f"val_{name}", "validation")):
+    """Plots metrics, with their labels, that have values."""
+    for metric, label in curves.items():
         values = [(row.epoch, getattr(row, metric, None)) for row in history]
         points = [(epoch, transform(value)) for epoch, value in values if value is not None]
         if points:

@@ -14,7 +14,7 @@ class EpochMetrics(Frozen, extra="allow"):
     """
 
     epoch: int  # from 1
-    loss: float  # mean, in nats
+    loss: float  # mean, in nats; with `objective: cider_d` the mean of Σ advantage · −log p per token
     val_loss: float | None = None
     seconds: float
     val_seconds: float | None = None

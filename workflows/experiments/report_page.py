@@ -1,6 +1,7 @@
 """Builds the HTML page of an experiment: scores, curves, costs, captions side by side, and differences of trials."""
 
 import contextlib
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -45,6 +46,7 @@ from workflows.experiments.records import (
 )
 
 _COLORS, _MANY_COLORS = "tab10", "tab20"
+_REWARD = "reward"  # a metric of `objective: cider_d`
 _NOT_PLOTTED = {"epoch", "loss", "seconds", "val_seconds"}
 _LINE_INCHES = 0.22
 
@@ -200,23 +202,25 @@ def _format_size(count: int) -> str:
 
 
 def plot_curves(trials: Mapping[str, Epochs]) -> bytes | None:
-    """Plots the loss and the first other metric by epoch as PNG, one color per trial; None if no epoch is finished.
+    """Plots the loss and the first other metric of all trials as PNG, one color each; None if no epoch is finished.
 
-    Full lines show validation, dotted lines training.
+    Full lines show validation, dotted lines training. The training loss of `objective: cider_d` is omitted, because it
+    is not a cross-entropy.
     """
     started = {name: epochs for name, epochs in trials.items() if epochs}
     if not started:
         return None
     figure = Figure(figsize=(11, 4.2 + _LINE_INCHES * len(started)), layout="constrained")
     panels = [figure.add_subplot(1, 2, number) for number in (1, 2)]
-    first = next(iter(started.values()))[0]
-    metric = next(name for name in first if name not in _NOT_PLOTTED and not name.startswith("val_"))
+    names = [{name.removeprefix("val_"): None for name in epochs[0]} for epochs in started.values()]
+    metrics = [name for name in names[0] if name not in _NOT_PLOTTED]
+    metric = next((name for name in metrics if all(name in one for one in names)), metrics[0])
     for axes, name, title in zip(panels, ("loss", metric), ("loss (nats)", metric.replace("_", " ")), strict=True):
         axes.set(xlabel="epoch", ylabel=title)
         _plot_metric(axes, started, name)
-    lines, names = panels[0].get_legend_handles_labels()
+    lines, labels = panels[0].get_legend_handles_labels()
     # Matplotlib would parse a dollar sign as the beginning of a formula.
-    figure.legend(lines, [name.replace("$", r"\$") for name in names], loc="outside lower left", frameon=False)
+    figure.legend(lines, [label.replace("$", r"\$") for label in labels], loc="outside lower left", frameon=False)
     return encode_figure(figure, "png")
 
 
@@ -226,9 +230,11 @@ def _plot_metric(axes: Axes, trials: Mapping[str, Epochs], name: str) -> None:
     for number, (trial, epochs) in enumerate(trials.items()):
         color = colors(number % colors.N)
         validation = [(one["epoch"], one[f"val_{name}"]) for one in epochs if one.get(f"val_{name}") is not None]
-        training = [(one["epoch"], one[name]) for one in epochs]
-        axes.plot(*zip(*(validation or training), strict=True), marker=".", color=color, label=trial)
-        if validation:
+        is_comparable = name != "loss" or _REWARD not in epochs[0]
+        training = [(one["epoch"], one[name]) for one in epochs if name in one and is_comparable]
+        # A trial without the metric has a curve without a point, so that the legend lists it.
+        axes.plot(*zip(*(validation or training or [(1, math.nan)]), strict=True), marker=".", color=color, label=trial)
+        if validation and training:
             axes.plot(*zip(*training, strict=True), linestyle=":", color=color)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)

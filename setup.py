@@ -69,6 +69,7 @@ setup(
         "features.synthetic.captchas": ["*.txt"],
         "trainer.evaluation": ["*.yaml"],
         "trainer.reports": ["*.css"],
+        "workflows.reproduction": ["recipes/*.yaml", "recipes/*.sha256", "recipes/base/*.yaml"],
     },
     py_modules=["capt"],
     install_requires=INSTALL,

@@ -28,6 +28,14 @@ from trainer.runs.captioner_run import Caption, CaptionerRun
 from trainer.runs.recognizer_run import RecognizerRun
 from trainer.training.training_result import TrainingResult
 from workflows.experiments.config import ExperimentConfig
+from workflows.reproduction.recipe import (
+    ExpectedScores,
+    FetchedFiles,
+    GeneratedData,
+    Measurement,
+    Recipe,
+    RecipeData,
+)
 from workflows.retraining.config import RetrainConfig
 
 ROOT = Path(__file__).parents[1]
@@ -48,6 +56,8 @@ def write_pages(directory: Path) -> None:
         "json_output": _json_output(),
         "hyperparameters": _hyperparameters(),
         "experiment_file": _settings_page("Experiment file", ExperimentConfig),
+        "recipe_file": _recipe_file(),
+        "recipes": _recipes(),
         "retraining_file": _settings_page("Retraining file", RetrainConfig),
         "exit_codes": _exit_codes(),
         "columns": _columns(),
@@ -310,6 +320,38 @@ def _yaml(value: Any) -> str:
     value = list(value) if isinstance(value, tuple) else value
     text = yaml.safe_dump(value, default_flow_style=True, width=10_000)
     return text.removesuffix("\n").removesuffix("\n...")
+
+
+def _recipe_file() -> str:
+    page = _settings_page("Recipe file", Recipe)
+    parts = [("data", RecipeData), ("data.fetch", FetchedFiles), ("data.synth", GeneratedData)]
+    parts += [("expected", ExpectedScores), ("expected.measured", Measurement)]
+    lines = ["", "Two further keys are not part of a complete recipe:", "", "| key | meaning |", "|---|---|"]
+    lines += [
+        "| `base` | Recipe whose keys are merged into this file: a name, or a file beside it. `data` are replaced as a "
+        "whole. `description`, `expected` and `not_run` are not inherited. |",
+        "| `published` | Bands around the published scores of the model: `dataset` (flickr8k, flickr30k or coco) and "
+        "`tolerance`, as a fraction. |",
+        "",
+    ]
+    for key, config in parts:
+        lines += [f"## {key}", "", *_fields(config)]
+    return "\n".join([page, *lines])
+
+
+def _recipes() -> str:
+    lines = ["# Recipes", "", "`capt reproduce --list` prints the recipes. [How to reproduce results]"]
+    lines[-1] += "(../how_to/reproduce.md) describes the command. Bands are those of the split val, × 100."
+    lines += ["", "| recipe | data | band | derivation | measured | minutes | GB |", "|---|---|---|---|---|---|---|"]
+    for one in capt.reproduce(list=True)["recipes"]:
+        expected = one["expected"] or {"scores": {}, "derivation": "–", "measured": None}
+        bands = [f"{name} {100 * low:.1f}–{100 * high:.1f}" for name, (low, high) in expected["scores"].items()]
+        measured = expected["measured"]
+        origin = f"{measured['date']}, {measured['machine']}: `{measured['command']}`" if measured else one["not_run"]
+        cells = (one["data"] or "–", ", ".join(bands) or "–", expected["derivation"], origin)
+        numbers = (one["minutes"] or "–", one["gigabytes"] or "–")
+        lines.append(f"| `{one['recipe']}` | {' | '.join([*map(_prose, cells), *map(str, numbers)])} |")
+    return "\n".join([*lines, ""])
 
 
 # === Exit codes and columns ===

@@ -73,6 +73,7 @@ COMMANDS = (
         "workflows.experiments.report:report_experiment",
         "print_report",
     ),
+    Command("reproduce", workflows.Reproduce, "workflows.reproduction.run:reproduce", "print_reproduction"),
     Command("retrain", workflows.Retrain, "workflows.retraining.pipeline:retrain", "print_retrained"),
     Command("models ls", workflows.ModelsLs, "workflows.model_registry:list_models", "print_models"),
     Command("models show", workflows.ModelsShow, "workflows.model_registry:show_model", "print_model"),

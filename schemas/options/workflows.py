@@ -1,6 +1,6 @@
-"""Declares the options of `capt demo`, `capt experiment`, `capt retrain` and `capt models`."""
+"""Declares the options of `capt demo`, `capt experiment`, `capt reproduce`, `capt retrain` and `capt models`."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from schemas.options.base import Argument, Natural, Options, option
 from schemas.options.shared import DRY_RUN, StoreArgument
@@ -34,6 +34,54 @@ class ExperimentReport(Options):
     directory: Annotated[str, Argument("Experiment directory: `output_dir` of the experiment file.", "DIR")]
     output: str | None = option(None, "HTML file to write. [default: DIR/report.html]", "FILE")
     num_images: Natural = option(12, "Maximum number of images shown side by side.")
+
+
+class Reproduce(Options):
+    """Run a recipe: prepare its data, train with its pinned settings, and compare the scores with their bands.
+
+    Exit code 1 if a score is outside its band. An interrupted run resumes. Recipes with equal data share the work of a
+    work directory.
+    """
+
+    recipe: Annotated[
+        str | None,
+        Argument("Recipe: a name of --list, or a recipe file (.yaml). Required without --list.", "RECIPE"),
+    ] = None
+    work_dir: str | None = option(
+        None,
+        "Directory of data, store, runs, results and pages. Must be new, empty, or a work directory. Required without "
+        "--list and --dry-run.",
+        "DIR",
+    )
+    images: tuple[str, ...] = option(
+        (),
+        "Directory or archive (.zip, uncompressed .tar) with the images of the recipe. Repeatable. [default: download "
+        "or generate the data]",
+        "PATH",
+    )
+    annotations: tuple[str, ...] = option(
+        (),
+        "Annotation file, or a directory or archive (.zip, .tar) that contains it. Repeatable. Required with --images.",
+        "PATH",
+    )
+    extractor: str | None = option(
+        None,
+        "File of the recipe's extractor: custom:FILE.keras. Its SHA-256 is checked. Required by recipes with a custom "
+        "extractor.",
+        "EXTRACTOR",
+    )
+    split: Literal["val", "test"] = option(
+        "val",
+        "Split to score: val or test. Bands are those of val; the scores of test are reported without a verdict.",
+    )
+    seed: Natural | None = option(
+        None,
+        "Seed of the training, in place of the recipe's seeds. Other seeds get no verdict. [default: the recipe's]",
+    )
+    list: bool = option(
+        False, "List the recipes with data, time, disk space, expected scores, and how the scores were measured."
+    )
+    dry_run: bool = option(False, "Print the complete settings as a recipe file. Nothing is written.")
 
 
 class Retrain(Options):

@@ -24,7 +24,10 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {path.stem: path.read_text(encoding="utf-8") for path in directory.glob("*.md")}
 
 
-@pytest.mark.parametrize("page", ["command_line", "hyperparameters", "experiment_file", "retraining_file", "columns"])
+@pytest.mark.parametrize(
+    "page",
+    ["command_line", "hyperparameters", "experiment_file", "recipe_file", "recipes", "retraining_file", "columns"],
+)
 def test_every_row_of_a_reference_page_has_a_meaning(pages: dict[str, str], page: str) -> None:
     rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in pages[page].splitlines() if line.startswith("| `")]
     assert rows

@@ -19,14 +19,14 @@ _NAME_OPTION = "dataset_name"
 _EVALUATED_TABLES = ("dataset", "caption_table")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,59}")
 
-_NONE_TO_EMPTY = BeforeValidator(lambda value: {} if value is None else value)
-_TO_SEQUENCE = BeforeValidator(lambda value: value if isinstance(value, (list, tuple)) else (value,))
+NONE_TO_EMPTY = BeforeValidator(lambda value: {} if value is None else value)
+TO_SEQUENCE = BeforeValidator(lambda value: value if isinstance(value, (list, tuple)) else (value,))
 
-Values = Annotated[dict[str, Any], _NONE_TO_EMPTY]
-NamedValues = Annotated[dict[str, Values], _NONE_TO_EMPTY]
+Values = Annotated[dict[str, Any], NONE_TO_EMPTY]
+NamedValues = Annotated[dict[str, Values], NONE_TO_EMPTY]
 # Options of one dataset, or the names of datasets that are trained on together.
-DatasetEntry = Annotated[Values | tuple[str, ...], _NONE_TO_EMPTY]
-TrialFilter = dict[str, Annotated[tuple[str | int, ...], _TO_SEQUENCE]]
+DatasetEntry = Annotated[Values | tuple[str, ...], NONE_TO_EMPTY]
+TrialFilter = dict[str, Annotated[tuple[str | int, ...], TO_SEQUENCE]]
 
 
 class ExperimentConfig(Settings):
@@ -56,13 +56,13 @@ class ExperimentConfig(Settings):
     store: str
     output_dir: str
     data: Values = Field(default_factory=dict)
-    datasets: Annotated[dict[str, DatasetEntry], _NONE_TO_EMPTY] = Field(default_factory=dict)
+    datasets: Annotated[dict[str, DatasetEntry], NONE_TO_EMPTY] = Field(default_factory=dict)
     features: NamedValues = Field(default_factory=dict)
     captions: NamedValues = Field(default_factory=dict)
     captcha: NamedValues = Field(default_factory=dict)
     models: NamedValues = Field(min_length=1)
     train: Values = Field(default_factory=dict)
-    seeds: Annotated[tuple[NonNegativeInt, ...], _TO_SEQUENCE] = Field(default=(0,), min_length=1)
+    seeds: Annotated[tuple[NonNegativeInt, ...], TO_SEQUENCE] = Field(default=(0,), min_length=1)
     evaluate: Values = Field(default_factory=dict)
     exclude: tuple[TrialFilter, ...] = ()
     include: tuple[TrialFilter, ...] = ()

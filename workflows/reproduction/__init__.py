@@ -1,0 +1,1 @@
+"""Reproduces results from recipes: pinned data, settings and seeds, and the bands of the scores."""

@@ -30,9 +30,9 @@ def write_data(root: Path) -> Path:
     return root
 
 
-def write_recipe(path: Path, data: Path, **entries: Any) -> Path:
-    """Writes a recipe with the checksums of the data; `entries` replace its keys."""
-    pinned = [data / "photos" / f"{number}.jpg" for number in range(NUM_IMAGES - len(LISTS["test"]))]
+def write_recipe(path: Path, directory: Path, /, **entries: Any) -> Path:
+    """Writes a recipe with the checksums of the data in a directory; `entries` replace its keys."""
+    pinned = [directory / "photos" / f"{number}.jpg" for number in range(NUM_IMAGES - len(LISTS["test"]))]
     lines = [f"{_digest(image)}  {image.name}\n" for image in pinned]
     path.with_name("tiny.sha256").write_text("".join(lines))
     files = ["Flickr8k.token.txt", "Flickr_8k.trainImages.txt", "Flickr_8k.devImages.txt"]
@@ -42,7 +42,7 @@ def write_recipe(path: Path, data: Path, **entries: Any) -> Path:
             "title": "16 images of noise",
             "options": {"dataset_type": "flickr8k"},
             "checksums": "tiny.sha256",
-            "files": {name: _digest(data / name) for name in files},
+            "files": {name: _digest(directory / name) for name in files},
             "split_files": {"test": "Flickr_8k.testImages.txt"},
         },
         "features": {**NETWORK, "pooling": "avg"},

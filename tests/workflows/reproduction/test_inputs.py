@@ -62,7 +62,7 @@ def test_images_and_captions_with_other_content_are_deviations(
         noise_image(number, 200, 150).save(data / "photos" / f"{number}.jpg")
     with (data / "Flickr8k.token.txt").open("a") as file:
         file.write("\n1.jpg#2\tone more")
-    images, captions = provide(recipe, tmp_path, **given(data)).deviations
+    captions, images = provide(recipe, tmp_path, **given(data)).deviations
     assert images == "2 of 13 images differ from those of the recipe: their SHA-256 is another one."
     assert captions == "Flickr8k.token.txt differs from that of the recipe: its SHA-256 is another one."
     assert len([record for record in caplog.records if "The bands do not apply" in record.getMessage()]) == 2

@@ -100,22 +100,33 @@ def provide_inputs(named: NamedRecipe, options: Reproduce, root: Path) -> Inputs
     )
 
 
-def find_extractor(recipe: Recipe, given: str | None) -> dict[str, Any]:
-    """Returns the options that select the extractor: the given file, if the recipe has a custom one.
+def find_extractors(named: NamedRecipe, given: str | None) -> dict[str, dict[str, Any]]:
+    """Returns the options that select the extractor of each member: the given file for a custom one.
 
     Raises:
         UsageError: The file is missing, has another SHA-256, or is not needed.
     """
-    stated = str(Options.named(recipe.features).get("extractor", ""))
-    if not stated.startswith(CUSTOM):
-        if given:
-            message = f"the recipe has the extractor {stated}" if stated else "the recipe has no extractor"
-            raise UsageError(message, location=f"--extractor {given}", hint="Omit the option.")
-        return {}
+    extractors = {member.name: _read_extractor(member.recipe) for member in named.members}
+    is_custom = {name: extractor.startswith(CUSTOM) for name, extractor in extractors.items()}
+    if given and not any(is_custom.values()):
+        extractor = next(iter(extractors.values()))
+        message = f"the recipe has the extractor {extractor}" if extractor else "the recipe has no extractor"
+        raise UsageError(message, location=f"--extractor {given}", hint="Omit the option.")
+    return {
+        member.name: {"extractor": _check_extractor(member.recipe, given)} if is_custom[member.name] else {}
+        for member in named.members
+    }
+
+
+def _read_extractor(recipe: Recipe) -> str:
+    return str(Options.named(recipe.features).get("extractor", ""))
+
+
+def _check_extractor(recipe: Recipe, given: str | None) -> str:
     digest = recipe.extractor_sha256
     if not given:
+        name = _read_extractor(recipe).removeprefix(CUSTOM)
         hint = f"Set --extractor {CUSTOM}FILE."
-        name = stated.removeprefix(CUSTOM)
         raise UsageError(f"the recipe needs {name} (SHA-256 {digest})", location="--extractor", hint=hint)
     path = local_path(given.removeprefix(CUSTOM), "--extractor").absolute()
     if not path.is_file():
@@ -124,7 +135,7 @@ def find_extractor(recipe: Recipe, given: str | None) -> dict[str, Any]:
         hint = "Choose the file with this SHA-256, or write a recipe of your own for another extractor."
         message = f"the SHA-256 of the file is {found}, and the recipe needs {digest}"
         raise UsageError(message, location=f"--extractor {given}", hint=hint)
-    return {"extractor": f"{CUSTOM}{path}"}
+    return f"{CUSTOM}{path}"
 
 
 def read_checksums(path: Path) -> dict[str, str]:

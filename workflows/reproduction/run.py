@@ -22,7 +22,7 @@ from trainer.reports.page_files import write_page
 from workflows.experiments.config import SEED
 from workflows.experiments.records import CAPTIONS, read_record, write_record
 from workflows.prepared_tasks import evaluate_run, find_prepared_task
-from workflows.reproduction.inputs import Inputs, find_extractor, provide_inputs
+from workflows.reproduction.inputs import Inputs, find_extractors, provide_inputs
 from workflows.reproduction.page import ReproducedRun, build_reproduction_page
 from workflows.reproduction.recipe import Recipe
 from workflows.reproduction.recipe_files import NamedRecipe, find_recipe, list_names
@@ -37,8 +37,8 @@ def reproduce(options: Reproduce) -> dict[str, Any]:
     """Runs a recipe, or what is left of it.
 
     Returns:
-        `recipe`, `split`, `scores` (means over the runs, as fractions), `passed` (whether all scores are in their
-        bands; null if the bands do not apply), `verdict` (the same in words), `bands` by score (`score`, `low`, `high`,
+        `recipe`, `task`, `split`, `scores` (means over the runs, as fractions), `passed` (whether all scores are in
+        their bands; null if the bands do not apply), `verdict` (the same in words), `bands` by score (`score`, `low`, `high`,
         `passed`), `deviations` (what differs from the recipe), `data` (`origin`, numbers of `images`, `files`), `runs`
         (`recipe`, `seed`, `run_dir`, `epochs`, `best_epoch`, `scores`; no scores for members of an ensemble),
         `ensemble`, `work_dir`, `store`, `page_path` and `seconds`. With `list`: `recipes`, for each `recipe`,
@@ -63,7 +63,7 @@ def reproduce(options: Reproduce) -> dict[str, Any]:
         return {**head, "settings": named.recipe.resolve(), "members": members}
     if options.work_dir is None:
         raise UsageError("a value is required", location="--work-dir", hint="Choose a new or empty directory.")
-    extractors = {member.name: find_extractor(member.recipe, options.extractor) for member in named.members}
+    extractors = find_extractors(named, options.extractor)
     directory = open_work_directory(options.work_dir)
     with hold_lock(directory.lock, "reproducing here"):
         inputs = provide_inputs(named, options, directory.root)

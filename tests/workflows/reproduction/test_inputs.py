@@ -14,7 +14,7 @@ from schemas.options.workflows import Reproduce
 from tests.conftest import noise_image, zip_of
 from tests.workflows.reproduction.files import given, write_data, write_recipe
 from workflows.reproduction import inputs
-from workflows.reproduction.inputs import Inputs, find_extractor, provide_inputs
+from workflows.reproduction.inputs import Inputs, find_extractors, provide_inputs
 from workflows.reproduction.recipe_files import find_recipe, list_names
 
 
@@ -100,19 +100,19 @@ def test_corrupt_checksums_name_the_line(tmp_path: Path, data: Path) -> None:
 
 
 def test_the_extractor_is_the_pinned_file(tmp_path: Path) -> None:
-    recipe = find_recipe("flickr8k-merge").recipe
+    recipe = find_recipe("flickr8k-merge")
     other = tmp_path / "other.keras"
     other.write_bytes(b"other")
     with pytest.raises(UsageError, match=r"--extractor: the recipe needs efficientnet_lite0\.keras \(SHA-256 891f90f8"):
-        find_extractor(recipe, None)
+        find_extractors(recipe, None)
     with pytest.raises(UsageError, match="no such file"):
-        find_extractor(recipe, f"custom:{tmp_path / 'none.keras'}")
+        find_extractors(recipe, f"custom:{tmp_path / 'none.keras'}")
     with pytest.raises(
         UsageError, match=r"the SHA-256 of the file is d9298a10d1b07358.*, and the recipe needs 891f90f8"
     ):
-        find_extractor(recipe, f"custom:{other}")
+        find_extractors(recipe, f"custom:{other}")
     with pytest.raises(UsageError, match=r"the recipe has the extractor inception_v3. Omit the option"):
-        find_extractor(find_recipe("flickr8k-merge-inception_v3").recipe, str(other))
+        find_extractors(find_recipe("flickr8k-merge-inception_v3"), str(other))
 
 
 def test_a_work_directory_contains_nothing_else(tmp_path: Path, data: Path) -> None:

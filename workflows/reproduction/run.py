@@ -38,9 +38,9 @@ def reproduce(options: Reproduce) -> dict[str, Any]:
 
     Returns:
         `recipe`, `task`, `split`, `scores` (means over the runs, as fractions), `passed` (whether all scores are in
-        their bands; null if the bands do not apply), `verdict` (the same in words), `bands` by score (`score`, `low`, `high`,
-        `passed`), `deviations` (what differs from the recipe), `data` (`origin`, numbers of `images`, `files`), `runs`
-        (`recipe`, `seed`, `run_dir`, `epochs`, `best_epoch`, `scores`; no scores for members of an ensemble),
+        their bands; null if the bands do not apply), `verdict` (the same in words), `bands` by score (`score`, `low`,
+        `high`, `passed`), `deviations` (what differs from the recipe), `data` (`origin`, numbers of `images`, `files`),
+        `runs` (`recipe`, `seed`, `run_dir`, `epochs`, `best_epoch`, `scores`; no scores for members of an ensemble),
         `ensemble`, `work_dir`, `store`, `page_path` and `seconds`. With `list`: `recipes`, for each `recipe`,
         `description`, `task`, `model`, `data`, `minutes`, `gigabytes`, `expected` (`scores`, `derivation`, `measured`;
         null without bands) and `not_run`. With `dry_run`: `recipe`, `split`, `dry_run`, `settings` (the complete

@@ -28,7 +28,6 @@ from workflows.reproduction.recipe import Recipe
 from workflows.reproduction.recipe_files import NamedRecipe, find_recipe, list_names
 from workflows.reproduction.records import EvaluationRecord, ReproductionRecord, WorkDirectory, open_work_directory
 from workflows.reproduction.verdict import Verdict, average_scores, judge
-from workflows.run_report import report_run
 
 _log = logging.getLogger("capt.reproduce")
 
@@ -303,6 +302,9 @@ class _Reproduction:
         if last and last.identity == identity:
             _log.info("%s: already evaluated on %s.", name, self.options.split)
             return last.evaluated
+        # Importing TensorFlow takes seconds. `--list` and `--dry-run` do not need it.
+        from workflows.run_report import report_run
+
         _log.info("%s: evaluating on %s.", name, self.options.split)
         try:
             evaluated = evaluate_run(self.directory.store, run.run_dir, options)

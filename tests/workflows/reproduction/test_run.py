@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 import yaml
-from click.testing import Result
-from typer.testing import CliRunner
 
 import capt
 from features.io.locks import LockedError
@@ -236,16 +234,13 @@ def test_recipes_generate_their_data(tmp_path: Path) -> None:
         assert 0 <= result["scores"]["exact_match"] <= 1
 
 
-def test_the_command_line_lists_recipes_and_prints_settings() -> None:
-    def run(*words: str) -> Result:
-        return CliRunner().invoke(capt.application(), ["reproduce", *words])
-
-    listed = run("--list")
-    assert listed.exit_code == 0
+def test_the_command_line_lists_recipes_and_prints_settings(commands: CommandServer) -> None:
+    listed = commands.capt("reproduce", "--list")
+    assert listed.returncode == 0, listed.stderr
     assert "flickr8k-soft_attention" in listed.stdout
-    assert json.loads(run("--list", "--json").stdout)["recipes"]
-    assert yaml.safe_load(run("captcha-quick", "--dry-run").stdout)["train"]["profile"] == "quick"
-    unknown = run("captcha-quik", "--dry-run")
-    assert unknown.exit_code == ExitCode.USAGE
+    shown = commands.capt("reproduce", "captcha-quick", "--dry-run")
+    assert yaml.safe_load(shown.stdout)["train"]["profile"] == "quick"
+    unknown = commands.capt("reproduce", "captcha-quik", "--dry-run")
+    assert unknown.returncode == ExitCode.USAGE
     assert unknown.stderr.count("\n") == 1
     assert "captcha-quick" in unknown.stderr

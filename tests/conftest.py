@@ -97,6 +97,18 @@ def skip_fsync() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module", autouse=True)
+def skip_meteor(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Hides Java, because METEOR takes seconds to start, from all tests but those of metrics and of engines."""
+    if request.path.parent.name in ("metrics", "distributed"):
+        yield
+        return
+    which = shutil.which
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shutil, "which", lambda name, *given: None if name == "java" else which(name, *given))
+        yield
+
+
 @pytest.fixture(scope="session", autouse=True)
 def reuse_frozen_extractors() -> Iterator[dict[FeatureTableConfig, Any]]:
     """Builds the graph of each table config once per process."""

@@ -19,6 +19,7 @@ OPTIONS = {
     "projection_dim": 14,
     "output_dim": 18,
     "batch_size": 16,
+    "num_sample_captions": 0,
 }
 
 

@@ -11,12 +11,8 @@ import pytest
 import capt
 from features.store import Store, open_store
 from schemas.errors import UsageError
-from tests.trainer.programs import no_java as no_java  # a fixture
 from trainer.reports.plots import draw_attention_maps
 from trainer.runs.run import load_run
-
-# METEOR takes seconds to start.
-pytestmark = pytest.mark.usefixtures("no_java")
 
 REFUSED = "the run was trained on imported features, and capt does not know the extractor"
 

@@ -8,14 +8,10 @@ import pytest
 import capt
 from features.extractors.extraction import EncodedImage
 from schemas.errors import CorruptFileError, RecordError, UsageError
-from tests.trainer.programs import no_java as no_java  # a fixture
 from trainer.evaluation.attention_faithfulness import WordEffect, summarize_effects
 from trainer.evaluation.evaluate import print_evaluation
 from trainer.runs.directory import FROZEN_EXTRACTOR
 from trainer.runs.run import load_run
-
-# METEOR takes seconds to start.
-pytestmark = pytest.mark.usefixtures("no_java")
 
 SIZES = {"units": 48, "embedding_dim": 32, "attention_dim": 32, "projection_dim": 32, "output_dim": 48}
 
@@ -39,7 +35,8 @@ def trained(root):
 
 
 def train(store, run, model, epochs):
-    options = {**SIZES, "batch_size": 32, "learning_rate": 0.01} if model == "soft_attention" else {"batch_size": 32}
+    options = {**SIZES, "learning_rate": 0.01} if model == "soft_attention" else {}
+    options |= {"batch_size": 32, "num_sample_captions": 0}
     capt.train_captioner(store=store.path, run_dir=run, model=model, epochs=epochs, hyperparameters=options, verbose=0)
 
 

@@ -10,7 +10,6 @@ import pytest
 import capt
 from schemas.errors import CaptError, StoreError, UsageError
 from tests.trainer.programs import needs_java
-from tests.trainer.programs import no_java as no_java  # a fixture
 from tests.workflows.test_example_pages import Page
 from trainer.evaluation.caption_evaluation import select_examples, to_coco_results
 from trainer.evaluation.evaluate import parse_examples, print_evaluation, select_random
@@ -75,7 +74,7 @@ def evaluated(root):
         return capt.evaluate(runs=shutil.copytree(root / "good", root / "scored"), num_examples=2)
 
 
-def test_a_run_is_scored_on_all_references_as_published(evaluated, root, held, no_java):
+def test_a_run_is_scored_on_all_references_as_published(evaluated, root, held):
     run = load_run(root / "good")
     predictions = {picture.image_id: run.caption(picture.data).text for picture in held}
     references = {picture.image_id: picture.captions for picture in held}
@@ -125,7 +124,7 @@ def test_every_image_has_a_line_of_its_own_scores(evaluated, held):
     assert sum(float(row["cider_d"]) for row in rows) / len(rows) == pytest.approx(evaluated["cider_d"], rel=1e-4)
 
 
-def test_scores_contain_their_settings_and_no_time_or_path(evaluated, root, no_java, tmp_path):
+def test_scores_contain_their_settings_and_no_time_or_path(evaluated, root, tmp_path):
     written = Path(evaluated["scores_path"]).read_text()
     found = json.loads(written)
     assert found["decoding"]["num_beams"] == 1
@@ -136,7 +135,7 @@ def test_scores_contain_their_settings_and_no_time_or_path(evaluated, root, no_j
     assert Path(again["scores_path"]).read_text() == written
 
 
-def test_decoding_options_reach_the_captions(root, no_java, tmp_path):
+def test_decoding_options_reach_the_captions(root, tmp_path):
     run = Path(shutil.copytree(root / "good", tmp_path / "run"))
     short = capt.evaluate(runs=run, num_examples=0, num_beams=2, max_new_tokens=2)
     assert (short["decoding"]["num_beams"], short["decoding"]["max_new_tokens"]) == (2, 2)
@@ -151,7 +150,7 @@ def test_decoding_options_reach_the_captions(root, no_java, tmp_path):
         capt.evaluate(runs=run, num_beams=0)
 
 
-def test_runs_are_shown_side_by_side(root, no_java, capsys):
+def test_runs_are_shown_side_by_side(root, capsys):
     result = capt.evaluate(runs=[root / "good", root / "poor"], num_examples=0)
     good, poor = result["runs"]
     assert good["data_digest"] == poor["data_digest"]
@@ -163,19 +162,19 @@ def test_runs_are_shown_side_by_side(root, no_java, capsys):
     assert all(name in shown for name in ("good", "poor", "BLEU-4", "CIDEr-D"))
 
 
-def test_runs_that_were_scored_on_different_images_are_reported_as_not_comparable(root, wide, no_java):
+def test_runs_that_were_scored_on_different_images_are_reported_as_not_comparable(root, wide):
     notes = capt.evaluate(runs=[root / "good", wide], num_examples=0)["notes"]
     assert "The runs were evaluated on different data. Their metrics are not comparable." in notes
 
 
-def test_images_without_features_are_counted(wide, no_java):
+def test_images_without_features_are_counted(wide):
     result = capt.evaluate(runs=wide, num_examples=0)
     assert (result["images"], result["without_features"], result["without_image"]) == (12, 3, 1)
     assert f"{wide}: skipped images without features: 3." in result["notes"]
     assert f"{wide}: skipped captioned images that are not in the dataset: 1." in result["notes"]
 
 
-def test_several_datasets_are_scored_together_and_each_has_its_results(wide, no_java):
+def test_several_datasets_are_scored_together_and_each_has_its_results(wide):
     result = capt.evaluate(runs=wide, num_examples=6)
     counts = {Path(path).name: len(json.loads(Path(path).read_text())) for path in result["results_paths"]}
     assert counts == {"results-squares.json": 6, "results-others.json": 6}
@@ -186,7 +185,7 @@ def test_several_datasets_are_scored_together_and_each_has_its_results(wide, no_
     assert page.pictures == []
 
 
-def test_a_run_is_evaluated_on_another_dataset_without_replacing_its_own_results(wide, no_java):
+def test_a_run_is_evaluated_on_another_dataset_without_replacing_its_own_results(wide):
     own = capt.evaluate(runs=wide, num_examples=0)
     one = capt.evaluate(runs=wide, num_examples=0, dataset="others")
     assert (own["images"], one["images"]) == (12, 6)
@@ -211,7 +210,7 @@ def test_the_page_shows_images_with_maps_and_scores(evaluated):
     assert f"CIDEr-D {100 * evaluated['cider_d']:.1f}" in page.text
 
 
-def test_the_store_is_that_of_the_training_or_of_the_option(root, no_java, tmp_path):
+def test_the_store_is_that_of_the_training_or_of_the_option(root, tmp_path):
     run = Path(shutil.copytree(root / "good", tmp_path / "run"))
     store = Path(shutil.copytree(root / "store", tmp_path / "moved"))
     (run / "store.txt").write_text(f"{tmp_path}/gone\n")
@@ -223,7 +222,7 @@ def test_the_store_is_that_of_the_training_or_of_the_option(root, no_java, tmp_p
     assert capt.evaluate(runs=run, store=store, num_examples=0)["images"] == 16
 
 
-def test_what_cannot_be_evaluated_is_named(squares, root, no_java, tmp_path):
+def test_what_cannot_be_evaluated_is_named(squares, root, tmp_path):
     with pytest.raises(UsageError, match="RUN: a value is required"):
         capt.evaluate(runs=[])
     with pytest.raises(UsageError, match="--split: "):
@@ -289,7 +288,7 @@ def test_unknown_examples_are_wrong_usage(root, examples, problem):
         capt.evaluate(runs=root / "good", examples=examples)
 
 
-def test_the_page_has_the_examples_of_the_option_in_their_order(root, no_java, tmp_path):
+def test_the_page_has_the_examples_of_the_option_in_their_order(root, tmp_path):
     run = shutil.copytree(root / "good", tmp_path / "run")
     result = capt.evaluate(runs=run, examples="random:5,worst", num_examples=1, seed=2)
     text = Path(result["page_path"]).read_text()
@@ -354,7 +353,7 @@ def test_cocos_tools_find_the_same_scores(root, held, monkeypatch, tmp_path):
     }
 
 
-def test_wrong_words_link_to_their_use_in_the_captions_of_the_store(root, no_java, tmp_path):
+def test_wrong_words_link_to_their_use_in_the_captions_of_the_store(root, tmp_path):
     run = shutil.copytree(root / "poor", tmp_path / "run")
     page = Path(capt.evaluate(runs=run)["page_path"]).read_text()
     links = set(re.findall(r'class="wrong" href="#(word-\w+)"', page))
@@ -363,7 +362,7 @@ def test_wrong_words_link_to_their_use_in_the_captions_of_the_store(root, no_jav
     assert "Wrong words in the captions of the store" in page
 
 
-def test_slices_and_published_scores_are_in_the_result_the_tables_and_the_page(root, no_java, tmp_path, capsys):
+def test_slices_and_published_scores_are_in_the_result_the_tables_and_the_page(root, tmp_path, capsys):
     run = shutil.copytree(root / "good", tmp_path / "run")
     found = capt.evaluate(runs=run, slice=["colours", "trees=tree"], beside="coco")
     assert json.loads(Path(found["scores_path"]).read_text())["slices"] == json.loads(json.dumps(found["slices"]))

@@ -3,7 +3,6 @@ from types import SimpleNamespace
 import pytest
 
 from schemas.errors import UsageError
-from tests.trainer.programs import no_java as no_java  # a fixture
 from trainer.evaluation.published import DATASETS, compare_published, find_published, read_published
 from trainer.metrics.caption_metrics import Scorer
 
@@ -49,7 +48,7 @@ def test_scores_are_those_of_the_papers(dataset, model, scores):
     assert (row.bleu_1, row.bleu_2, row.bleu_3, row.bleu_4, row.meteor) == scores
 
 
-def test_a_run_has_a_row_with_and_one_without_the_brevity_penalty(no_java):
+def test_a_run_has_a_row_with_and_one_without_the_brevity_penalty():
     with Scorer() as scorer:
         scores = scorer.score(["a dog runs", "a cat"], [["a dog runs on grass"], ["a cat sleeps on a sofa"]])
     table = compare_published("flickr8k", "merge", scores)

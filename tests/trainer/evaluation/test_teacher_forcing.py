@@ -7,7 +7,6 @@ import pytest
 import capt
 from schemas.errors import UsageError
 from schemas.terminal.console import Printer
-from tests.trainer.programs import no_java as no_java  # a fixture
 from tests.workflows.test_example_pages import NASTY, Page, assert_inert
 from trainer.evaluation.evaluate import print_evaluation
 from trainer.evaluation.teacher_forcing import (
@@ -19,16 +18,13 @@ from trainer.evaluation.teacher_forcing import (
 )
 from trainer.runs.run import load_run
 
-# METEOR takes seconds to start.
-pytestmark = pytest.mark.usefixtures("no_java")
-
 SIZES = {"units": 48, "embedding_dim": 32, "attention_dim": 32, "projection_dim": 32, "output_dim": 48}
 
 
 @pytest.fixture(scope="module")
 def trained(store, tmp_path_factory):
     run = tmp_path_factory.mktemp("runs") / "run"
-    options = {**SIZES, "batch_size": 32, "learning_rate": 0.01}
+    options = {**SIZES, "batch_size": 32, "learning_rate": 0.01, "num_sample_captions": 0}
     return run, capt.train_captioner(store=store.path, run_dir=run, epochs=6, hyperparameters=options)
 
 

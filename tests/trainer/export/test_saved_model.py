@@ -19,6 +19,7 @@ SIZES = {
     "projection_dim": 24,
     "output_dim": 32,
     "batch_size": 16,
+    "num_sample_captions": 0,
 }
 
 SERVE = """

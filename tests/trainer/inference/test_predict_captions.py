@@ -13,6 +13,7 @@ SIZES = {
     "projection_dim": 16,
     "output_dim": 16,
     "batch_size": 16,
+    "num_sample_captions": 0,
 }
 COUNT = 400
 

@@ -37,6 +37,7 @@ def run(store, tmp_path_factory):
     root = tmp_path_factory.mktemp("own")
     reference = written(root, changed("spatial = False", "spatial = True").replace(SUM_OLD, SUM_NEW))
     options = {"store": store.path, "run_dir": root / "run", "model": reference, "epochs": 1}
+    options |= {"num_sample_captions": 0}
     result = capt.train_captioner(**options, units=16, embedding_dim=8)
     (root / "own_captioner.py").unlink()
     return root / "run", result

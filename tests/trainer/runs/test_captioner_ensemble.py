@@ -7,17 +7,13 @@ import pytest
 import capt
 from schemas.errors import UsageError
 from schemas.table_config import END, START
-from tests.trainer.programs import no_java as no_java  # a fixture
 from trainer.models.captioner import bad_words_mask
 from trainer.runs.captioner_ensemble import CaptionerEnsemble, open_captioner
 from trainer.runs.run import load_run
 
-# METEOR takes seconds to start.
-pytestmark = pytest.mark.usefixtures("no_java")
-
 SPATIAL = {"units": 24, "embedding_dim": 16, "attention_dim": 16, "projection_dim": 16, "output_dim": 24}
 POOLED = {"units": 24, "embedding_dim": 16}
-OPTIONS = {"batch_size": 32, "learning_rate": 0.01}
+OPTIONS = {"batch_size": 32, "learning_rate": 0.01, "num_sample_captions": 0}
 
 
 @pytest.fixture(scope="module")

@@ -6,14 +6,17 @@ import capt
 from features.runtime.keras_settings import ops
 from schemas.errors import UsageError
 from tests.trainer.killing import kill_after, start
-from tests.trainer.programs import no_java as no_java  # a fixture
 from trainer.runs.checkpoints import Checkpoints
 from trainer.runs.run import load_run
 
-# METEOR takes seconds to start.
-pytestmark = pytest.mark.usefixtures("no_java")
-
-SIZES = {"units": 16, "embedding_dim": 12, "attention_dim": 10, "projection_dim": 14, "output_dim": 18}
+SIZES = {
+    "units": 16,
+    "embedding_dim": 12,
+    "attention_dim": 10,
+    "projection_dim": 14,
+    "output_dim": 18,
+    "num_sample_captions": 0,
+}
 EPOCHS = 5
 
 

@@ -23,7 +23,7 @@ def trained(request, squares, shown, tmp_path_factory):
     """A run whose store is gone, and what it said of the store's features while it was there."""
     root = tmp_path_factory.mktemp("trained")
     store = squares.make_store(root / "store", shown, dtype=request.param)
-    options = {**SIZES, "batch_size": 16, "learning_rate": 0.006}
+    options = {**SIZES, "batch_size": 16, "learning_rate": 0.006, "num_sample_captions": 0}
     capt.train_captioner(store=store.path, run_dir=root / "first", epochs=20, hyperparameters=options)
     table = store.feature_tables()[0]
     rows = table.lookup(np.frombuffer(b"".join(p.key for p in shown), np.uint8).reshape(-1, 32))

@@ -33,6 +33,7 @@ SMALL = {
     "dropout": 0.2,
     "batch_size": 16,
     "learning_rate": 0.005,
+    "num_sample_captions": 0,
 }
 LEAVING_OUT = {
     "units": 48,
@@ -42,6 +43,7 @@ LEAVING_OUT = {
     "batch_size": 16,
     "optimizer": "adam",
     "learning_rate": 0.005,
+    "num_sample_captions": 0,
 }
 EPOCHS = 6
 

@@ -7,7 +7,14 @@ import pytest
 import capt
 from schemas.errors import UsageError
 
-SMALL = {"units": 16, "embedding_dim": 12, "attention_dim": 10, "projection_dim": 14, "output_dim": 18}
+SMALL = {
+    "units": 16,
+    "embedding_dim": 12,
+    "attention_dim": 10,
+    "projection_dim": 14,
+    "output_dim": 18,
+    "num_sample_captions": 0,
+}
 
 
 @pytest.fixture(scope="module")

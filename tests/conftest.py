@@ -5,7 +5,9 @@ import json
 import os
 import shutil
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,10 @@ import pytest
 from PIL import Image
 
 from features.extractors.extractor import Extractor
-from pipelines.jobs import frozen_extractor
+from features.text.vocabulary import rank_vocabulary
+from pipelines.jobs import caption_job, frozen_extractor
 from pipelines.jobs.caption_job import CaptionJob
-from schemas.table_config import FeatureTableConfig
+from schemas.table_config import SPECIAL_TOKENS, CaptionTableConfig, FeatureTableConfig
 from tests.commands import CommandServer
 
 REAL_DATA = os.environ.get("CAPT_TEST_DATA", "")
@@ -100,13 +103,48 @@ def skip_fsync() -> Iterator[None]:
 @pytest.fixture(scope="module", autouse=True)
 def skip_meteor(request: pytest.FixtureRequest) -> Iterator[None]:
     """Hides Java, because METEOR takes seconds to start, from all tests but those of metrics and of engines."""
-    if request.path.parent.name in ("metrics", "distributed"):
+    if {"metrics", "distributed"} & set(_folders(request)):
         yield
         return
     which = shutil.which
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shutil, "which", lambda name, *given: None if name == "java" else which(name, *given))
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def count_words_without_beam(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Counts the words of small vocabularies in this process, which saves a second, where they are not tested."""
+    if {"golden", "distributed", "test_prepare_captions.py"} & set(_folders(request)):
+        yield
+        return
+    make = CaptionJob._make_transform
+
+    def count(job: CaptionJob, plan: Path, directory: Path, beam_options: Sequence[str]) -> Path:
+        if job.words is None and job.table_config.min_count == 1 and not beam_options:
+            words = _count_words(plan, job.table_config)
+            if len(SPECIAL_TOKENS) < len(words) <= (job.table_config.vocab_size or len(words)):
+                job = replace(job, words=words)
+        return make(job, plan, directory, beam_options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CaptionJob, "_make_transform", count)
+        yield
+
+
+def _folders(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    return request.path.relative_to(Path(__file__).parent).parts
+
+
+def _count_words(plan: Path, table_config: CaptionTableConfig) -> list[str]:
+    from features.text.standardize import split_words
+
+    counts: Counter[bytes] = Counter()
+    for unit in caption_job._list_units(str(plan)):
+        for batch in caption_job._read_train_batches(unit):
+            words = split_words(batch.column("caption").to_pylist(), table_config.standardizer, table_config.filters)
+            counts.update(words.flat_values.numpy().tolist())
+    return rank_vocabulary((count, word) for word, count in counts.items())
 
 
 @pytest.fixture(scope="session", autouse=True)

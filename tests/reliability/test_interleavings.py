@@ -224,7 +224,7 @@ def explore(template: Template, names: tuple[str, ...], steps: list[Step]) -> No
         check(store)
 
 
-@pytest.fixture(scope="module", params=["directory", "bucket"])
+@pytest.fixture(scope="module", params=["directory", pytest.param("bucket", marks=pytest.mark.slow)])
 def template(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Template:
     return Template(tmp_path_factory.mktemp("interleavings"), build, request.param)
 

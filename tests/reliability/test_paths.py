@@ -187,6 +187,7 @@ def served(tmp_path: Path) -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow
 def test_a_store_in_a_bucket_below_an_odd_key_works(tmp_path: Path, served: None) -> None:
     odd = ODD
     names = [f"{number}{odd}.png" for number in range(8)]

@@ -31,7 +31,7 @@ def reason_of(data: bytes) -> str:
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 @given(st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_a_png_of_any_kind_is_decoded_by_the_specification(kind: tuple[int, int], data: st.DataObject) -> None:
     drawn = data.draw(pngs(st.just(kind)))
     np.testing.assert_array_equal(pixels_of(drawn.encoded()), drawn.shown())

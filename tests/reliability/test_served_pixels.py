@@ -45,7 +45,7 @@ def assert_served_as_stored(images: list[bytes]) -> None:
 
 
 @given(st.lists(pngs(sides=st.just(SIDE)), min_size=20, max_size=20))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 def test_pngs_of_every_kind_are_served_as_stored(images: list[Drawn]) -> None:
     assert_served_as_stored([image.encoded() for image in images])
 
@@ -71,7 +71,7 @@ def test_each_kind_of_png_is_served_by_its_specification() -> None:
 
 
 @given(st.lists(jpegs(sides=st.just(SIDE)), min_size=20, max_size=20))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_jpegs_of_every_kind_are_served_as_stored(images: list[bytes]) -> None:
     assert_served_as_stored(images)
 
@@ -101,7 +101,7 @@ def exifs(draw: st.DrawFn) -> bytes:
 
 
 @given(st.lists(st.tuples(exifs(), st.sampled_from([b"", b"6", b"9", b"x"])), min_size=20, max_size=20))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=16, deadline=None)
 def test_images_with_any_exif_and_xmp_are_turned_as_in_the_store(blocks: list[tuple[bytes, bytes]]) -> None:
     plain = encode(Image.fromarray(SAMPLE.shown()), "JPEG")
     images = []
@@ -175,7 +175,7 @@ def test_a_wrong_checksum_is_refused_as_in_the_store(kind: bytes) -> None:
 
 
 @given(st.data())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=16, deadline=None)
 def test_an_image_that_was_changed_is_served_as_stored_or_refused(data: st.DataObject) -> None:
     images = []
     for source in (pngs(sides=st.just(SIDE)).map(Drawn.encoded), jpegs(sides=st.just(SIDE))):

@@ -18,7 +18,8 @@ from trainer.runs.run import DECODE_BATCH, to_encoded_images
 
 COUNT = 24
 WORDS = [chr(ord("a") + number) * 2 for number in range(COUNT)]
-LEARNING: dict[str, Any] = {"profile": "quick", "epochs": 1, "batch_size": 4}
+SIZES = {"filters": (8, 24), "blocks_per_stage": (0, 1), "units": 24, "batch_size": 4}
+LEARNING: dict[str, Any] = {"profile": "quick", "epochs": 1, "hyperparameters": SIZES}
 CAPTIONER: dict[str, Any] = {
     "model": "nic",
     "hyperparameters": {"units": 8, "embedding_dim": 8, "epochs": 1, "batch_size": 4, "num_sample_captions": 0},

@@ -2,6 +2,9 @@
 
 import hashlib
 import itertools
+import json
+import os
+import shutil
 import sys
 from dataclasses import asdict, dataclass
 from io import BytesIO
@@ -19,6 +22,7 @@ from features.extractors.frozen_graph import freeze, load_frozen_graph
 from features.extractors.output_layers import FeatureFunction
 from features.images.resize import Resizer
 from features.io.atomic_files import atomic_write, describe_file, write
+from features.io.locks import wait_for_lock
 from features.store import Store, create_store
 from features.store.commit_log import CommitLog
 from features.store.shards import ShardWriter
@@ -257,8 +261,17 @@ def words_store(tmp_path_factory: pytest.TempPathFactory, squares: ModuleType, c
 @pytest.fixture(scope="session")
 def words_run(tmp_path_factory: pytest.TempPathFactory, words_store: Store) -> tuple[Path, dict[str, object]]:
     """A recognizer that reads most words right, with which tests only read, and what its training said."""
-
-    path = tmp_path_factory.mktemp("words") / "run"
-    return path, capt.train_captcha(
-        store=words_store.path, run_dir=path, seed=0, epochs=EPOCHS, steps_per_epoch=STEPS, hyperparameters=SMALL
-    )
+    own = tmp_path_factory.mktemp("words") / "run"
+    # Two workers of the tests train it once.
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "words-run"
+    summary = shared.with_suffix(".json")
+    with wait_for_lock(shared.with_suffix(".lock")):
+        if not summary.exists():
+            options = {"epochs": EPOCHS, "steps_per_epoch": STEPS, "hyperparameters": SMALL}
+            summary.write_text(
+                json.dumps(capt.train_captcha(store=words_store.path, run_dir=shared, seed=0, **options))
+            )
+    shutil.copytree(shared, own)
+    (own / "store.txt").write_text(f"{words_store.path}\n")
+    return own, json.loads(summary.read_text())

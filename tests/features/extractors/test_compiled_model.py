@@ -97,6 +97,7 @@ def test_a_smaller_batch_is_padded_to_a_compiled_size(directory, function):
     assert computed == [5, 5, 5]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_other_backends_need_no_tensorflow_and_agree(backend, directory, frozen):
     if importlib.util.find_spec(backend) is None:

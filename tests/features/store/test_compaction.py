@@ -269,6 +269,7 @@ def _grow(path: str, table_config: Any, first: int) -> None:
         add_features(open_store(path), table_config, range(number, number + 5))
 
 
+@pytest.mark.slow
 def test_concurrent_writers_and_compaction_lose_nothing(tmp_path: Path) -> None:
     table_config = feature_config()
     store = grown(tmp_path / "store", table_config)

@@ -128,7 +128,7 @@ def test_text_after_a_nul_is_kept(standardizer):
     assert words_of(standardizer, ["A\0B"]) == [["a", "b"]]
 
 
-@pytest.mark.parametrize("locale", ["tr_TR.UTF-8", "lt_LT.UTF-8"])
+@pytest.mark.parametrize("locale", ["tr_TR.UTF-8", pytest.param("lt_LT.UTF-8", marks=pytest.mark.slow)])
 def test_the_locale_has_no_effect(locale):
     text = "I \u0130 I\u0307 J\u0301 \u00cc \u00cd \u0128 \u012e\u0301 \u012e"
     program = (

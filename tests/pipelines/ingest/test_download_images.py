@@ -179,7 +179,7 @@ fetch(Path(sys.argv[1]), json.loads(sys.argv[2]))
 """
 
 
-@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("blow", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_killed_run_resumes_and_downloads_nothing_twice(
     tmp_path: Path, server: ImageServer, blow: signal.Signals
 ) -> None:

@@ -1,3 +1,4 @@
+import functools
 from io import BytesIO
 
 import numpy as np
@@ -17,6 +18,12 @@ FITTINGS = [
     Resizer(96, 64, "pillow-bilinear", "pad"),
     Resizer(64, 90, "tf-bilinear", "pad"),
 ]
+
+
+@functools.cache
+def reader(fitting):
+    """The graph that reads images, as a saved model has it."""
+    return tf.function(lambda data: read_images(data, fitting), input_signature=[tf.TensorSpec([None], tf.string)])
 
 
 def encoded(width, height, mode="RGB", form="JPEG", orientation=0, seed=0):
@@ -58,7 +65,7 @@ UNSOUND = {
 
 @pytest.mark.parametrize("fitting", FITTINGS, ids=str)
 def test_served_pixels_equal_stored_pixels(fitting):
-    pixels, problems = tf.function(lambda data: read_images(data, fitting))(tf.constant(list(SOUND.values())))
+    pixels, problems = reader(fitting)(tf.constant(list(SOUND.values())))
     assert not problems.numpy().any()
     assert pixels.dtype == fitting.dtype
     for name, data, made in zip(SOUND, SOUND.values(), pixels.numpy(), strict=True):
@@ -67,7 +74,7 @@ def test_served_pixels_equal_stored_pixels(fitting):
 
 def test_an_unreadable_image_has_a_problem_and_does_not_affect_others():
     data = [b"", *SOUND.values()][:4] + list(UNSOUND) + [SOUND["tiny"]]
-    pixels, problems = read_images(tf.constant(data), FITTINGS[0])
+    pixels, problems = reader(FITTINGS[0])(tf.constant(data))
     reasons = [PROBLEMS[problem] for problem in problems.numpy()]
     assert reasons == ["empty", "", "", "", *UNSOUND.values(), ""]
     assert not pixels.numpy()[problems.numpy() > 0].any()
@@ -75,5 +82,5 @@ def test_an_unreadable_image_has_a_problem_and_does_not_affect_others():
 
 
 def test_a_batch_may_be_unreadable_or_empty():
-    assert read_images(tf.constant([b"", b"x"]), FITTINGS[0])[1].numpy().tolist() == [1, 2]
-    assert read_images(tf.constant([], tf.string), FITTINGS[0])[0].shape == (0, 64, 64, 3)
+    assert reader(FITTINGS[0])(tf.constant([b"", b"x"]))[1].numpy().tolist() == [1, 2]
+    assert reader(FITTINGS[0])(tf.constant([], tf.string))[0].shape == (0, 64, 64, 3)

@@ -53,7 +53,8 @@ def pictures(shown, folder):
     return sorted(folder.iterdir())
 
 
-@pytest.mark.parametrize(("dtype", "beam"), [("float16", 1), pytest.param("int8", 3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("dtype", "beam"), [("float16", 1), ("int8", 3)])
 def test_the_saved_model_captions_as_the_run_without_capt(squares, shown, tmp_path, dtype, beam):
     store = squares.make_store(tmp_path / "store", shown, dtype=dtype)
     capt.train_captioner(

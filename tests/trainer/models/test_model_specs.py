@@ -1,5 +1,6 @@
 """Tests that every captioner implements the interface of `trainer.models.captioner`."""
 
+import functools
 from typing import get_args
 
 import keras
@@ -28,12 +29,15 @@ CASES = [
 ]
 IDS = ["-".join((name, *map(str, sizes.values()))) for name, sizes in CASES]
 DROPOUTS = [(n, key) for n, spec in MODELS.items() for key in spec.config.model_fields if key.endswith("dropout")]
+CASES = [(name, tuple(sizes.items())) for name, sizes in CASES]  # hashable, for the models that tests share
 every_case = pytest.mark.parametrize(("name", "sizes"), CASES, ids=IDS)
 every_model = pytest.mark.parametrize("name", MODELS)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def build(tiny_sizes):
+    """Builds a model of a seed."""
+
     def make(name, **sizes):
         keras.utils.set_random_seed(5)
         spec = model_spec(name)
@@ -42,8 +46,24 @@ def build(tiny_sizes):
     return make
 
 
+@pytest.fixture(scope="module")
+def shared(build):
+    """Returns a model that tests only read."""
+    return functools.cache(lambda name, sizes=(): build(name, **dict(sizes)))
+
+
+@pytest.fixture(scope="module")
+def shared_logits(shared):
+    """Returns the logits of a shared model for the inputs of all tests."""
+    return functools.cache(lambda name, sizes=(): logits_of(shared(name, sizes), make_inputs(name)))
+
+
 @pytest.fixture
 def inputs(name):
+    return make_inputs(name)
+
+
+def make_inputs(name):
     rng = np.random.default_rng(0)
     tokens = rng.integers(4, VOCABULARY, (5, WORDS)).astype(np.int32)
     tokens[:, 0] = START
@@ -61,9 +81,8 @@ def logits_of(model, inputs):
 
 
 @every_case
-def test_steps_give_the_logits_of_the_whole_caption(build, inputs, name, sizes):
-    model = build(name, **sizes)
-    whole = logits_of(model, inputs)
+def test_steps_give_the_logits_of_the_whole_caption(shared, shared_logits, inputs, name, sizes):
+    model, whole = shared(name, sizes), shared_logits(name, sizes)
     assert whole.shape == (5, WORDS, VOCABULARY)
     state = model.init_state(inputs["features"])
     for t in range(WORDS):
@@ -75,8 +94,8 @@ def test_steps_give_the_logits_of_the_whole_caption(build, inputs, name, sizes):
 
 
 @pytest.mark.parametrize(("name", "sizes"), [case for case in CASES if MODELS[case[0]].spatial])
-def test_the_attention_of_a_step_is_the_mean_over_layers_and_heads(build, inputs, name, sizes):
-    model = build(name, **sizes)
+def test_the_attention_of_a_step_is_the_mean_over_layers_and_heads(shared, inputs, name, sizes):
+    model = shared(name, sizes)
     weights = keras.ops.convert_to_numpy(model.compute_attention(inputs["features"], inputs["tokens"]))
     assert (weights.shape[0], *weights.shape[3:]) == (5, WORDS, LOCATIONS)
     state = model.init_state(inputs["features"])
@@ -86,8 +105,8 @@ def test_the_attention_of_a_step_is_the_mean_over_layers_and_heads(build, inputs
 
 
 @every_case
-def test_a_state_keeps_its_parts_and_their_shapes(build, inputs, name, sizes):
-    model = build(name, **sizes)
+def test_a_state_keeps_its_parts_and_their_shapes(shared, inputs, name, sizes):
+    model = shared(name, sizes)
     state = model.init_state(inputs["features"])
     _, after, _ = model.step(inputs["tokens"][:, 0], state)
     assert {part: (value.shape, value.dtype) for part, value in after.items()} == {
@@ -97,38 +116,35 @@ def test_a_state_keeps_its_parts_and_their_shapes(build, inputs, name, sizes):
 
 
 @every_case
-def test_a_word_affects_later_logits_only(build, inputs, name, sizes):
-    model = build(name, **sizes)
+def test_a_word_affects_later_logits_only(shared, shared_logits, inputs, name, sizes):
     changed = {**inputs, "tokens": inputs["tokens"].copy()}
     changed["tokens"][:, 2] = 4 + (changed["tokens"][:, 2] - 3) % (VOCABULARY - 4)
-    before, after = logits_of(model, inputs), logits_of(model, changed)
+    before, after = shared_logits(name, sizes), logits_of(shared(name, sizes), changed)
     np.testing.assert_allclose(before[:, :2], after[:, :2], atol=1e-6)
     for later in range(2, WORDS):
         assert (np.abs(before[:, later] - after[:, later]).max(axis=-1) > 1e-6).all()
 
 
 @every_model
-def test_the_image_affects_every_word(build, inputs, name):
-    model = build(name)
+def test_the_image_affects_every_word(shared, shared_logits, inputs, name):
     other = {**inputs, "features": inputs["features"][::-1].copy()}
-    changes = np.abs(logits_of(model, inputs) - logits_of(model, other)).max(axis=-1)
+    changes = np.abs(shared_logits(name) - logits_of(shared(name), other)).max(axis=-1)
     assert (changes[[0, 1, 3, 4]] > 1e-6).all()
 
 
 @every_case
-def test_captions_can_share_the_features_of_an_image(build, inputs, name, sizes):
-    model = build(name, **sizes)
+def test_captions_can_share_the_features_of_an_image(shared, inputs, name, sizes):
+    model = shared(name, sizes)
     image = np.array([0, 0, 2, 2, 1], np.int32)
     repeated = {**inputs, "features": inputs["features"][image]}
-    shared = {"features": inputs["features"][:3], "image": image, "tokens": inputs["tokens"]}
-    np.testing.assert_allclose(logits_of(model, shared), logits_of(model, repeated), atol=1e-6)
+    few = {"features": inputs["features"][:3], "image": image, "tokens": inputs["tokens"]}
+    np.testing.assert_allclose(logits_of(model, few), logits_of(model, repeated), atol=1e-6)
 
 
 @every_model
-def test_padding_does_not_affect_the_logits(build, inputs, name):
-    model = build(name)
+def test_padding_does_not_affect_the_logits(shared, shared_logits, inputs, name):
     longer = {**inputs, "tokens": np.pad(inputs["tokens"], [(0, 0), (0, 5)])}
-    np.testing.assert_allclose(logits_of(model, longer)[:, :WORDS], logits_of(model, inputs), atol=1e-5)
+    np.testing.assert_allclose(logits_of(shared(name), longer)[:, :WORDS], shared_logits(name), atol=1e-5)
 
 
 @every_model
@@ -141,8 +157,8 @@ def test_scale_and_offset_of_the_features_do_not_matter(build, inputs, name):
 
 
 @every_case
-def test_every_variable_has_a_gradient(build, inputs, name, sizes):
-    model = build(name, **sizes)
+def test_every_variable_has_a_gradient(shared, inputs, name, sizes):
+    model = shared(name, sizes)
     with tf.GradientTape() as tape:
         loss = MaskedCrossEntropy()(inputs["targets"], model(inputs, training=True)) + sum(model.losses)
     gradients = tape.gradient(loss, model.trainable_variables)
@@ -153,7 +169,7 @@ def test_every_variable_has_a_gradient(build, inputs, name, sizes):
 
 @every_case
 def test_a_model_survives_config_and_weights(build, inputs, name, sizes, tmp_path):
-    model = build(name, **sizes)
+    model = build(name, **dict(sizes))
     model.feature_normalization.factor.assign(np.full(CHANNELS, 0.5))
     model.save_weights(tmp_path / "model.weights.h5")
     again = type(model).from_config(model.get_config())
@@ -168,9 +184,9 @@ def test_the_command_line_offers_every_model():
 
 
 @every_model
-def test_a_model_has_the_config_of_its_spec(build, name):
-    assert build(name).config_class is model_spec(name).config
-    assert type(build(name).config) is model_spec(name).config
+def test_a_model_has_the_config_of_its_spec(shared, name):
+    assert shared(name).config_class is model_spec(name).config
+    assert type(shared(name).config) is model_spec(name).config
 
 
 @pytest.mark.parametrize(("name", "dropout"), DROPOUTS)
@@ -181,16 +197,15 @@ def test_dropout_acts_in_training_only(build, inputs, name, dropout):
 
 
 @every_case
-def test_mixed_precision_gives_float32_logits_close_to_those_of_float32(build, inputs, name, sizes):
-    plain = build(name, **sizes)
+def test_mixed_precision_gives_float32_logits_close_to_those_of_float32(build, shared_logits, inputs, name, sizes):
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
-        mixed = build(name, **sizes)
+        mixed = build(name, **dict(sizes))
     finally:
         keras.config.set_dtype_policy("float32")
     logits = mixed(inputs)
     assert logits.dtype == "float32"
-    np.testing.assert_allclose(logits, plain(inputs), atol=0.15)
+    np.testing.assert_allclose(logits, shared_logits(name, sizes), atol=0.15)
     stepped, _, _ = mixed.step(inputs["tokens"][:, 0], mixed.init_state(inputs["features"]))
     assert stepped.dtype == "float32"
     np.testing.assert_allclose(stepped, logits[:, 0], atol=0.05)

@@ -5,7 +5,7 @@ import pytest
 import capt
 from features.runtime.keras_settings import ops
 from schemas.errors import UsageError
-from tests.trainer.killing import kill_after, start
+from tests.trainer.killing import fork, kill_after
 from trainer.runs.checkpoints import Checkpoints
 from trainer.runs.run import load_run
 
@@ -77,9 +77,9 @@ def test_a_run_without_kept_epochs_in_its_state_still_has_the_last_and_the_best(
     assert set(checkpoints.state().epochs) == {EPOCHS, trained[1]["best_epoch"]}
 
 
-def test_a_killed_run_keeps_the_epochs_of_an_uninterrupted_run(trained, store, tmp_path):
+def test_a_killed_run_keeps_the_epochs_of_an_uninterrupted_run(commands, trained, store, tmp_path):
     options = {"epochs": EPOCHS, "hyperparameters": {**SIZES, "batch_size": 16, "keep_epochs": 3, "save_steps": 2}}
-    kill_after(start(store, tmp_path / "run", **options), tmp_path / "run", 4, 2)
+    kill_after(fork(commands, store, tmp_path / "run", **options), tmp_path / "run", 4, 2)
     capt.train_captioner(store=store.path, run_dir=tmp_path / "run", **options)
     assert kept(tmp_path / "run") == kept(trained[0])
     assert abs(weights(tmp_path / "run", 3) - weights(trained[0], 3)).max() < 1e-5

@@ -167,12 +167,11 @@ def test_a_missing_hyperparameter_has_its_default(trained, store, tmp_path):
     assert again["resumed_at"] == again["steps"]
 
 
-def test_more_epochs_resume_a_finished_run(store, tmp_path):
-    run = tmp_path / "run"
-    capt.train_captioner(store=store.path, run_dir=run, epochs=1, hyperparameters=SMALL)
-    figures = capt.train_captioner(store=store.path, run_dir=run, epochs=2, hyperparameters=SMALL)
-    assert [row["epoch"] for row in lines_of(run)] == [1, 2]
-    assert figures["resumed_at"] * 2 == figures["steps"]
+def test_more_epochs_resume_a_finished_run(trained, store, tmp_path):
+    run = Path(shutil.copytree(trained[0], tmp_path / "run"))
+    figures = capt.train_captioner(store=store.path, run_dir=run, seed=4, epochs=EPOCHS + 1, hyperparameters=SMALL)
+    assert [row["epoch"] for row in lines_of(run)] == list(range(1, EPOCHS + 2))
+    assert figures["resumed_at"] * (EPOCHS + 1) == figures["steps"] * EPOCHS
 
 
 @pytest.mark.parametrize(

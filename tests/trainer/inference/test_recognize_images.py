@@ -10,7 +10,7 @@ from trainer.runs.recognizer_run import STRATEGIES
 from trainer.runs.run import load_run, open_run
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def run(words_run):
     return load_run(words_run[0])
 

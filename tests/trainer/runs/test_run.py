@@ -33,7 +33,7 @@ def trained(request, squares, shown, tmp_path_factory):
     return root / "run", said
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def run(trained):
     return load_run(trained[0])
 

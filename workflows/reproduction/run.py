@@ -330,6 +330,9 @@ class _Reproduction:
     def _raise_failure(self, verdict: Verdict, result: Mapping[str, Any]) -> None:
         if verdict.passed is not False:
             return
+        for one in verdict.bands:
+            shown = {True: "pass", False: "fail", None: "not computed"}[one.passed]
+            _log.info("%s: %s, band %.4f to %.4f: %s.", self.label, one.name, one.low, one.high, shown)
         failed = [f"{one.name} {one.value:.4f} not in {one.low:.4f} to {one.high:.4f}" for one in verdict.failed]
         message = f"{len(failed)} of {len(verdict.bands)} scores are outside their bands: {'; '.join(failed)}"
         raise CaptError(message, location=self.named.name, hint=f"See {result['page_path']}.", summary=result)

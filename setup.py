@@ -65,7 +65,7 @@ setup(
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["schemas*", "features*", "pipelines*", "trainer*", "workflows*"]),
     package_data={
-        "features.extractors": ["*.csv"],
+        "features.extractors": ["*.csv", "scene_network.*"],
         "features.synthetic.captchas": ["*.txt"],
         "trainer.evaluation": ["*.yaml"],
         "trainer.reports": ["*.css"],

@@ -1,7 +1,12 @@
-"""Trains a small convolutional extractor on the content of scenes, for `benchmarks/scenes.py`.
+"""Trains a small convolutional extractor on the content of scenes: for `benchmarks/scenes.py`, and `scene_network`.
 
-96×128 pixels → convolutions → one prediction per cell, [6, 8, 19]
-    → the most confident of the cells that predict the same object → [6, 8, 34]: `locations`
+    python benchmarks/scene_network.py [--output FILE.keras]
+
+writes the extractor `scene_network` that ships with capt, and its recipe beside it, FILE.json: settings, measured
+accuracy, and SHA-256. The same settings give a network of the same accuracy on another processor, not the same bits.
+
+pixels → convolutions → one prediction per cell, [rows, columns, 19]
+    → the most confident of the cells that predict the same object → [rows, columns, 34]: `locations`
     → two related objects and the third: 3 × 17 values, their relation: 2, combinations of attributes: 76
     → `scene`, 129 values
 
@@ -14,9 +19,14 @@ weights, except for the relations: a small network predicts them from the distan
 networks (Santoro et al., 2017, arXiv:1706.01427). The extractor is not trained on captions.
 """
 
+import argparse
+import hashlib
+import json
 import math
+import zipfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from io import BytesIO
 from itertools import permutations
 from pathlib import Path
@@ -28,7 +38,8 @@ from keras import ops
 from numpy.typing import NDArray
 from PIL import Image
 
-from features.synthetic.scenes.generator import SceneDatasetConfig, make_scene
+from features.extractors.scene_network import NETWORK_FILE
+from features.synthetic.scenes.generator import DEFAULT_CONFIG, SceneDatasetConfig, make_scene
 from features.synthetic.scenes.renderer import draw_scene
 from features.synthetic.scenes.scene import (
     COLORS,
@@ -47,8 +58,6 @@ from features.synthetic.scenes.scene import (
     WIDTH as SCENE_WIDTH,
 )
 
-HEIGHT, WIDTH = 96, 128
-ROWS, COLUMNS = 6, 8
 LOCATIONS_LAYER, SCENE_LAYER = "locations", "scene"
 MOST_OBJECTS = 3
 _AHEAD: tuple[Relation, ...] = ("left of", "above")  # relations from the first object of a pair, the rarer last
@@ -66,24 +75,50 @@ _WIDE = 64
 _BATCH = 32
 _LEARNING_RATE = 2e-3
 _RELATION_EPOCHS = 20
+# The settings of the network that ships with capt.
+_SEED, _SCENES, _EPOCHS = 1002, 12000, 12
+
+_STRIDE = 16  # pixels per cell and axis
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The size of the input in pixels, and the cells that it is divided into."""
+
+    height: int
+    width: int
+
+    @property
+    def rows(self) -> int:
+        """Number of rows of cells."""
+        return self.height // _STRIDE
+
+    @property
+    def columns(self) -> int:
+        """Number of columns of cells."""
+        return self.width // _STRIDE
+
+
+# Cells of the benchmark are square in the scene. Attention is drawn on maps with as many rows as columns.
+GRID, EMBEDDED_GRID = Grid(96, 128), Grid(128, 128)
 
 Floats = NDArray[np.float32]
 Objects = Sequence[PlacedObject]
 Facts = tuple[frozenset[SceneObject], frozenset[tuple[SceneObject, Relation, SceneObject]]]
 
 
-def build_cells() -> keras.Model:
-    """Builds the convolutional part: pixels 0…255 [N, 96, 128, 3] → [N, 6, 8, 19], as `encode_cells` describes.
+def build_cells(grid: Grid = GRID) -> keras.Model:
+    """Builds the convolutional part: pixels 0…255 [N, height, width, 3] → [N, rows, columns, 19]; see `encode_cells`.
 
     Presence, shape, color and size are logits.
     """
-    image = keras.Input((HEIGHT, WIDTH, 3), name="image")
+    image = keras.Input((grid.height, grid.width, 3), name="image")
     x = keras.layers.Rescaling(1 / 127.5, -1)(image)
     for filters, stride in ((16, 2), (32, 2), (48, 1), (96, 2), (96, 1), (128, 2), (128, 1)):
         x = keras.layers.Conv2D(filters, 3, stride, padding="same", use_bias=False)(x)
         x = keras.layers.ReLU()(keras.layers.BatchNormalization(momentum=0.9)(x))
     ones = keras.layers.Conv2D(1, 1, kernel_initializer="zeros", bias_initializer="ones", trainable=False)(x)
-    cell = keras.layers.Concatenate()([ops.cumsum(ones, axis=2) / COLUMNS, ops.cumsum(ones, axis=1) / ROWS])
+    cell = keras.layers.Concatenate()([ops.cumsum(ones, axis=2) / grid.columns, ops.cumsum(ones, axis=1) / grid.rows])
     x = keras.layers.Conv2D(128, 1, activation="relu")(keras.layers.Concatenate()([x, cell]))
     named = [keras.layers.Conv2D(values, 1)(x) for values in _PARTS[:-1]]
     moved = keras.layers.Conv2D(_PARTS[-1], 1, kernel_initializer="zeros")(x)
@@ -102,8 +137,12 @@ def build_relations() -> keras.Model:
 
 
 def build_network(cells: keras.Model, relations: keras.Model) -> keras.Model:
-    """Builds the extractor: pixels 0…255 [N, 96, 128, 3] → `locations` [N, 6, 8, 34], `scene` [N, 129]."""
-    predictions = keras.layers.Reshape((ROWS * COLUMNS, _ATTRIBUTES))(cells.output)
+    """Builds the extractor: pixels 0…255 [N, height, width, 3] → `locations` [N, rows, columns, 34], `scene` [N, 129].
+
+    The grid is that of `cells`.
+    """
+    _, rows, columns, _ = cells.output.shape
+    predictions = keras.layers.Reshape((rows * columns, _ATTRIBUTES))(cells.output)
     presence, shape, color, size, center = ops.split(predictions, _ENDS[:-1].tolist(), axis=-1)
     there = _select_cells(presence, center)
     shares = [*map(keras.layers.Softmax(), (shape, color, size)), center]
@@ -116,14 +155,14 @@ def build_network(cells: keras.Model, relations: keras.Model) -> keras.Model:
     roles, relation = _roles(slots, related)
     scene = [keras.layers.Dot(axes=1)([roles, slots[..., : _ENDS[3]]]), relation, *_pairs(slots, roles)]
     outputs = {
-        LOCATIONS_LAYER: keras.layers.Reshape((ROWS, COLUMNS, locations.shape[-1]), name=LOCATIONS_LAYER)(locations),
+        LOCATIONS_LAYER: keras.layers.Reshape((rows, columns, locations.shape[-1]), name=LOCATIONS_LAYER)(locations),
         SCENE_LAYER: keras.layers.Concatenate(name=SCENE_LAYER)([*map(keras.layers.Flatten(), scene)]),
     }
     return keras.Model(cells.input, outputs)
 
 
 def _select_cells(presence: Any, center: Any) -> Any:
-    """Returns 1 for the most confident of the cells that predict one object if their sum exceeds 0.5: [N, 48, 1].
+    """Returns 1 for the most confident of the cells that predict one object if their sum exceeds 0.5: [N, cells, 1].
 
     An object on the border of two cells can be in either, so that neither is confident.
     """
@@ -137,8 +176,8 @@ def _select_cells(presence: Any, center: Any) -> Any:
 
 
 def _ranks(there: Any, x: Any) -> Any:
-    """Returns the one-hot rank of each location's object from left to right: [N, 48, 3], 0 without an object."""
-    x = x + np.linspace(0, 1e-5, ROWS * COLUMNS, dtype=np.float32)[:, None]
+    """Returns the one-hot rank of each location's object from left to right: [N, cells, 3], 0 without an object."""
+    x = x + np.linspace(0, 1e-5, x.shape[1], dtype=np.float32)[:, None]
     before = ops.cast(ops.transpose(x, (0, 2, 1)) < x, "float32")
     rank = ops.matmul(before, there)
     return there * ops.relu(1 - ops.absolute(rank - np.arange(MOST_OBJECTS, dtype=np.float32)))
@@ -195,15 +234,16 @@ def cell_loss(truth: Any, predicted: Any) -> Any:
     return ops.sum(presence + has_attributes * (named_loss + _WHERE_WEIGHT * distance)) / ops.sum(is_there)
 
 
-def encode_cells(objects: Objects) -> Floats:
-    """Returns the targets [6, 8, 19]: one cell has the object; it and its neighbors have attributes and center."""
-    cells = np.zeros((ROWS, COLUMNS, _ATTRIBUTES), np.float32)
-    nearest = np.full((ROWS, COLUMNS), np.inf)
+def encode_cells(objects: Objects, grid: Grid = GRID) -> Floats:
+    """Returns the targets [rows, columns, 19]: one cell has the object; also its neighbors have attributes, center."""
+    rows, columns = grid.rows, grid.columns
+    cells = np.zeros((rows, columns, _ATTRIBUTES), np.float32)
+    nearest = np.full((rows, columns), np.inf)
     for drawn in objects:
         x, y = _where(drawn)
-        row, column = int(y * ROWS), int(x * COLUMNS)
+        row, column = int(y * rows), int(x * columns)
         away = np.maximum(
-            np.abs(np.arange(ROWS) + 0.5 - y * ROWS)[:, None], np.abs(np.arange(COLUMNS) + 0.5 - x * COLUMNS)
+            np.abs(np.arange(rows) + 0.5 - y * rows)[:, None], np.abs(np.arange(columns) + 0.5 - x * columns)
         )
         away[row, column] = 0
         is_predicted = (away < _REACH) & (away < nearest)
@@ -235,9 +275,9 @@ def list_facts(objects: Objects) -> Facts:
 
 
 def decode_facts(locations: Floats) -> Facts:
-    """Returns the objects and relations with a probability above 0.5 in `locations` [6, 8, 34]."""
+    """Returns the objects and relations with a probability above 0.5 in `locations` [rows, columns, 34]."""
     attributes, rank, beside = np.split(
-        locations.reshape(ROWS * COLUMNS, -1), [_ATTRIBUTES, _ATTRIBUTES + MOST_OBJECTS], axis=1
+        locations.reshape(-1, locations.shape[-1]), [_ATTRIBUTES, _ATTRIBUTES + MOST_OBJECTS], axis=1
     )
     things = [_decode_object(slot) if slot[0] > 0.5 else None for slot in rank.T @ attributes]
     related = (rank.T @ beside).reshape(MOST_OBJECTS, MOST_OBJECTS, len(RELATIONS))
@@ -254,14 +294,14 @@ def _decode_object(slot: Floats) -> SceneObject:
 
 
 def draw_scenes(
-    seed: int, count: int, rules: SceneDatasetConfig
+    seed: int, count: int, rules: SceneDatasetConfig, grid: Grid = GRID
 ) -> tuple[NDArray[np.uint8], list[tuple[PlacedObject, ...]]]:
-    """Returns pixels [count, 96, 128, 3] of scenes for the extractor only, and their objects."""
+    """Returns pixels [count, height, width, 3] of scenes for the extractor only, and their objects."""
 
     def one(number: int) -> tuple[NDArray[np.uint8], tuple[PlacedObject, ...]]:
         scene = make_scene(seed, number, rules)
         picture = Image.open(BytesIO(draw_scene(scene, seed)))
-        return np.asarray(picture.resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR)), scene.objects
+        return np.asarray(picture.resize((grid.width, grid.height), Image.Resampling.BILINEAR)), scene.objects
 
     with ThreadPoolExecutor() as pool:
         pixels, objects = zip(*pool.map(one, range(1, count + 1)), strict=True)
@@ -276,7 +316,9 @@ def mirror(objects: Objects) -> tuple[PlacedObject, ...]:
     )
 
 
-def train_network(path: Path, seed: int, count: int, epochs: int, rules: SceneDatasetConfig) -> dict[str, Any]:
+def train_network(
+    path: Path, seed: int, count: int, epochs: int, rules: SceneDatasetConfig, grid: Grid = GRID
+) -> dict[str, Any]:
     """Trains the extractor on scenes of its own, with horizontal flips, and saves it as `.keras`.
 
     Vertical flips would make a triangle look like a heart.
@@ -287,19 +329,55 @@ def train_network(path: Path, seed: int, count: int, epochs: int, rules: SceneDa
         count: Number of training scenes; a tenth as many held-out scenes are added.
         epochs: Number of epochs.
         rules: Config of the scenes.
+        grid: Size of the input, and cells.
 
     Returns:
         `scenes`, `epochs`, and the fractions of held-out scenes with all `objects` right, and with all `relations`
-        right, too.
+        right, too. The weights in the file are rounded to 11 significant bits.
     """
     keras.utils.set_random_seed(seed)
-    pixels, objects = draw_scenes(seed, count + count // 10, rules)
+    pixels, objects = draw_scenes(seed, count + count // 10, rules, grid)
     train, held_out = pixels[:count], pixels[count:]
-    cells = _train_cells(train, objects[:count], epochs)
-    network = build_network(cells, _train_relations(cells, train, objects[:count]))
+    cells = _train_cells(train, objects[:count], epochs, grid)
+    network = build_network(cells, _train_relations(cells, train, objects[:count], grid))
+    _round_weights(network)
     network.save(path)
+    _compress(path)
     predicted = network.predict(held_out, batch_size=_BATCH, verbose=0)[LOCATIONS_LAYER]
     return {"scenes": count, "epochs": epochs, **compute_accuracy(objects[count:], predicted)}
+
+
+def write_embedded_network(path: Path, seed: int, count: int, epochs: int) -> dict[str, Any]:
+    """Trains the network on scenes of one to three objects; writes it and its recipe, which it returns."""
+    accuracy = train_network(path, seed, count, epochs, DEFAULT_CONFIG, EMBEDDED_GRID)
+    recipe = {
+        "command": "python benchmarks/scene_network.py",
+        "seed": seed,
+        **accuracy,
+        "keras": keras.__version__,
+        "bytes": path.stat().st_size,
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+    }
+    path.with_suffix(".json").write_text(json.dumps(recipe, indent=2) + "\n")
+    return recipe
+
+
+def _round_weights(network: keras.Model) -> None:
+    """Rounds the weights to 11 significant bits, as many as float16 has, so that the file is compressed well."""
+    for weight in network.weights:
+        bits = np.asarray(weight, np.float32).view(np.uint32)
+        weight.assign(((bits + 0x1000) & 0xFFFFE000).view(np.float32))
+
+
+def _compress(path: Path) -> None:
+    """Compresses a `.keras` file and removes its date, so that equal weights are equal bytes."""
+    with zipfile.ZipFile(path) as archive:
+        contents = {name: archive.read(name) for name in archive.namelist()}
+    metadata = json.loads(contents["metadata.json"])
+    contents["metadata.json"] = json.dumps({"keras_version": metadata["keras_version"]}).encode()
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in contents.items():
+            archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED, compresslevel=9)
 
 
 def compute_accuracy(scenes_objects: Sequence[Objects], predicted: Floats) -> dict[str, float]:
@@ -317,10 +395,12 @@ def compute_accuracy(scenes_objects: Sequence[Objects], predicted: Floats) -> di
 class _Batches(keras.utils.PyDataset):  # type: ignore[misc]
     """The scenes in a new order per epoch, each flipped with probability 0.5."""
 
-    def __init__(self, pixels: NDArray[np.uint8], objects: Sequence[Objects]) -> None:
+    def __init__(self, pixels: NDArray[np.uint8], objects: Sequence[Objects], grid: Grid) -> None:
         super().__init__()
         self._pixels = pixels
-        self._truths = [np.stack([encode_cells(each) for each in view]) for view in (objects, map(mirror, objects))]
+        self._truths = [
+            np.stack([encode_cells(each, grid) for each in view]) for view in (objects, map(mirror, objects))
+        ]
         self._random = np.random.default_rng(0)
         self.on_epoch_end()
 
@@ -338,17 +418,19 @@ class _Batches(keras.utils.PyDataset):  # type: ignore[misc]
         self._order = self._random.permutation(len(self._pixels))
 
 
-def _train_cells(pixels: NDArray[np.uint8], objects: Sequence[Objects], epochs: int) -> keras.Model:
-    cells, batches = build_cells(), _Batches(pixels, objects)
+def _train_cells(pixels: NDArray[np.uint8], objects: Sequence[Objects], epochs: int, grid: Grid) -> keras.Model:
+    cells, batches = build_cells(grid), _Batches(pixels, objects, grid)
     cells.compile(keras.optimizers.Adam(_rate(len(batches) * epochs)), loss=cell_loss)
     cells.fit(batches, epochs=epochs, verbose=0, shuffle=False)
     return cells
 
 
-def _train_relations(cells: keras.Model, pixels: NDArray[np.uint8], objects: Sequence[Objects]) -> keras.Model:
+def _train_relations(
+    cells: keras.Model, pixels: NDArray[np.uint8], objects: Sequence[Objects], grid: Grid
+) -> keras.Model:
     """Trains on the predicted centers, so that uncertain relations are predicted as uncertain."""
     predicted = cells.predict(pixels, batch_size=_BATCH, verbose=0)
-    steps, classes = zip(*_steps(predicted, objects), strict=True)
+    steps, classes = zip(*_steps(predicted, objects, grid), strict=True)
     relations = build_relations()
     batch = 4 * _BATCH
     rate = _rate(-(-len(steps) // batch) * _RELATION_EPOCHS)
@@ -357,14 +439,25 @@ def _train_relations(cells: keras.Model, pixels: NDArray[np.uint8], objects: Seq
     return relations
 
 
-def _steps(predicted: Floats, scenes_objects: Sequence[Objects]) -> Iterator[tuple[Floats, int]]:
+def _steps(predicted: Floats, scenes_objects: Sequence[Objects], grid: Grid) -> Iterator[tuple[Floats, int]]:
     """Yields the vector from each predicted center to each other, in heights, and the index of the relation."""
     for cells, objects in zip(predicted, scenes_objects, strict=True):
         for one, other in permutations(objects, 2):
-            here, there = (cells[int(y * ROWS), int(x * COLUMNS), -2:] for x, y in map(_where, (one, other)))
+            here, there = (cells[int(y * grid.rows), int(x * grid.columns), -2:] for x, y in map(_where, (one, other)))
             relation = find_relation(one, other)
             yield (there - here) * np.array(_ASPECT, np.float32), (*RELATIONS, None).index(relation)
 
 
 def _rate(steps: int) -> Any:
     return keras.optimizers.schedules.CosineDecay(0.0, steps, warmup_target=_LEARNING_RATE, warmup_steps=steps // 20)
+
+
+def main() -> None:
+    """Trains the network that ships with capt."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=NETWORK_FILE, help="output file (.keras)")
+    print(json.dumps(write_embedded_network(parser.parse_args().output, _SEED, _SCENES, _EPOCHS)))
+
+
+if __name__ == "__main__":
+    main()

@@ -25,14 +25,14 @@ import keras
 import numpy as np
 import yaml
 from cost import timed
-from scene_network import COLUMNS, LOCATIONS_LAYER, ROWS, SCENE_LAYER, train_network
-from scene_scores import find_error, measure_attention
+from scene_network import GRID, LOCATIONS_LAYER, SCENE_LAYER, train_network
 
 import capt
 from features.store import open_store
 from features.synthetic.scenes.dataset import load_scenes, make_scenes
 from features.synthetic.scenes.generator import SceneDatasetConfig
 from features.synthetic.scenes.scene import Scene
+from features.synthetic.scenes.scores import find_error, measure_attention
 from trainer.data.held_out_images import load_held_out_images
 from trainer.metrics.caption_metrics import Scorer
 from trainer.models.model_specs import MODELS, model_spec
@@ -213,7 +213,7 @@ def _attention(captioned: Sequence[CaptionedScene]) -> dict[str, float] | None:
         look
         for one in captioned
         if one.caption.attention is not None
-        for look in measure_attention(one.caption.words, one.caption.attention, one.scene, ROWS, COLUMNS)
+        for look in measure_attention(one.caption.words, one.caption.attention, one.scene, GRID.rows, GRID.columns)
     ]
     if not looks:
         return None

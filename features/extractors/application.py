@@ -122,5 +122,5 @@ def find_application(name: str) -> Application:
     plain = {known.replace("_", ""): known for known in APPLICATIONS}
     near = [plain[one] for one in difflib.get_close_matches(name.lower().replace("_", "").replace("-", ""), plain)]
     others = [known for known in APPLICATIONS if known not in near]
-    hint = f"Use one of {', '.join([*near, *others])}, alexnet, custom:FILE.keras, pixels."
+    hint = f"Use one of {', '.join([*near, *others])}, alexnet, scene_network, custom:FILE.keras, pixels."
     raise UsageError(f"unknown extractor {name!r}", location="--extractor", hint=hint)

@@ -7,6 +7,8 @@ from features.extractors.keras_applications import KerasApplicationExtractor, fi
 from features.extractors.output_layers import FeatureFunction
 from features.extractors.pixels import NAME as PIXELS
 from features.extractors.pixels import PixelExtractor
+from features.extractors.scene_network import NAME as SCENE_NETWORK
+from features.extractors.scene_network import SceneNetworkExtractor
 from schemas.options.extractor import ExtractorOptions
 from schemas.table_config import FeatureTableConfig
 
@@ -21,11 +23,13 @@ def open_extractor(options: ExtractorOptions) -> Extractor:
         return PixelExtractor(options)
     if options.extractor.startswith(PREFIX):
         return CustomExtractor(options)
+    if options.extractor == SCENE_NETWORK:
+        return SceneNetworkExtractor(options)
     return KerasApplicationExtractor(options)
 
 
 def choose_input_preprocessing(table_config: FeatureTableConfig) -> FeatureFunction:
     """Returns the input preprocessing of a table's extractor."""
-    if table_config.extractor == CUSTOM:
+    if table_config.extractor in (CUSTOM, SCENE_NETWORK):
         return PREPROCESSINGS[table_config.preprocess]()
     return find_network(table_config.extractor).load_preprocessing()

@@ -39,7 +39,7 @@ _PRINT_RESULTS = "trainer.inference.image_inputs:print_results"
 
 # In the order of the workflow. The help has the same order.
 COMMANDS = (
-    Command("demo", workflows.Demo, "workflows.demo:demo", "print_demo"),
+    Command("demo", workflows.Demo, "workflows.demo.command:demo", "print_demo"),
     Command("fetch", data.Fetch, "pipelines.fetch.fetch_dataset:fetch_dataset", "print_fetched"),
     Command("synth scenes", data.SynthScenes, "features.synthetic.scenes.dataset:synth_scenes"),
     Command("synth captcha", data.SynthCaptcha, "features.synthetic.captchas.dataset:synth_captcha"),

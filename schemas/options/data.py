@@ -87,3 +87,7 @@ class SynthCaptcha(Options):
         "File with one label per line, three to five letters a-z. [default: 2,500 words that ship with capt]",
         "FILE",
     )
+    num_strokes: str = option(
+        "8,20", "Fewest and most lines, arcs, ellipses and dots per image. Fewer are easier to read.", "MIN,MAX"
+    )
+    max_rotation: float = option(24.0, "Maximum rotation of a character in degrees, 0 to 90.", "DEGREES")

@@ -13,20 +13,20 @@ class ExtractorOptions(Options):
 
     extractor: str = option(
         "inception_v3",
-        "Feature extractor: a keras.applications model in snake case (such as vgg16), alexnet, custom:FILE.keras, or "
-        "pixels (the resized image).",
+        "Feature extractor: a keras.applications model in snake case (such as vgg16), alexnet, scene_network (a small "
+        "network for synthetic scenes, which ships with capt), custom:FILE.keras, or pixels (the resized image).",
         "EXTRACTOR",
     )
     weights: str | None = option(
         None,
         "Extractor weights: imagenet (downloaded by Keras; not for alexnet), random:SEED, or a weights file. Not valid "
-        "with custom: or pixels. [default: imagenet]",
+        "with scene_network, custom: or pixels. [default: imagenet]",
         "WEIGHTS",
     )
     layer: str | None = option(
         None,
-        "Name of the layer whose output is stored. [default: the last layer before global pooling; custom: the "
-        "model output]",
+        "Name of the layer whose output is stored. [default: the last layer before global pooling; scene_network: "
+        "locations; custom: the model output]",
         "NAME",
     )
     pooling: Pooling = option(

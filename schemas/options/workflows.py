@@ -2,16 +2,63 @@
 
 from typing import Annotated, Literal
 
-from schemas.options.base import Argument, Natural, Options, option
+from schemas.options.base import Argument, Count, Natural, Options, option
+from schemas.options.extractor import Preprocess
+from schemas.options.prepare import ANNOTATIONS, SampledCaptionType
 from schemas.options.shared import DRY_RUN, StoreArgument
 
 MODEL_NAME = option(None, "Model name in the registry. [default: the only model]", "NAME")
 
 
+DEMO_LIMIT = "train=1500,val=150,test=150,unused=0"
+
+
 class Demo(Options):
-    """Run the whole workflow on synthetic data and write an HTML report. Takes about one minute on two CPU cores."""
+    """Run the whole workflow on synthetic data and write an HTML report. Takes about three minutes on two CPU cores.
+
+    Without --dataset-type, the demo generates scenes and CAPTCHAs, and learns to caption and to read them. It needs no
+    download. With --dataset-type, it learns to caption your images.
+    """
 
     output: str = option("demo", "Output directory. An interrupted demo resumes there.", "DIR")
+    dataset_type: SampledCaptionType | None = option(
+        None,
+        "Format of your dataset: coco, karpathy, flickr8k, flickr30k, iapr, csv or jsonl. [default: synthetic scenes "
+        "and CAPTCHAs]",
+    )
+    images: tuple[str, ...] = option(
+        (),
+        "Directory or archive (.zip, uncompressed .tar) with images; local, s3:// or gs://. Repeatable. Required with "
+        "--dataset-type.",
+        "PATH",
+    )
+    annotations: tuple[str, ...] = ANNOTATIONS
+    extractor: str | None = option(
+        None,
+        "Feature extractor, as of `capt prepare features`. Only with --dataset-type. [default: inception_v3]",
+        "EXTRACTOR",
+    )
+    weights: str | None = option(
+        None,
+        "Extractor weights, as of `capt prepare features`. Only with --dataset-type. [default: imagenet; random "
+        "weights, and a notice, if it cannot be downloaded]",
+        "WEIGHTS",
+    )
+    layer: str | None = option(
+        None,
+        "Name of the layer whose output is stored; it must be spatial. Only with --dataset-type. [default: as of `capt "
+        "prepare features`]",
+        "NAME",
+    )
+    preprocess: Preprocess | None = option(
+        None, "Input preprocessing of a custom: extractor, as of `capt prepare features`. Only with --dataset-type."
+    )
+    limit_images: Count | str | None = option(
+        None,
+        "Maximum number of images, in total (1000) or by split (train=10000,val=5000). Only with --dataset-type. "
+        f"[default: {DEMO_LIMIT}]",
+        "N|SPLIT=N,...",
+    )
 
 
 class ExperimentRun(Options):

@@ -1,6 +1,8 @@
 """The network of the scenes benchmark derives objects, ranks, relations and roles from its cells."""
 
+import hashlib
 import importlib
+import json
 from pathlib import Path
 
 import keras
@@ -29,7 +31,7 @@ def module(monkeypatch):
 @pytest.fixture
 def read(module):
     """From cells, as logits, to `locations` and `scene`, with relations along the longer axis."""
-    cells = keras.Input((module.ROWS, module.COLUMNS, module.encode_cells(SHOWN).shape[-1]))
+    cells = keras.Input((module.GRID.rows, module.GRID.columns, module.encode_cells(SHOWN).shape[-1]))
     step = keras.Input((2,))
     relation = keras.layers.Dense(len(RELATIONS) + 1, activation="softmax")
     relation_model = keras.Model(step, relation(step))
@@ -146,9 +148,21 @@ def test_without_relations_every_object_is_the_third(module, read):
 def test_the_saved_network_computes_the_same_without_custom_code(module, tmp_path):
     network = module.build_network(module.build_cells(), module.build_relations())
     network.save(tmp_path / "network.keras")
-    pixels = np.random.default_rng(0).integers(0, 256, (2, module.HEIGHT, module.WIDTH, 3)).astype(np.float32)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, module.GRID.height, module.GRID.width, 3)).astype(np.float32)
     loaded = keras.models.load_model(tmp_path / "network.keras", safe_mode=True)
     for name, shape in ((module.LOCATIONS_LAYER, (2, 6, 8, 34)), (module.SCENE_LAYER, (2, 129))):
         predicted = loaded.predict(pixels, verbose=0)[name]
         assert predicted.shape == shape
         np.testing.assert_allclose(predicted, network.predict(pixels, verbose=0)[name], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_the_network_that_ships_is_written_rounded_with_its_recipe(module, tmp_path):
+    path = tmp_path / "network.keras"
+    recipe = module.write_embedded_network(path, seed=5, count=40, epochs=1)
+    assert json.loads(path.with_suffix(".json").read_text()) == recipe
+    assert recipe["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert (recipe["seed"], recipe["scenes"], recipe["epochs"]) == (5, 40, 1)
+    network = keras.models.load_model(path, safe_mode=True)
+    assert network.input_shape == (None, 128, 128, 3)
+    assert not any((np.asarray(weight, np.float32).view(np.uint32) & 0x1FFF).any() for weight in network.weights)

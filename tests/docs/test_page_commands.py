@@ -46,8 +46,9 @@ PREPARED = {
 EMPTY = {"docs/get_started/own_model.md", "docs/get_started/tutorial.md"}
 # `capt demo` does the same in a few seconds.
 SMALL_DEMO = """
-import workflows.demo as demo
-demo.NUM_SCENES, demo.EPOCHS, demo.EXTRACTOR = 40, 1, "mobilenet_v3_small"
+from workflows.demo import captchas, scenes
+scenes.NUM_SCENES, scenes.NUM_UNSEEN, scenes.EPOCHS = 40, 10, 1
+captchas.NUM_TRAIN, captchas.NUM_VAL, captchas.NUM_UNSEEN, captchas.EPOCHS = 20, 5, 5, 1
 """
 
 

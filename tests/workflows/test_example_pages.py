@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from workflows.example_pages import CaptionedImage, Example, ExampleCaption, Step, build_demo_page, build_examples_page
+from workflows.example_pages import Example, ExampleCaption, build_examples_page
 
 VOID = {"meta", "img", "br"}
 NASTY = '<script>alert("1")</script> & \' " </p> <img src=x onerror=alert(1)>'
@@ -57,19 +57,6 @@ def encoded(form: str = "PNG", size: tuple[int, int] = (640, 480)) -> bytes:
     file = BytesIO()
     Image.new("RGB", size, (200, 30, 90)).save(file, form)
     return file.getvalue()
-
-
-def report(**changes) -> str:
-    facts = {
-        "title": "capt demo",
-        "headline": "90% of the captions are correct.",
-        "notices": ("Random weights are used.",),
-        "values": {"true captions": "61 of 80", "scenes": 400},
-        "steps": (Step("make scenes", "400 scenes", 2.24), Step("train", "12 epochs", 131.4)),
-        "loss_plot": encoded(size=(700, 400)),
-        "images": (CaptionedImage(encoded("JPEG"), "a red star", ("A red star.", "A star."), encoded(), True),),
-    }
-    return build_demo_page(**(facts | changes))
 
 
 def assert_inert(page: Page) -> None:
@@ -122,47 +109,14 @@ def test_tokens_without_their_words_are_an_error():
         build_examples_page("odd", [Example(None, "1", "train", (ExampleCaption("a", (2, 3), ("<start>",)),))], {})
 
 
-def test_the_demo_page_shows_all_values():
-    page = Page(report())
-    for shown in (
-        "capt demo",
-        "90% of the captions are correct.",
-        "Random weights are used.",
-        "true captions 61 of 80",
-        "make scenes 400 scenes 2.2 s",
-        "train 12 epochs 2 min 11 s",
-        "total 2 min 14 s",
-        "caption ✓ correct a red star references A red star. A star.",
-    ):
-        assert shown in page.text
-    assert [picture.size for picture in page.pictures] == [(700, 400), (400, 300), (640, 480)]
-    assert_inert(page)
-
-
-@pytest.mark.parametrize(("verdict", "shown"), [(True, "✓ correct"), (False, "✗ incorrect")])
-def test_a_verdict_is_shown_if_known(verdict, shown):
-    assert shown in Page(report(images=(CaptionedImage(encoded(), "a star", (), None, verdict),))).text
-    assert shown not in Page(report(images=(CaptionedImage(encoded(), "a star", ()),))).text
-
-
-def test_an_empty_section_has_no_heading():
-    page = Page(report(notices=(), values={}, steps=(), loss_plot=None, images=()))
-    assert page.text == "capt demo capt demo 90% of the captions are correct."
-    assert not page.has("h2")
-
-
 def test_no_text_becomes_markup():
     sentence = ExampleCaption(NASTY, (7,), (NASTY,))
-    examples = build_examples_page(NASTY, [Example(None, NASTY, NASTY, (sentence,))], {NASTY: NASTY})
-    step = Step(NASTY, NASTY, 1)
-    telling = CaptionedImage(encoded(), NASTY, (NASTY,), encoded())
-    demo_page = build_demo_page(NASTY, NASTY, (NASTY,), {NASTY: NASTY}, (step,), encoded(), (telling,))
-    for text in (examples, demo_page):
-        page = Page(text)
-        assert_inert(page)
-        assert page.texts.count(NASTY) >= 6
-        assert "<script" not in text
-        assert "default-src 'none'" in text
+    text = build_examples_page(NASTY, [Example(None, NASTY, NASTY, (sentence,))], {NASTY: NASTY})
+    page = Page(text)
+    assert_inert(page)
+    assert page.texts.count(NASTY) >= 6
+    assert "<script" not in text
+    assert "default-src 'none'" in text
 
 
 @given(st.text(alphabet=st.characters(), max_size=60))
@@ -177,7 +131,7 @@ def test_any_caption_can_be_shown_and_written(caption):
 
 
 def test_a_page_reads_on_a_phone_and_at_night():
-    text = report()
+    text = build_examples_page("my photos", [], {})
     assert Page(text).has("meta", name="viewport")
     assert "prefers-color-scheme: dark" in text
     assert text.startswith("<!doctype html>")

@@ -25,6 +25,7 @@ from features.synthetic.captchas.style import (
     find_default_fonts,
     list_fonts,
     load_default_words,
+    parse_num_strokes,
     read_words,
 )
 from schemas.errors import CaptError, UsageError
@@ -47,6 +48,8 @@ def synth_captcha(options: SynthCaptcha) -> dict[str, Any]:
     style = CaptchaStyle(
         words=read_words(options.word_list) if options.word_list else load_default_words(),
         fonts=list_fonts(options.font_dir) if options.font_dir else find_default_fonts(),
+        num_strokes=parse_num_strokes(options.num_strokes),
+        max_rotation=options.max_rotation,
     )
     return make_captchas(style, options.out, options.num_images, options.seed, options.num_labelled)
 
@@ -56,7 +59,7 @@ def make_captchas(
 ) -> dict[str, Any]:
     """Writes a dataset of CAPTCHAs atomically, on all cores. An equal dataset is kept.
 
-    The same seed, words and fonts produce the same bytes with the same versions of Pillow and NumPy. A larger dataset
+    The same seed and style produce the same bytes with the same versions of Pillow and NumPy. A larger dataset
     starts with the images of a smaller one. By default, 6/7 of the images have a label in `spec_train_val.txt`.
 
     Returns:
@@ -74,10 +77,11 @@ def make_captchas(
         "seed": seed,
         "words": hashlib.sha256("\n".join(style.words).encode()).hexdigest(),
         "fonts": [hash_file(Path(font)) for font in style.fonts],
+        **style.difficulty,
     }
     write_directory(
         out,
-        f"{num_images} CAPTCHAs of seed {seed} with these words and fonts",
+        f"{num_images} CAPTCHAs of seed {seed} with these words, fonts, strokes and rotations",
         is_same=lambda root: bool(parse_json((root / _SETTINGS_FILE).read_bytes()) == settings),
         write_into=lambda root: _write(root, style, settings),
     )

@@ -20,9 +20,7 @@ _MARGIN = 8  # pixels between characters and the border
 _LABEL_WIDTH = (WIDTH / 3, WIDTH * 2 / 3)  # pixels
 _FONT_SIZE = (56, 108)  # pixels per em
 _SIZE_FACTOR = (0.85, 1.2)
-_MAX_ROTATION = 24  # degrees
 _MAX_SHIFT = 0.12  # em, up or down
-_NUM_STROKES = (8, 20)
 _SPECKLE_GRAY = (110, 235)
 _NUM_SPECKLES = (4, 13)  # of 256 pixels
 
@@ -47,11 +45,11 @@ def draw_captcha(seed: int, number: int, style: CaptchaStyle) -> tuple[Image.Ima
     font = style.fonts[random.integers(len(style.fonts))]
     image = _draw_background(random)
     pen = ImageDraw.Draw(image)
-    strokes = int(random.integers(_NUM_STROKES[0], _NUM_STROKES[1] + 1))
+    strokes = int(random.integers(style.num_strokes[0], style.num_strokes[1] + 1))
     above = int(random.binomial(strokes, 0.5))
     for _ in range(strokes - above):
         _draw_stroke(pen, random)
-    _draw_glyphs(image, random, _place_glyphs(label, font, random))
+    _draw_glyphs(image, random, _place_glyphs(label, font, style.max_rotation, random))
     for _ in range(above):
         _draw_stroke(pen, random)
     return image, label
@@ -71,7 +69,7 @@ def _draw_background(random: np.random.Generator) -> Image.Image:
     return Image.fromarray(grays[noise]).convert("RGB")
 
 
-def _place_glyphs(label: str, font: str, random: np.random.Generator) -> list[_Glyph]:
+def _place_glyphs(label: str, font: str, max_rotation: float, random: np.random.Generator) -> list[_Glyph]:
     """Places characters of random size and rotation along a line of a third to two thirds of the width."""
     label_width = random.uniform(*_LABEL_WIDTH)
     natural_width = sum(_open_font(font, 100).getlength(character) for character in label) / 100
@@ -80,7 +78,7 @@ def _place_glyphs(label: str, font: str, random: np.random.Generator) -> list[_G
     glyphs, x = [], 0.0
     for character in label:
         em = round(size * random.uniform(*_SIZE_FACTOR))
-        mask, center = _draw_mask(_open_font(font, em), character, random.uniform(-_MAX_ROTATION, _MAX_ROTATION))
+        mask, center = _draw_mask(_open_font(font, em), character, random.uniform(-max_rotation, max_rotation))
         x += mask.width / 2
         glyphs.append(_Glyph(mask, x, center + em * random.uniform(-_MAX_SHIFT, _MAX_SHIFT)))
         x += mask.width / 2 + random.uniform(0, min(2 * gap, 0.5 * em))

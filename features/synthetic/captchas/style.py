@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from PIL import ImageFont
 
@@ -18,8 +19,11 @@ from features.io.locations import local_path, parse_location
 from schemas.errors import UsageError
 
 CHARACTERS = "abcdefghijklmnopqrstuvwxyz"
+NUM_STROKES = (8, 20)
+MAX_ROTATION = 24
 DEFAULT_FONTS = ("cmti10", "DejaVuSerif-Bold", "cmss10", "DejaVuSansMono-BoldOblique")
 
+_MOST_STROKES, _MOST_ROTATION = 100, 90
 _WORD = re.compile(r"[a-z]{3,5}")
 _FONT_SUFFIXES = (".ttf", ".otf")
 _UNDEFINED_CHARACTER = "\uffff"
@@ -28,10 +32,42 @@ _CHECK_SIZE = 64  # pixels per em
 
 @dataclass(frozen=True)
 class CaptchaStyle:
-    """The words and the font files of a set of CAPTCHAs. Each CAPTCHA uses one word and one font, chosen uniformly."""
+    """The words, the font files and the difficulty of a set of CAPTCHAs.
+
+    Each CAPTCHA uses one word, one font and one number of strokes, chosen uniformly.
+    """
 
     words: tuple[str, ...]
     fonts: tuple[str, ...]
+    num_strokes: tuple[int, int] = NUM_STROKES  # fewest and most lines, arcs, ellipses and dots
+    max_rotation: float = MAX_ROTATION  # of a character, in degrees
+
+    def __post_init__(self) -> None:
+        fewest, most = self.num_strokes
+        if not 0 <= fewest <= most <= _MOST_STROKES:
+            hint = f"Use two numbers from 0 to {_MOST_STROKES}, the smaller first, such as 8,20."
+            raise UsageError(f"got {fewest},{most}", location="--num-strokes", hint=hint)
+        if not 0 <= self.max_rotation <= _MOST_ROTATION:
+            hint = f"Use 0 to {_MOST_ROTATION}."
+            raise UsageError(f"got {self.max_rotation:g}", location="--max-rotation", hint=hint)
+
+    @property
+    def difficulty(self) -> dict[str, Any]:
+        """Numbers of strokes and largest rotation by name, without those that are the default."""
+        values: dict[str, Any] = {}
+        if self.num_strokes != NUM_STROKES:
+            values["num_strokes"] = [*self.num_strokes]
+        if self.max_rotation != MAX_ROTATION:
+            values["max_rotation"] = self.max_rotation
+        return values
+
+
+def parse_num_strokes(text: str) -> tuple[int, int]:
+    """Parses `MIN,MAX`, the fewest and most strokes."""
+    match = re.fullmatch("([0-9]+),([0-9]+)", text)
+    if match is None:
+        raise UsageError(f"got {text!r}", location="--num-strokes", hint="Separate two numbers by a comma: 8,20.")
+    return int(match[1]), int(match[2])
 
 
 @cache

@@ -63,6 +63,13 @@ def test_other_words_are_another_dataset(made):
         make_captchas(CaptchaStyle(("null",), find_default_fonts()), made, 14, 5)
 
 
+def test_another_difficulty_is_another_dataset(made):
+    for other in ({"num_strokes": "0,4"}, {"max_rotation": 8}):
+        with pytest.raises(UsageError, match="other contents than"):
+            capt.synth_captcha(out=made, num_images=14, seed=5, **other)
+    assert capt.synth_captcha(out=made, num_images=14, seed=5, num_strokes="8,20", max_rotation=24)["images"] == 14
+
+
 def test_the_words_and_fonts_of_the_user_are_used(tmp_path):
     (tmp_path / "words.txt").write_text("null\nwww\n")
     (tmp_path / "fonts").mkdir()

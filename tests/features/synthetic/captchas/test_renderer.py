@@ -1,4 +1,4 @@
-"""CAPTCHAs depend only on seed, number, words and fonts, and show the whole label."""
+"""CAPTCHAs depend only on seed, number and style, and show the whole label."""
 
 from collections import Counter
 from io import BytesIO
@@ -97,3 +97,23 @@ def test_eight_to_twenty_strokes_are_above_and_below_the_characters():
     assert (min(strokes), max(strokes)) == (8, 20)
     under = [image.split().index("label") for image in images]
     assert 0.35 < sum(under) / sum(strokes) < 0.65
+
+
+def test_numbers_of_strokes_and_rotations_are_those_of_the_style(monkeypatch):
+    strokes, rotations, draw_mask = [], [], module._draw_mask
+
+    def record_rotation(font, character, rotation):
+        rotations.append(abs(rotation))
+        return draw_mask(font, character, rotation)
+
+    monkeypatch.setattr(module, "_draw_stroke", lambda pen, random: strokes.append(number))
+    monkeypatch.setattr(module, "_draw_mask", record_rotation)
+    for number in range(20):
+        draw_captcha(1, number, CaptchaStyle(STYLE.words, STYLE.fonts, num_strokes=(0, 2), max_rotation=3))
+    assert {strokes.count(number) for number in range(20)} == {0, 1, 2}
+    assert 2 < max(rotations) <= 3
+    strokes.clear()
+    for number in range(20):
+        draw_captcha(1, number, STYLE)
+    assert min(strokes.count(number) for number in range(20)) >= 8
+    assert 20 < max(rotations) <= 24

@@ -1,4 +1,4 @@
-"""The words and fonts of CAPTCHAs come from the package or from the user's files."""
+"""The words and fonts of CAPTCHAs come from the package or from the user's files; their difficulty is checked."""
 
 import re
 import shutil
@@ -9,9 +9,11 @@ import pytest
 from features.synthetic.captchas.style import (
     CHARACTERS,
     DEFAULT_FONTS,
+    CaptchaStyle,
     find_default_fonts,
     list_fonts,
     load_default_words,
+    parse_num_strokes,
     read_words,
 )
 from schemas.errors import UsageError
@@ -99,3 +101,23 @@ def test_a_missing_or_binary_word_list_is_an_error(tmp_path):
     for name in ("words.txt", "other.txt"):
         with pytest.raises(UsageError, match="cannot read the file"):
             read_words(tmp_path / name)
+
+
+def test_two_numbers_of_strokes_are_parsed():
+    assert parse_num_strokes("0,4") == (0, 4)
+
+
+@pytest.mark.parametrize("text", ["4", "0-4", "0, 4", "-1,4", "a,b"])
+def test_other_texts_are_no_numbers_of_strokes(text):
+    with pytest.raises(UsageError, match=r"--num-strokes: got .*Separate two numbers by a comma"):
+        parse_num_strokes(text)
+
+
+@pytest.mark.parametrize(
+    ("difficulty", "message"),
+    [({"num_strokes": (5, 4)}, "--num-strokes: got 5,4"), ({"num_strokes": (0, 101)}, "--num-strokes: got 0,101")]
+    + [({"max_rotation": value}, f"--max-rotation: got {value}") for value in (-1, 91)],
+)
+def test_a_difficulty_out_of_range_is_rejected(difficulty, message):
+    with pytest.raises(UsageError, match=message):
+        CaptchaStyle(("cat",), (), **difficulty)

@@ -1,4 +1,4 @@
-"""Scores captions of scenes for `benchmarks/scenes.py`: correctness, and where the captioner attends.
+"""Scores captions of scenes: whether they are correct, and whether the attention is on what a word names.
 
 A caption is correct if the grammar parses it, and every object, its size, color and shape, and one relation are right.
 Otherwise its first error is reported.

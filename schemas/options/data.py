@@ -91,3 +91,5 @@ class SynthCaptcha(Options):
         "8,20", "Fewest and most lines, arcs, ellipses and dots per image. Fewer are easier to read.", "MIN,MAX"
     )
     max_rotation: float = option(24.0, "Maximum rotation of a character in degrees, 0 to 90.", "DEGREES")
+    width: Count = option(600, "Width of the images in pixels, 100 to 600. Characters keep their size if they fit.")
+    height: Count = option(320, "Height of the images in pixels, 100 to 320. Characters keep their size if they fit.")

@@ -20,8 +20,9 @@ SEED = 7
 EPOCHS = 20
 HEIGHT, WIDTH = 40, 80
 HYPERPARAMETERS: dict[str, Any] = {"profile": "quick", "learning_rate": 0.002, "seed": SEED}
-# One font, words of three or four letters, and few strokes.
-FONT, MAX_LETTERS, NUM_STROKES, MAX_ROTATION = "DejaVuSans-Bold", 4, (0, 4), 8
+# One font, words of three or four letters, few strokes, and a small background.
+FONT, MAX_LETTERS = "DejaVuSans-Bold", 4
+DIFFICULTY: dict[str, Any] = {"num_strokes": (0, 4), "max_rotation": 8, "width": 320, "height": 160}
 _NUM_SHOWN = 11
 
 
@@ -69,7 +70,7 @@ def demonstrate_captchas(root: Path, store: Path, steps: Steps) -> DemoPart:
 
 def _make_captchas(directory: Path) -> dict[str, Any]:
     words = tuple(word for word in load_default_words() if len(word) <= MAX_LETTERS)
-    style = CaptchaStyle(words, find_default_fonts((FONT,)), NUM_STROKES, MAX_ROTATION)
+    style = CaptchaStyle(words, find_default_fonts((FONT,)), **DIFFICULTY)
     count = NUM_TRAIN + NUM_VAL + NUM_UNSEEN
     return make_captchas(style, directory, count, SEED, count)
 

@@ -163,7 +163,7 @@ def _describe(summary: dict[str, Any], captioned: Sequence[CaptionedPhotograph],
     best, worst = (ranked[:_NUM_BEST], ranked[-1:]) if ranked else (captioned[:_NUM_BEST], [])
     metrics, count = summary["metrics"], len(captioned)
     cider_d = f" CIDEr-D × 100: {100 * metrics['cider_d']:.1f}." if metrics else ""
-    order = "Those with the highest CIDEr-D, and the one with the lowest." if ranked else ""
+    order = "Those with the highest CIDEr-D." if ranked else ""
     return DemoPart(
         summary=summary,
         headline=f"{count} unseen images of a {summary['dataset_type']} dataset are captioned.{cider_d}",
@@ -173,6 +173,7 @@ def _describe(summary: dict[str, Any], captioned: Sequence[CaptionedPhotograph],
         scores={TITLES[name]: value for name, value in metrics.items()},
         good=[_to_example(one, run) for one in best],
         bad=_to_example(worst[0], run) if worst else None,
+        bad_title="The caption with the lowest CIDEr-D",
         more=[_to_example(one, run) for one in captioned[:_NUM_MORE]],
         loss_plot=(Path(summary["run_dir"]) / LOSS_PLOT).read_bytes(),
     )

@@ -93,6 +93,7 @@ class DemoPart:
     scores: Mapping[str, float] = field(default_factory=dict)
     good: Sequence[CaptionedImage] = ()
     bad: CaptionedImage | None = None
+    bad_title: str = "A caption that is not true"
     more: Sequence[CaptionedImage] = ()
     labels: Sequence[ReadLabel] = ()
 
@@ -104,7 +105,7 @@ def build_demo_page(
     lead = " ".join(part.headline for part in parts)
     top = {name: value for part in parts for name, value in part.values.items()} | dict(values)
     plots = [plot(part.loss_plot, f"learning curves: {part.title}", part.title) for part in parts]
-    more = [card for part in parts for card in map(_build_wide_card, part.more)]
+    more = [card for part in parts for card in map(_build_full_card, part.more)]
     return document(
         title,
         header(title, lead, notices, top),
@@ -122,28 +123,26 @@ def _build_part(part: DemoPart) -> Html:
     body = [
         element("p", part.lead, class_="quiet") if part.lead and part.good else "",
         element("div", *map(_build_good_card, part.good), class_="grid examples") if part.good else "",
-        *([label("One of the captions that are not good"), _build_wide_card(part.bad)] if part.bad else ()),
+        *([element("h3", part.bad_title), _build_bad_card(part.bad)] if part.bad else ()),
         element("div", *map(_build_label, part.labels), class_="labels") if part.labels else "",
     ]
     return section(part.title, *body)
 
 
 def _build_good_card(one: CaptionedImage) -> Html:
-    maps = [
-        element("figure", inline_image(each.image, f"attention at {each.words}"), element("figcaption", each.words))
-        for each in one.maps
-    ]
     words = element("div", _verdict(one), element("blockquote", one.caption, dir="auto"), class_="words")
-    return element(
-        "article",
-        thumbnail(one.image, one.caption),
-        words,
-        element("div", *maps, class_="maps") if maps else "",
-        class_="card",
-    )
+    return element("article", thumbnail(one.image, one.caption), words, _build_maps(one), class_="card")
 
 
-def _build_wide_card(one: CaptionedImage) -> Html:
+def _build_bad_card(one: CaptionedImage) -> Html:
+    return _build_wide_card(one, _build_maps(one))
+
+
+def _build_full_card(one: CaptionedImage) -> Html:
+    return _build_wide_card(one, attention_details(one.attention))
+
+
+def _build_wide_card(one: CaptionedImage, maps: Html) -> Html:
     return card(
         one.image,
         one.caption,
@@ -151,8 +150,16 @@ def _build_wide_card(one: CaptionedImage) -> Html:
         element("blockquote", one.caption or "(empty)", dir="auto"),
         label("references"),
         caption_list(one.references),
-        footer=attention_details(one.attention),
+        footer=maps,
     )
+
+
+def _build_maps(one: CaptionedImage) -> Html:
+    maps = [
+        element("figure", inline_image(each.image, f"attention at {each.words}"), element("figcaption", each.words))
+        for each in one.maps
+    ]
+    return element("div", *maps, class_="maps") if maps else Html()
 
 
 def _verdict(one: CaptionedImage) -> Html:

@@ -46,6 +46,15 @@ HYPERPARAMETERS: dict[str, Any] = {
 _NUM_BEST, _NUM_MORE = 3, 4
 # As a control, each caption is also compared with the scene at this distance in the order of scenes.
 _CONTROL_OFFSET = 7
+_ERRORS = {
+    "not in the grammar": "not a sentence",
+    "number of objects": "wrong number of objects",
+    "colors": "wrong color",
+    "shapes": "wrong shape",
+    "color-shape combinations": "a color of another shape",
+    "sizes": "wrong size",
+    "relation": "wrong relation",
+}
 _VOCABULARIES = {"color": frozenset(COLORS), "shape": frozenset(SHAPES)}
 
 
@@ -202,5 +211,5 @@ def _to_example(one: CaptionedScene, run: CaptionerRun) -> CaptionedImage:
         maps=draw_word_maps(one.image, one.caption, run.resizer, named),
         attention=draw_attention_maps(one.image, one.caption, run.resizer),
         is_correct=one.error is None,
-        error=one.error,
+        error=_ERRORS.get(one.error or ""),
     )

@@ -50,6 +50,8 @@ def synth_captcha(options: SynthCaptcha) -> dict[str, Any]:
         fonts=list_fonts(options.font_dir) if options.font_dir else find_default_fonts(),
         num_strokes=parse_num_strokes(options.num_strokes),
         max_rotation=options.max_rotation,
+        width=options.width,
+        height=options.height,
     )
     return make_captchas(style, options.out, options.num_images, options.seed, options.num_labelled)
 
@@ -77,11 +79,11 @@ def make_captchas(
         "seed": seed,
         "words": hashlib.sha256("\n".join(style.words).encode()).hexdigest(),
         "fonts": [hash_file(Path(font)) for font in style.fonts],
-        **style.difficulty,
+        **style.changed_settings,
     }
     write_directory(
         out,
-        f"{num_images} CAPTCHAs of seed {seed} with these words, fonts, strokes and rotations",
+        f"{num_images} CAPTCHAs of seed {seed} with these words, fonts, strokes, rotations and size",
         is_same=lambda root: bool(parse_json((root / _SETTINGS_FILE).read_bytes()) == settings),
         write_into=lambda root: _write(root, style, settings),
     )

@@ -19,11 +19,12 @@ from features.io.locations import local_path, parse_location
 from schemas.errors import UsageError
 
 CHARACTERS = "abcdefghijklmnopqrstuvwxyz"
+WIDTH, HEIGHT = 600, 320
 NUM_STROKES = (8, 20)
 MAX_ROTATION = 24
 DEFAULT_FONTS = ("cmti10", "DejaVuSerif-Bold", "cmss10", "DejaVuSansMono-BoldOblique")
 
-_MOST_STROKES, _MOST_ROTATION = 100, 90
+_MIN_SIDE, _MOST_STROKES, _MOST_ROTATION = 100, 100, 90
 _WORD = re.compile(r"[a-z]{3,5}")
 _FONT_SUFFIXES = (".ttf", ".otf")
 _UNDEFINED_CHARACTER = "\uffff"
@@ -32,7 +33,7 @@ _CHECK_SIZE = 64  # pixels per em
 
 @dataclass(frozen=True)
 class CaptchaStyle:
-    """The words, the font files and the difficulty of a set of CAPTCHAs.
+    """The words, the font files, the difficulty and the size of a set of CAPTCHAs.
 
     Each CAPTCHA uses one word, one font and one number of strokes, chosen uniformly.
     """
@@ -41,25 +42,29 @@ class CaptchaStyle:
     fonts: tuple[str, ...]
     num_strokes: tuple[int, int] = NUM_STROKES  # fewest and most lines, arcs, ellipses and dots
     max_rotation: float = MAX_ROTATION  # of a character, in degrees
+    width: int = WIDTH  # in pixels
+    height: int = HEIGHT
 
     def __post_init__(self) -> None:
         fewest, most = self.num_strokes
-        if not 0 <= fewest <= most <= _MOST_STROKES:
-            hint = f"Use two numbers from 0 to {_MOST_STROKES}, the smaller first, such as 8,20."
-            raise UsageError(f"got {fewest},{most}", location="--num-strokes", hint=hint)
-        if not 0 <= self.max_rotation <= _MOST_ROTATION:
-            hint = f"Use 0 to {_MOST_ROTATION}."
-            raise UsageError(f"got {self.max_rotation:g}", location="--max-rotation", hint=hint)
+        hint = f"Use two numbers from 0 to {_MOST_STROKES}, the smaller first, such as 8,20."
+        _check(0 <= fewest <= most <= _MOST_STROKES, f"{fewest},{most}", "--num-strokes", hint)
+        hint = f"Use 0 to {_MOST_ROTATION}."
+        _check(0 <= self.max_rotation <= _MOST_ROTATION, f"{self.max_rotation:g}", "--max-rotation", hint)
+        for option, side, most in (("--width", self.width, WIDTH), ("--height", self.height, HEIGHT)):
+            _check(_MIN_SIDE <= side <= most, str(side), option, f"Use {_MIN_SIDE} to {most}.")
 
     @property
-    def difficulty(self) -> dict[str, Any]:
-        """Numbers of strokes and largest rotation by name, without those that are the default."""
-        values: dict[str, Any] = {}
-        if self.num_strokes != NUM_STROKES:
-            values["num_strokes"] = [*self.num_strokes]
-        if self.max_rotation != MAX_ROTATION:
-            values["max_rotation"] = self.max_rotation
-        return values
+    def changed_settings(self) -> dict[str, Any]:
+        """The settings by name that are not the default, without words and fonts."""
+        defaults = {"num_strokes": NUM_STROKES, "max_rotation": MAX_ROTATION, "width": WIDTH, "height": HEIGHT}
+        changed = {name: getattr(self, name) for name, default in defaults.items() if getattr(self, name) != default}
+        return {name: [*value] if isinstance(value, tuple) else value for name, value in changed.items()}
+
+
+def _check(is_valid: bool, value: str, option: str, hint: str) -> None:
+    if not is_valid:
+        raise UsageError(f"got {value}", location=option, hint=hint)
 
 
 def parse_num_strokes(text: str) -> tuple[int, int]:

@@ -64,7 +64,7 @@ def test_other_words_are_another_dataset(made):
 
 
 def test_another_difficulty_is_another_dataset(made):
-    for other in ({"num_strokes": "0,4"}, {"max_rotation": 8}):
+    for other in ({"num_strokes": "0,4"}, {"max_rotation": 8}, {"width": 320}):
         with pytest.raises(UsageError, match="other contents than"):
             capt.synth_captcha(out=made, num_images=14, seed=5, **other)
     assert capt.synth_captcha(out=made, num_images=14, seed=5, num_strokes="8,20", max_rotation=24)["images"] == 14

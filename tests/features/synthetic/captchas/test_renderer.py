@@ -8,17 +8,19 @@ import pytest
 from PIL import Image
 
 from features.synthetic.captchas import renderer as module
-from features.synthetic.captchas.renderer import HEIGHT, WIDTH, draw_captcha, encode_png
+from features.synthetic.captchas.renderer import draw_captcha, encode_png
 from features.synthetic.captchas.style import CaptchaStyle, find_default_fonts, load_default_words
 
 STYLE = CaptchaStyle(load_default_words(), find_default_fonts())
 
 
 def find_ink(number: int, style: CaptchaStyle = STYLE) -> np.ndarray:
-    """Returns the pixels of the characters without background and strokes: bool [HEIGHT, WIDTH]."""
+    """Returns the pixels of the characters without background and strokes: bool [height, width]."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_draw_stroke", lambda pen, random: None)
-        patch.setattr(module, "_draw_background", lambda random: Image.new("RGB", (WIDTH, HEIGHT), "white"))
+        patch.setattr(module, "_draw_stroke", lambda pen, size, random: None)
+        patch.setattr(
+            module, "_draw_background", lambda style, random: Image.new("RGB", (style.width, style.height), "white")
+        )
         return (np.asarray(draw_captcha(3, number, style)[0]) < 255).any(axis=2)
 
 
@@ -57,8 +59,8 @@ def test_labels_cover_a_third_to_two_thirds_of_the_width_at_random_positions():
     for number in range(60):
         (columns,) = find_ink(number).any(axis=0).nonzero()
         (rows,) = find_ink(number).any(axis=1).nonzero()
-        widths.append((columns[-1] - columns[0]) / WIDTH)
-        middles.append(((columns[0] + columns[-1]) / 2 / WIDTH, (rows[0] + rows[-1]) / 2 / HEIGHT))
+        widths.append((columns[-1] - columns[0]) / STYLE.width)
+        middles.append(((columns[0] + columns[-1]) / 2 / STYLE.width, (rows[0] + rows[-1]) / 2 / STYLE.height))
     assert np.min(widths) > 0.2
     assert np.max(widths) < 0.8
     assert 0.35 < np.median(widths) < 0.65
@@ -66,7 +68,7 @@ def test_labels_cover_a_third_to_two_thirds_of_the_width_at_random_positions():
 
 
 def test_the_background_is_white_with_gray_speckles():
-    background = np.asarray(module._draw_background(np.random.default_rng(1)))
+    background = np.asarray(module._draw_background(STYLE, np.random.default_rng(1)))
     speckled = (background < 255).any(axis=2)
     assert 0.005 < speckled.mean() < 0.06
     assert np.array_equal(background[..., 0], background[..., 2])
@@ -74,8 +76,10 @@ def test_the_background_is_white_with_gray_speckles():
 
 def test_each_character_has_its_own_color_and_size():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_draw_stroke", lambda pen, random: None)
-        patch.setattr(module, "_draw_background", lambda random: Image.new("RGB", (WIDTH, HEIGHT), "white"))
+        patch.setattr(module, "_draw_stroke", lambda pen, size, random: None)
+        patch.setattr(
+            module, "_draw_background", lambda style, random: Image.new("RGB", (style.width, style.height), "white")
+        )
         style = CaptchaStyle(("lllll",), STYLE.fonts[2:3])
         pixels = np.asarray(draw_captcha(1, 1, style)[0]).reshape(-1, 3)
     colors = Counter(map(tuple, pixels[pixels.max(axis=1) < 255].tolist()))
@@ -87,7 +91,7 @@ def test_each_character_has_its_own_color_and_size():
 def test_eight_to_twenty_strokes_are_above_and_below_the_characters():
     counts = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_draw_stroke", lambda pen, random: counts.append("stroke"))
+        patch.setattr(module, "_draw_stroke", lambda pen, size, random: counts.append("stroke"))
         patch.setattr(module, "_draw_glyphs", lambda *_: counts.append("label"))
         for number in range(40):
             draw_captcha(1, number, STYLE)
@@ -106,7 +110,7 @@ def test_numbers_of_strokes_and_rotations_are_those_of_the_style(monkeypatch):
         rotations.append(abs(rotation))
         return draw_mask(font, character, rotation)
 
-    monkeypatch.setattr(module, "_draw_stroke", lambda pen, random: strokes.append(number))
+    monkeypatch.setattr(module, "_draw_stroke", lambda pen, size, random: strokes.append(number))
     monkeypatch.setattr(module, "_draw_mask", record_rotation)
     for number in range(20):
         draw_captcha(1, number, CaptchaStyle(STYLE.words, STYLE.fonts, num_strokes=(0, 2), max_rotation=3))
@@ -117,3 +121,13 @@ def test_numbers_of_strokes_and_rotations_are_those_of_the_style(monkeypatch):
         draw_captcha(1, number, STYLE)
     assert min(strokes.count(number) for number in range(20)) >= 8
     assert 20 < max(rotations) <= 24
+
+
+def test_a_smaller_image_shows_the_whole_label():
+    small = CaptchaStyle(STYLE.words, STYLE.fonts, width=120, height=100)
+    for number in range(30):
+        ink = find_ink(number, small)
+        assert ink.shape == (100, 120)
+        assert ink.any()
+        ink[4:-4, 4:-4] = False
+        assert not ink.any()

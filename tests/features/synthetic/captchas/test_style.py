@@ -116,8 +116,10 @@ def test_other_texts_are_no_numbers_of_strokes(text):
 @pytest.mark.parametrize(
     ("difficulty", "message"),
     [({"num_strokes": (5, 4)}, "--num-strokes: got 5,4"), ({"num_strokes": (0, 101)}, "--num-strokes: got 0,101")]
+    + [({"width": value}, f"--width: got {value}") for value in (99, 601)]
+    + [({"height": value}, f"--height: got {value}") for value in (99, 321)]
     + [({"max_rotation": value}, f"--max-rotation: got {value}") for value in (-1, 91)],
 )
-def test_a_difficulty_out_of_range_is_rejected(difficulty, message):
+def test_a_difficulty_or_size_out_of_range_is_rejected(difficulty, message):
     with pytest.raises(UsageError, match=message):
         CaptchaStyle(("cat",), (), **difficulty)

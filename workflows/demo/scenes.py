@@ -22,7 +22,7 @@ from workflows.demo.steps import Steps
 
 NUM_SCENES, NUM_UNSEEN = 1500, 200
 SEED, UNSEEN_SEED = 7, 8
-EPOCHS = 14
+EPOCHS = 24
 HYPERPARAMETERS: dict[str, Any] = {
     "model": "soft_attention",
     "rnn_cell": "lstm",
@@ -32,7 +32,7 @@ HYPERPARAMETERS: dict[str, Any] = {
     "projection_dim": None,
     "output_dim": 128,
     "attention_query": "word",
-    "dropout": 0.3,
+    "dropout": 0.2,
     "image_dropout": 0.05,
     "learning_rate": 0.003,
     "lr_schedule": "cosine",

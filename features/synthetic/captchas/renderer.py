@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from features.synthetic.captchas.style import CaptchaStyle, open_font
 
 _MARGIN = 8  # pixels between characters and the border
-_LABEL_WIDTH = (1 / 3, 2 / 3)  # of the width
+_MIN_LABEL_WIDTH, _MAX_LABEL_WIDTH = 1 / 3, 2 / 3  # of the width
 _FONT_SIZE = (56, 108)  # pixels per em
 _SIZE_FACTOR = (0.85, 1.2)
 _SHRINK = 0.9  # factor of the font size if the label does not fit
@@ -88,7 +88,7 @@ def _place_glyphs(label: str, font: str, style: CaptchaStyle, random: np.random.
 def _try_to_place_glyphs(
     label: str, font: str, style: CaptchaStyle, scale: float, random: np.random.Generator
 ) -> list[_Glyph]:
-    label_width = random.uniform(*(part * style.width for part in _LABEL_WIDTH))
+    label_width = random.uniform(_MIN_LABEL_WIDTH * style.width, _MAX_LABEL_WIDTH * style.width)
     natural_width = sum(_open_font(font, 100).getlength(character) for character in label) / 100
     size = float(np.clip(label_width / natural_width * random.uniform(0.75, 1), *_FONT_SIZE)) * scale
     gap = max(0.0, label_width - natural_width * size) / len(label)

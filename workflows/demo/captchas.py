@@ -15,14 +15,24 @@ from workflows.demo.page import DemoPart, Measure, ReadLabel
 from workflows.demo.steps import Steps
 from workflows.prepared_tasks import find_prepared_task
 
-NUM_TRAIN, NUM_VAL, NUM_UNSEEN = 1200, 100, 200
+NUM_TRAIN, NUM_VAL, NUM_UNSEEN = 1800, 100, 200
 SEED = 7
-EPOCHS = 20
+EPOCHS = 18
 HEIGHT, WIDTH = 40, 80
-HYPERPARAMETERS: dict[str, Any] = {"profile": "quick", "learning_rate": 0.002, "seed": SEED}
+HYPERPARAMETERS: dict[str, Any] = {
+    "profile": "quick",
+    "filters": (32, 64, 96),
+    "blocks_per_stage": (0, 1, 1),
+    "units": 64,
+    "batch_size": 16,
+    "learning_rate": 0.002,
+    "augment_translation": 0.0,
+    "augment_zoom": 0.0,
+    "seed": SEED,
+}
 # One font, words of three or four letters, few strokes, and a small background.
 FONT, MAX_LETTERS = "DejaVuSans-Bold", 4
-DIFFICULTY: dict[str, Any] = {"num_strokes": (0, 4), "max_rotation": 8, "width": 320, "height": 160}
+DIFFICULTY: dict[str, Any] = {"num_strokes": (0, 3), "max_rotation": 8, "width": 200, "height": 100}
 _NUM_SHOWN = 11
 
 

@@ -15,9 +15,9 @@ from workflows.demo.page import DemoPart, Measure, ReadLabel
 from workflows.demo.steps import Steps
 from workflows.prepared_tasks import find_prepared_task
 
-NUM_TRAIN, NUM_VAL, NUM_UNSEEN = 1800, 100, 200
+NUM_TRAIN, NUM_VAL, NUM_UNSEEN = 4000, 200, 200
 SEED = 7
-EPOCHS = 18
+EPOCHS = 14
 HEIGHT, WIDTH = 40, 80
 HYPERPARAMETERS: dict[str, Any] = {
     "profile": "quick",
@@ -32,7 +32,7 @@ HYPERPARAMETERS: dict[str, Any] = {
 }
 # One font, words of three or four letters, few strokes, and a small background.
 FONT, MAX_LETTERS = "DejaVuSans-Bold", 4
-DIFFICULTY: dict[str, Any] = {"num_strokes": (0, 3), "max_rotation": 8, "width": 200, "height": 100}
+DIFFICULTY: dict[str, Any] = {"num_strokes": (0, 2), "max_rotation": 8, "width": 200, "height": 100}
 _NUM_SHOWN = 11
 
 

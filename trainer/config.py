@@ -128,7 +128,8 @@ class CaptionerTraining(LoopConfig, BackboneConfig):
     Args:
         objective: `cross_entropy`, or `cider_d`: self-critical sequence training (Rennie et al., 2017,
             arXiv:1612.00563), a second stage after `--warm-start-from`, which raises the CIDEr-D of sampled captions.
-            Its defaults of `optimizer`, `learning_rate`, `lr_schedule` and `monitor` are those in `OBJECTIVE_DEFAULTS`.
+            Its defaults are `monitor: val_cider_d`, `optimizer: adam`, `learning_rate: 5e-5` and `lr_schedule:
+            constant`.
         samples_per_image: Number of captions that `objective: cider_d` samples per image and step.
         reward_baseline: Reward to which `objective: cider_d` compares that of a sampled caption: the `mean` of the
             image's other samples (Luo, 2020, arXiv:2003.09971), or that of its `greedy` caption (Rennie et al., 2017).

@@ -139,8 +139,8 @@ class TrainCaptioner(TrainingOptions):
     save_steps: Count | None = SAVE_STEPS
     objective: Objective | None = option(
         None,
-        "Training objective: cross_entropy, or cider_d (self-critical sequence training, a second stage that requires "
-        "--warm-start-from for good results). [default: cross_entropy]",
+        "Training objective: cross_entropy, or cider_d (self-critical sequence training: a second stage after "
+        "--warm-start-from). [default: cross_entropy]",
     )
     captions_per_image: CaptionsPerImage | None = option(
         None, "Captions per image and epoch: all of them, or one random caption. [default: all; init_inject: one]"

@@ -19,8 +19,9 @@ def _parse(name: str) -> CaptionerTraining:
 
 
 def test_the_settings_of_each_example_are_accepted() -> None:
-    assert EXAMPLES.keys() == {"samples.yaml", "kept.yaml", "pixels.yaml"}
+    assert EXAMPLES.keys() == {"samples.yaml", "kept.yaml", "second.yaml", "pixels.yaml"}
     assert _parse("samples.yaml").sample_temperatures == (0.0, 0.5, 1.0)
     assert _parse("kept.yaml").keep_epochs == 3
+    assert _parse("second.yaml").objective == "cider_d"
     assert _parse("pixels.yaml").extractor == "mobilenet_v2"
     assert _parse("pixels.yaml").extractor_lr_multiplier == 0.1

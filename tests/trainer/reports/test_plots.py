@@ -46,6 +46,14 @@ def test_the_cider_d_of_the_validation_split_has_a_panel():
     assert line.get_ydata().tolist() == [0.1, 0.2]
 
 
+def test_rewards_are_shown_with_the_cider_d_of_validation_and_their_loss_is_not_shown():
+    values = {"loss": 0.01, "val_loss": 2.5, "reward": 0.4, "baseline": 0.5, "val_cider_d": 0.6}
+    losses, scores = loss_figure([EpochMetrics(epoch=1, **values, seconds=1, monitored=())]).axes
+    assert [line.get_ydata().tolist() for line in losses.lines] == [[2.5]]
+    assert [line.get_ydata().tolist() for line in scores.lines] == [[0.4], [0.5], [0.6]]
+    assert [line.get_label() for line in scores.lines] == ["train, samples", "train, greedy", "validation"]
+
+
 @pytest.mark.parametrize(("figure", "panels"), [(loss_figure, 2), (recognizer_figure, 1)])
 def test_axes_begin_at_zero_where_asked(figure, panels):
     rows = [

@@ -69,6 +69,7 @@ def test_an_epoch_is_a_pass_over_the_train_images(second_stage, shown):
     assert result["steps"] == EPOCHS * -(-images // SECOND["batch_size"])
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_with_the_result_of_an_uninterrupted_run(
     commands, store, first_stage, second_stage, tmp_path
 ):
@@ -93,6 +94,7 @@ def test_the_greedy_baseline_is_a_metric_and_dropout_may_differ_from_the_first_s
     assert load_run(tmp_path / "run").metadata.training.reward_baseline == "greedy"
 
 
+@pytest.mark.slow
 def test_without_a_warm_start_a_warning_names_the_consequence(store, tmp_path, caplog):
     options = {"steps_per_epoch": 1, "epochs": 1, "hyperparameters": SECOND}
     capt.train_captioner(store=store.path, run_dir=tmp_path / "run", **options)

@@ -33,7 +33,13 @@ def make_sampler(model, pad_tokens_to=1, **settings):
     return CaptionSampler(model, reward_of_sevens, training, LIMIT, pad_tokens_to)
 
 
-@pytest.mark.parametrize("name", MODELS)
+# The other models have the call and step of `merge`.
+FAST = {"soft_attention", "hard_attention", "transformer", "merge"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in MODELS]
+)
 def test_the_loss_is_the_log_probability_with_which_the_captions_were_sampled(name, tiny_sizes):
     model, features = make_model(
         name, {**tiny_sizes[name], "max_length": LIMIT} if name == "transformer" else tiny_sizes[name]

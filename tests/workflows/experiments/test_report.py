@@ -20,6 +20,7 @@ from schemas.errors import CaptError, StoreError, UsageError
 from tests.conftest import noise_image
 from tests.workflows.experiments.files import MERGE, captions_experiment, write_yaml
 from tests.workflows.test_example_pages import Page
+from workflows.experiments.report_page import plot_curves
 
 NASTY = 'A <b>thing</b> seen & "said"'
 DONE = ("merge-pooled-words-seed0", "merge-pooled-words-seed1", "wide-pooled-words-seed0", "wide-pooled-words-seed1")
@@ -167,3 +168,13 @@ def test_tensorboard_shows_the_trials_with_their_hyperparameters(experiment: Pat
     metrics = {(each["name"]["group"], each["name"]["tag"]) for each in wide["metricValues"]}
     assert {("", "bleu_1"), ("", "cider_d"), ("validation", "epoch_loss")} <= metrics
     assert {f"runs/{trial}/logs/validation" for trial in DONE} <= set(runs)
+
+
+def test_trials_of_both_objectives_have_curves_in_one_figure() -> None:
+    cross_entropy = {"epoch": 1, "loss": 2.0, "token_accuracy": 0.4, "val_loss": 2.1, "val_token_accuracy": 0.4}
+    self_critical = {"epoch": 1, "loss": 0.01, "reward": 0.5, "val_loss": 2.2, "val_token_accuracy": 0.4}
+    without_validation = {"epoch": 1, "loss": 0.01, "reward": 0.5}
+    trials = {"first": [cross_entropy], "second": [self_critical], "third": [without_validation]}
+    figure = plot_curves(trials)
+    assert figure is not None
+    assert figure.startswith(b"\x89PNG")

@@ -78,6 +78,7 @@ def test_json_is_the_last_line_and_nothing_else_is_on_standard_output(
     assert done.stdout.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_the_libraries_write_nothing_to_standard_error(tmp_path: Path, photos: Any) -> None:
     done = run_alone(*features(tmp_path / "store", photos(2), *NETWORK, "--quiet", "--json"))
     assert done.returncode == 0

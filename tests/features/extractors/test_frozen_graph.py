@@ -140,7 +140,7 @@ def test_random_features_neither_vanish_nor_explode(name: str) -> None:
         assert 0.1 < network.predict(pixels).std() < 10
 
 
-@pytest.mark.parametrize("kind", ["inception_v3@107", *FAST])
+@pytest.mark.parametrize("kind", [pytest.param("inception_v3@107", marks=pytest.mark.slow), *FAST])
 def test_random_features_of_photographs_neither_vanish_nor_explode(kind: str, real_data: Path) -> None:
     paths = sorted((real_data / "coco-mini" / "train2017").iterdir())[:16]
     resizer = Resizer(side_of(kind), side_of(kind))

@@ -129,6 +129,7 @@ def test_captions_use_the_best_epoch(trained):
         np.testing.assert_array_equal(file["embedding_layer/vars/0"], embeddings)
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_with_the_result_of_an_uninterrupted_run(commands, trained, store, tmp_path):
     unbroken, figures = trained
     run = tmp_path / "killed"

@@ -56,14 +56,16 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.CompletedProcess[str], Path]:
+def prepared(
+    commands: CommandServer, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[subprocess.CompletedProcess[str], Path]:
     """What a command that worked said, and its log file."""
     root = tmp_path_factory.mktemp("prepared")
     (root / "images").mkdir()
     for number in range(3):
         noise_image(number).save(root / "images" / f"{number}.jpg")
     command = features(root / "store", root / "images", "--json", "--log-file", str(root / "log.txt"))
-    return run_alone(*command), root / "log.txt"
+    return commands.capt(*command), root / "log.txt"
 
 
 def test_json_is_the_last_line_and_nothing_else_is_on_standard_output(
@@ -79,10 +81,11 @@ def test_json_is_the_last_line_and_nothing_else_is_on_standard_output(
 
 
 @pytest.mark.slow
-def test_the_libraries_write_nothing_to_standard_error(tmp_path: Path, photos: Any) -> None:
+def test_the_libraries_write_nothing_to_standard_error_and_output(tmp_path: Path, photos: Any) -> None:
     done = run_alone(*features(tmp_path / "store", photos(2), *NETWORK, "--quiet", "--json"))
     assert done.returncode == 0
     assert done.stderr == ""
+    assert done.stdout.count("\n") == 1
 
 
 def test_wrong_usage_ends_with_exit_code_2_and_one_line(commands: CommandServer, tmp_path: Path, photos: Any) -> None:

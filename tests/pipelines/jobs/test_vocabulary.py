@@ -1,4 +1,5 @@
 import collections
+import functools
 import random
 import re
 
@@ -39,6 +40,16 @@ def learn(tmp_path, batches, table_config):
     return tmp_path / "transform"
 
 
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory):
+    """Returns the transform of CAPTIONS, built once per setting."""
+
+    def build(**settings):
+        return learn(tmp_path_factory.mktemp("learned"), batches_of(CAPTIONS, 100), table_config(**settings))
+
+    return functools.cache(build)
+
+
 def expected_words(captions, split, min_count=1, vocab_size=0):
     counts = collections.Counter(word for caption in captions for word in split(caption))
     ranked = sorted(((count, word.encode()) for word, count in counts.items() if count >= min_count), reverse=True)
@@ -55,15 +66,15 @@ def punctuation(caption):
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"vocab_size": 12}, {"vocab_size": 0}, {"min_count": 40}, {"min_count": 2, "vocab_size": 9}]
+    "settings", [{"vocab_size": 12}, {"vocab_size": 0}, {"min_count": 40}, {"min_count": 2, "vocab_size": 9}]
 )
-def test_the_most_frequent_words_are_first_and_ties_are_in_reverse_order(tmp_path, settings):
-    path = learn(tmp_path, batches_of(CAPTIONS, 100), table_config(standardizer="alnum", **settings))
+def test_the_most_frequent_words_are_first_and_ties_are_in_reverse_order(learned, settings):
+    path = learned(standardizer="alnum", **settings)
     assert read_vocabulary(path) == expected_words(CAPTIONS, alnum, **settings)
 
 
-def test_removed_punctuation_joins_words(tmp_path):
-    words = read_vocabulary(learn(tmp_path, batches_of(CAPTIONS, 100), table_config(standardizer="punctuation")))
+def test_removed_punctuation_joins_words(learned):
+    words = read_vocabulary(learned(standardizer="punctuation", max_length=6))
     assert words == expected_words(CAPTIONS, punctuation)
     assert "redbrown" in words
 
@@ -76,15 +87,16 @@ def test_order_and_batching_change_no_byte(tmp_path):
     assert read_vocabulary(one) == read_vocabulary(other)
 
 
-def test_a_built_and_a_reused_vocabulary_make_the_same_transform(tmp_path):
-    learned = learn(tmp_path, batches_of(CAPTIONS, 100), table_config(max_length=6))
-    write_transform(read_vocabulary(learned), table_config(max_length=6), tmp_path / "given")
-    for path in [path for path in learned.rglob("*") if path.is_file()]:
-        assert path.read_bytes() == (tmp_path / "given" / path.relative_to(learned)).read_bytes()
+def test_a_built_and_a_reused_vocabulary_make_the_same_transform(learned, tmp_path):
+    settings = {"standardizer": "punctuation", "max_length": 6}
+    built = learned(**settings)
+    write_transform(read_vocabulary(built), table_config(**settings), tmp_path)
+    for path in [path for path in built.rglob("*") if path.is_file()]:
+        assert path.read_bytes() == (tmp_path / path.relative_to(built)).read_bytes()
 
 
-def test_words_outside_the_vocabulary_are_unknown(tmp_path):
-    tokenizer = Tokenizer(learn(tmp_path, batches_of(CAPTIONS, 100), table_config(vocab_size=12)))
+def test_words_outside_the_vocabulary_are_unknown(learned):
+    tokenizer = Tokenizer(learned(standardizer="alnum", vocab_size=12))
     tokens = tokenizer.tokenize([*CAPTIONS, "A zebra"])
     assert tokens.ids.max() == 11
     assert tokens.rows()[-1].tolist() == [2, tokenizer.words.index("a"), 1, 3]
@@ -95,8 +107,7 @@ def test_other_columns_are_ignored(tmp_path):
     assert read_vocabulary(learn(tmp_path, [table], table_config())) == [*SPECIAL_TOKENS, "a", "dog", "cat"]
 
 
-@pytest.mark.parametrize("captions", [["", "."], ["each word once"]])
-@pytest.mark.parametrize("vocab_size", [0, 50])
+@pytest.mark.parametrize(("captions", "vocab_size"), [(["", "."], 0), (["each word once"], 50)])
 def test_without_a_frequent_word_the_vocabulary_contains_special_tokens_only(tmp_path, captions, vocab_size):
     path = learn(tmp_path, batches_of(captions, 10), table_config(vocab_size=vocab_size, min_count=2))
     assert read_vocabulary(path) == list(SPECIAL_TOKENS)

@@ -349,8 +349,8 @@ def _recipes() -> str:
         measured = expected["measured"]
         origin = f"{measured['date']}, {measured['machine']}: `{measured['command']}`" if measured else one["not_run"]
         cells = (one["data"] or "–", ", ".join(bands) or "–", expected["derivation"], origin)
-        numbers = (one["minutes"] or "–", one["gigabytes"] or "–")
-        lines.append(f"| `{one['recipe']}` | {' | '.join([*map(_prose, cells), *map(str, numbers)])} |")
+        numbers = ("–" if number is None else f"{number:,g}" for number in (one["minutes"], one["gigabytes"]))
+        lines.append(f"| `{one['recipe']}` | {' | '.join([*map(_prose, cells), *numbers])} |")
     return "\n".join([*lines, ""])
 
 

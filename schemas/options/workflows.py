@@ -51,7 +51,9 @@ class Demo(Options):
         "NAME",
     )
     preprocess: Preprocess | None = option(
-        None, "Input preprocessing of a custom: extractor, as of `capt prepare features`. Only with --dataset-type."
+        None,
+        "Input preprocessing of a custom: extractor, as of `capt prepare features`: none, unit, tf, caffe or torch. "
+        "Only with --dataset-type.",
     )
     limit_images: Count | str | None = option(
         None,

@@ -66,6 +66,10 @@ class SelfCriticalJob(CaptioningJob):
         records = order.size * config.samples_per_image
         return Epoch(records, lambda first: self._train.image_dataset(order, first, augment))
 
+    def monitored(self, metrics: dict[str, float]) -> tuple[float, ...]:
+        # Without validation, the loss says nothing about the captions.
+        return super().monitored(metrics) if "val_loss" in metrics else (-metrics["reward"],)
+
     def fit(
         self, model: Captioner, epoch: Epoch, start: Progress, callback: keras.callbacks.Callback
     ) -> dict[str, float]:

@@ -26,7 +26,8 @@ from workflows.demo.steps import Steps
 
 DEFAULT_EXTRACTOR = "inception_v3"
 SEED = 7
-EPOCHS = 8
+# A dataset of any size is trained for as many steps.
+EPOCHS, STEPS_PER_EPOCH = 8, 120
 MIN_COUNT = 3
 HYPERPARAMETERS: dict[str, Any] = {
     "model": "soft_attention",
@@ -93,7 +94,9 @@ def demonstrate_own_images(options: Demo, root: Path, store: Path, steps: Steps)
         },
         captions={"min_count": MIN_COUNT},
     )
-    training = train_captioner(data, store, run_dir, {**HYPERPARAMETERS, "epochs": EPOCHS}, steps)
+    training = train_captioner(
+        data, store, run_dir, {**HYPERPARAMETERS, "epochs": EPOCHS, "steps_per_epoch": STEPS_PER_EPOCH}, steps
+    )
     run = load_run(run_dir)
     captioned, metrics, problems = steps.run(
         "caption unseen images", lambda: _caption(run, store), lambda result: f"{len(result[0])} captions"

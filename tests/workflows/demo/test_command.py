@@ -25,7 +25,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     for module, names in {
         scenes: {"NUM_SCENES": 40, "NUM_UNSEEN": 10, "EPOCHS": 1},
         captchas: {"NUM_TRAIN": 20, "NUM_VAL": 5, "NUM_UNSEEN": 8, "EPOCHS": 1},
-        own_images: {"EPOCHS": 1},
+        own_images: {"EPOCHS": 1, "STEPS_PER_EPOCH": 2},
     }.items():
         for name, value in names.items():
             monkeypatch.setattr(module, name, value)

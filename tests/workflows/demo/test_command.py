@@ -119,7 +119,7 @@ def test_the_demo_captions_own_images(tmp_path: Path) -> None:
     assert math.isfinite(captioning["metrics"]["cider_d"])
     assert any("there are no others" in notice for notice in result["notices"])
     text = Page(Path(result["report"]).read_text()).text
-    assert "images used train=30,val=8" in text
+    assert "images, at most train=30,val=8" in text
     assert "CIDEr-D" in text
 
 

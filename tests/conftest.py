@@ -5,9 +5,7 @@ import json
 import os
 import shutil
 import zipfile
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +16,9 @@ import pytest
 from PIL import Image
 
 from features.extractors.extractor import Extractor
-from features.text.vocabulary import rank_vocabulary
-from pipelines.jobs import caption_job, frozen_extractor
+from pipelines.jobs import frozen_extractor
 from pipelines.jobs.caption_job import CaptionJob
-from schemas.table_config import SPECIAL_TOKENS, CaptionTableConfig, FeatureTableConfig
+from schemas.table_config import FeatureTableConfig
 from tests.commands import CommandServer
 
 REAL_DATA = os.environ.get("CAPT_TEST_DATA", "")
@@ -112,39 +109,8 @@ def skip_meteor(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module", autouse=True)
-def count_words_without_beam(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Counts the words of vocabularies without limits in this process, because Beam takes seconds."""
-    if {"golden", "distributed"} & set(_folders(request)):
-        yield
-        return
-    make = CaptionJob._make_transform
-
-    def count(job: CaptionJob, plan: Path, directory: Path, beam_options: Sequence[str]) -> Path:
-        if job.words is None and job.table_config.min_count == 1 and not beam_options:
-            words = _count_words(plan, job.table_config)
-            if len(SPECIAL_TOKENS) < len(words) <= (job.table_config.vocab_size or len(words)):
-                job = replace(job, words=words)
-        return make(job, plan, directory, beam_options)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(CaptionJob, "_make_transform", count)
-        yield
-
-
 def _folders(request: pytest.FixtureRequest) -> tuple[str, ...]:
     return request.path.relative_to(Path(__file__).parent).parts
-
-
-def _count_words(plan: Path, table_config: CaptionTableConfig) -> list[str]:
-    from features.text.standardize import split_words
-
-    counts: Counter[bytes] = Counter()
-    for unit in caption_job._list_units(str(plan)):
-        for batch in caption_job._read_train_batches(unit):
-            words = split_words(batch.column("caption").to_pylist(), table_config.standardizer, table_config.filters)
-            counts.update(words.flat_values.numpy().tolist())
-    return rank_vocabulary((count, word) for word, count in counts.items())
 
 
 @pytest.fixture(scope="session", autouse=True)

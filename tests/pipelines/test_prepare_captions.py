@@ -128,15 +128,9 @@ def test_two_stores_of_the_same_captions_are_the_same_bytes(
     tmp_path: Path, train: Path, val: Path, reuse_transforms: dict[Any, Path]
 ) -> None:
     trees = []
-    # The tests count words without Beam, unless they give it options.
-    for name, options in (("one", []), ("other", ["--direct_num_workers=1"])):
+    for name in ("one", "other"):
         reuse_transforms.clear()
-        capt.prepare_captions(
-            store=str(tmp_path / name),
-            dataset_type="coco",
-            annotations=[str(train), str(val)],
-            beam_options=options,
-        )
+        capt.prepare_captions(store=str(tmp_path / name), dataset_type="coco", annotations=[str(train), str(val)])
         root = tmp_path / name / "text"
         trees.append({p.relative_to(root): p.read_bytes() for p in root.rglob("*") if p.is_file()})
     assert trees[0] == trees[1]

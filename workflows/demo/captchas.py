@@ -26,8 +26,9 @@ HYPERPARAMETERS: dict[str, Any] = {
     "units": 64,
     "batch_size": 16,
     "learning_rate": 0.002,
-    "augment_translation": 0.0,
-    "augment_zoom": 0.0,
+    "augment_translation": 0.03,
+    "augment_zoom": 0.05,
+    "ema_momentum": 0.99,
     "seed": SEED,
 }
 # One font, words of three or four letters, few strokes, and a small background.

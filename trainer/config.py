@@ -41,12 +41,13 @@ PROFILES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     }
 )
 
-# Defaults of captioner training by objective, which take precedence over those of the model. The learning rate of a
-# second stage is low: the gradient of sampled captions is noisy, and the model can already caption.
+# Defaults of captioner training by objective, which take precedence over those of the model. The batches of a second
+# stage are small, because its gain depends on the number of steps, and a step has several captions per image.
 OBJECTIVE_DEFAULTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "cross_entropy": {},
-        "cider_d": {"optimizer": "adam", "learning_rate": 5e-5, "lr_schedule": "constant", "monitor": "val_cider_d"},
+        "cider_d": {"batch_size": 16, "optimizer": "adam", "learning_rate": 2e-4, "lr_schedule": "constant"}
+        | {"global_clipnorm": 1.0, "monitor": "val_cider_d"},
     }
 )
 # Hyperparameters that an objective does not use.
@@ -128,8 +129,8 @@ class CaptionerTraining(LoopConfig, BackboneConfig):
     Args:
         objective: `cross_entropy`, or `cider_d`: self-critical sequence training (Rennie et al., 2017,
             arXiv:1612.00563), a second stage after `--warm-start-from`, which raises the CIDEr-D of sampled captions.
-            Its defaults are `monitor: val_cider_d`, `optimizer: adam`, `learning_rate: 5e-5` and `lr_schedule:
-            constant`.
+            Its defaults are `monitor: val_cider_d`, `batch_size: 16`, `optimizer: adam`, `learning_rate: 2e-4`,
+            `lr_schedule: constant` and `global_clipnorm: 1`.
         samples_per_image: Number of captions that `objective: cider_d` samples per image and step.
         reward_baseline: Reward to which `objective: cider_d` compares that of a sampled caption: the `mean` of the
             image's other samples (Luo, 2020, arXiv:2003.09971), or that of its `greedy` caption (Rennie et al., 2017).

@@ -47,7 +47,7 @@ def loss_figure(
 
 def _select_panels(history: Sequence[EpochMetrics], unit: str) -> dict[str, dict[str, str]]:
     """Returns the labels of the metrics of each panel, by the label of the panel; panels without values are omitted."""
-    rewards = {"reward": "train, samples", "baseline": "train, greedy"}
+    rewards = {"reward": "train, reward of samples", "baseline": "train, reward of greedy"}
     is_self_critical = getattr(history[0], "reward", None) is not None
     trained: dict[str, dict[str, str]] = {"loss": {}, "token_accuracy": {}, "cider_d": rewards}
     panels = {

@@ -57,6 +57,8 @@ class SelfCriticalJob(CaptioningJob):
                 "objective: cider_d without --warm-start-from: captions of random weights have a reward near 0, so "
                 "the model may not learn."
             )
+        elif self._cider:
+            _log.info("val_cider_d before the second stage: %.4g", self._cider())
 
     def epoch(self, number: int) -> Epoch:
         config = self.config

@@ -51,7 +51,11 @@ def test_rewards_are_shown_with_the_cider_d_of_validation_and_their_loss_is_not_
     losses, scores = loss_figure([EpochMetrics(epoch=1, **values, seconds=1, monitored=())]).axes
     assert [line.get_ydata().tolist() for line in losses.lines] == [[2.5]]
     assert [line.get_ydata().tolist() for line in scores.lines] == [[0.4], [0.5], [0.6]]
-    assert [line.get_label() for line in scores.lines] == ["train, samples", "train, greedy", "validation"]
+    assert [line.get_label() for line in scores.lines] == [
+        "train, reward of samples",
+        "train, reward of greedy",
+        "validation",
+    ]
 
 
 @pytest.mark.parametrize(("figure", "panels"), [(loss_figure, 2), (recognizer_figure, 1)])

@@ -86,11 +86,16 @@ def test_a_killed_run_resumes_with_the_result_of_an_uninterrupted_run(
         np.testing.assert_array_equal(got[name], value, err_msg=name)
 
 
-def test_the_greedy_baseline_is_a_metric_and_dropout_may_differ_from_the_first_stage(store, first_stage, tmp_path):
+def test_the_greedy_baseline_is_a_metric_and_dropout_may_differ_from_the_first_stage(
+    store, first_stage, tmp_path, caplog
+):
+    caplog.set_level("INFO", "capt.training")
     settings = {**SECOND, "reward_baseline": "greedy", "samples_per_image": 1, "dropout": 0.0, "ema_momentum": 0.9}
     options = {"epochs": 1, "warm_start_from": first_stage, "hyperparameters": settings}
     result = capt.train_captioner(store=store.path, run_dir=tmp_path / "run", **options)
     assert 0 < result["baseline"] < 10
+    (before,) = [line for line in caplog.messages if line.startswith("val_cider_d before the second stage: ")]
+    assert 0 < float(before.split()[-1]) < 10
     assert load_run(tmp_path / "run").metadata.training.reward_baseline == "greedy"
 
 

@@ -156,6 +156,17 @@ def check_captioner(model: "Captioner", name: str, shape: tuple[int, ...]) -> No
         raise UsageError(message, location=name, hint="Compute both from the same layers, without dropout.")
 
 
+def check_training_without_targets(model: "Captioner", name: str, shape: tuple[int, ...]) -> None:
+    """Raises UsageError if `call` of a captioner fails in training without targets, as with `objective: cider_d`."""
+    import numpy as np
+
+    from schemas.table_config import START
+
+    inputs = {"features": np.zeros((1, *shape), np.float32), "tokens": np.array([[START, 3]], np.int32)}
+    with locate_errors(name):
+        model(inputs, training=True)
+
+
 def check_recognizer(model: "Recognizer", name: str, shape: tuple[int, ...]) -> None:
     """Raises UsageError if a recognizer fails for images of this shape, or does not return the logits of every head."""
     import numpy as np
@@ -183,7 +194,11 @@ def locate_errors(name: str) -> Iterator[None]:
         raise
     except (Exception, SystemExit) as error:  # The model is the user's: any error is possible.
         message, location = _describe(error, name.rpartition(":")[0])
-        raise UsageError(message, location=location, hint="Correct the model.") from error
+        hint = "Correct the model."
+        if isinstance(error, KeyError) and "targets" in str(error):
+            message = 'call reads inputs["targets"], which is absent in decoding and with `objective: cider_d`'
+            hint = 'Read it only if "targets" is in inputs.'
+        raise UsageError(message, location=location, hint=hint) from error
 
 
 def _describe(error: BaseException, file: str) -> tuple[str, str]:

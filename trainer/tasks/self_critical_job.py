@@ -7,6 +7,7 @@ from trainer.data.labelled_batches import shuffle_images
 from trainer.data.train_references import read_train_references
 from trainer.metrics.cider_reward import CiderReward
 from trainer.models.captioner import Captioner
+from trainer.models.custom_models import check_training_without_targets
 from trainer.models.losses import WeightedLogLikelihood
 from trainer.runs.checkpoints import Progress
 from trainer.tasks.captioning_job import CaptioningJob
@@ -36,6 +37,12 @@ class SelfCriticalJob(CaptioningJob):
 
     def make_loss(self, model: Captioner) -> keras.losses.Loss:
         return WeightedLogLikelihood()
+
+    def write_files(self) -> None:
+        super().write_files()
+        if self.metadata.source:
+            model, name = self.metadata.build(self.root), self.metadata.model
+            check_training_without_targets(model, name, self.metadata.features.shape)
 
     def compile_model(self) -> tuple[Captioner, list[keras.Metric]]:
         model, metrics = super().compile_model()

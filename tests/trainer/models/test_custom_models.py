@@ -47,6 +47,11 @@ def run(store, tmp_path_factory):
 SUM_OLD = "self.image_layer(self.feature_normalization(features))"
 SUM_NEW = "self.image_layer(ops.mean(self.feature_normalization(features), axis=1))"
 
+NEEDS_TARGETS = """
+        if CONDITION:
+            self.add_loss(ops.mean(ops.cast(inputs["targets"], "float32")))
+"""
+
 
 def test_the_example_has_about_forty_lines():
     assert len([line for line in CAPTIONER.splitlines() if line.strip()]) <= 42
@@ -171,6 +176,16 @@ def test_a_model_whose_two_ways_differ_is_refused_before_training(store, tmp_pat
     with pytest.raises(UsageError, match=problem):
         capt.train_captioner(**options, model=reference)
     assert not (tmp_path / "run" / "run.json").exists(), "the corrected file must be accepted in this directory"
+
+
+@pytest.mark.parametrize(("condition", "objective"), [("training", "cider_d"), ("True", "cross_entropy")])
+def test_a_model_that_requires_targets_is_refused_where_there_are_none(store, tmp_path, condition, objective):
+    text = changed("def call(self, inputs, training=False):", f"def call(self, inputs, training=False):{NEEDS_TARGETS}")
+    text = text.replace("CONDITION", condition).replace("spatial = False", "spatial = True").replace(SUM_OLD, SUM_NEW)
+    options = {"store": store.path, "run_dir": tmp_path / "run", "hyperparameters": {"objective": objective}}
+    with pytest.raises(UsageError, match=r'own_captioner\.py:\d+: call reads inputs\["targets"\], which is absent in'):
+        capt.train_captioner(**options, model=written(tmp_path, text))
+    assert not (tmp_path / "run" / "run.json").exists()
 
 
 def test_an_error_in_the_constructor_or_in_build_names_its_line(tmp_path):

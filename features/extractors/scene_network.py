@@ -25,7 +25,7 @@ _LAYER = "locations"
 
 
 class SceneNetworkExtractor:
-    """The extractor `scene_network`: 96×128 pixels to `locations`, [48, 34], or to `scene`, [129]."""
+    """The extractor `scene_network`: 128×128 pixels to `locations`, [64, 34], or to `scene`, [129]."""
 
     def __init__(self, options: ExtractorOptions) -> None:
         own = {

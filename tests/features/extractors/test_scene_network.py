@@ -43,10 +43,6 @@ def test_the_network_is_small_and_its_recipe_names_its_digest_and_accuracy() -> 
     assert (ROOT / recipe["command"].split()[1]).is_file()
 
 
-def test_an_installed_package_has_the_network_and_its_recipe() -> None:
-    assert '"scene_network.*"' in (ROOT / "setup.py").read_text()
-
-
 def test_a_table_of_the_network_has_its_name_digest_and_exact_arithmetic() -> None:
     config = open_network().resolve_config()
     assert (config.extractor, config.weights) == ("scene_network", f"sha256:{scene_network.read_recipe()['sha256']}")

@@ -1,4 +1,4 @@
-"""An installed capt has the recipes."""
+"""An installed capt has the recipes and the network for scenes."""
 
 import shutil
 import subprocess
@@ -13,7 +13,7 @@ PACKAGES = ("schemas", "features", "pipelines", "trainer", "workflows")
 
 
 @pytest.mark.slow
-def test_a_wheel_contains_every_recipe_base_and_checksum(tmp_path: Path) -> None:
+def test_a_wheel_contains_the_network_for_scenes_and_every_recipe_base_and_checksum(tmp_path: Path) -> None:
     source = tmp_path / "source"
     for name in PACKAGES:
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -25,4 +25,5 @@ def test_a_wheel_contains_every_recipe_base_and_checksum(tmp_path: Path) -> None
     recipes = ROOT / "workflows" / "reproduction" / "recipes"
     written = {str(path.relative_to(ROOT)) for path in recipes.rglob("*") if path.is_file()}
     assert len(written) > 10
-    assert written <= set(ZipFile(wheel).namelist())
+    network = {f"features/extractors/scene_network.{suffix}" for suffix in ("keras", "json")}
+    assert written | network <= set(ZipFile(wheel).namelist())

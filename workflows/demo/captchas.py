@@ -13,6 +13,7 @@ from trainer.runs.recognizer_run import RecognizerRun
 from trainer.runs.run import load_run
 from workflows.demo.page import DemoPart, Measure, ReadLabel
 from workflows.demo.steps import Steps
+from workflows.demo.training import train_run
 from workflows.prepared_tasks import find_prepared_task
 
 NUM_TRAIN, NUM_VAL, NUM_UNSEEN = 4000, 200, 200
@@ -57,13 +58,8 @@ def demonstrate_captchas(root: Path, store: Path, steps: Steps) -> DemoPart:
         lambda: task.preparations["features"].prepare(store, dataset),
         "{ok} resized, {cached} already in the store, {failed} failed".format_map,
     )
-    training = steps.run(
-        "train the recognizer",
-        lambda: task.train(
-            store, run_dir, {**HYPERPARAMETERS, "epochs": EPOCHS}, {"features": pixels["fingerprint"]}, ["captchas"]
-        ),
-        "{epochs} epochs, best validation loss {val_loss:.3f}".format_map,
-    )
+    hyperparameters, tables = {**HYPERPARAMETERS, "epochs": EPOCHS}, {"features": pixels["fingerprint"]}
+    training = train_run(task, "recognizer", store, run_dir, hyperparameters, tables, "captchas", steps)
     read = steps.run(
         "read unseen CAPTCHAs", lambda: _read(directory, load_run(run_dir)), lambda labels: f"{len(labels)} labels"
     )
@@ -76,7 +72,7 @@ def demonstrate_captchas(root: Path, store: Path, steps: Steps) -> DemoPart:
         "run_dir": str(run_dir),
         "examples": [{"label": one.label, "text": one.text} for one in read[:_NUM_SHOWN]],
     }
-    return _describe(summary, read)
+    return describe(summary, read)
 
 
 def _make_captchas(directory: Path) -> dict[str, Any]:
@@ -98,16 +94,17 @@ def _read(directory: Path, run: RecognizerRun) -> list[ReadLabel]:
     ]
 
 
-def _describe(summary: dict[str, Any], read: Sequence[ReadLabel]) -> DemoPart:
+def describe(summary: dict[str, Any], read: Sequence[ReadLabel]) -> DemoPart:
+    """Returns the part of the page on CAPTCHAs: those read correctly first, then one that is not."""
     fraction, unseen = summary["exact_match"], summary["unseen"]
     right = [one for one in read if one.is_right][:_NUM_SHOWN]
     wrong = [one for one in read if not one.is_right][:1]
     return DemoPart(
         summary=summary,
-        headline=f"{fraction:.0%} of {unseen} unseen CAPTCHAs are read without an error.",
+        headline=f"{fraction:.1%} of {unseen} unseen CAPTCHAs are read without an error.",
         title="Unseen CAPTCHAs",
         lead="",
-        values={"CAPTCHAs read": f"{fraction:.0%}"},
+        values={"CAPTCHAs read": f"{fraction:.1%}"},
         measures=[Measure("unseen CAPTCHAs of which every character is read correctly", fraction, None, unseen)],
         labels=[*right, *wrong],
         loss_plot=(Path(summary["run_dir"]) / LOSS_PLOT).read_bytes(),

@@ -1,7 +1,7 @@
 """Learns to caption a user's images, and captions those of the test split."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,13 @@ from features.inputs.file_reference import read_source_image
 from features.store import open_store
 from schemas.errors import CaptError, UsageError
 from schemas.options.workflows import DEMO_LIMIT, Demo
+from schemas.table_config import compute_digest
 from trainer.data.held_out_images import load_held_out_images
 from trainer.evaluation.word_classes import classify_word
 from trainer.metrics.caption_metrics import TITLES, Scorer
 from trainer.reports.plots import draw_attention_maps
 from trainer.runs.captioner_run import Caption, CaptionerRun
-from trainer.runs.directory import LOSS_PLOT
+from trainer.runs.directory import LOSS_PLOT, read_training_images
 from trainer.runs.run import load_run
 from workflows.demo.captioner import CaptionerData, summarize_training, train_captioner
 from workflows.demo.page import CaptionedImage, DemoPart
@@ -29,6 +30,8 @@ SEED = 7
 # A dataset of any size is trained for as many steps.
 EPOCHS, STEPS_PER_EPOCH = 8, 120
 MIN_COUNT = 3
+# Below this number of training images, the page says that they are too few.
+ENOUGH_IMAGES = 500
 HYPERPARAMETERS: dict[str, Any] = {
     "model": "soft_attention",
     "embedding_dim": 128,
@@ -43,6 +46,7 @@ HYPERPARAMETERS: dict[str, Any] = {
     "seed": SEED,
 }
 _BATCH_SIZE = 64
+_DIGEST_LENGTH = 8
 _log = logging.getLogger("capt.demo")
 _NUM_BEST, _NUM_MORE, _NUM_MAPS = 3, 4, 3
 # Words of these classes get a map on the page, the first classes preferred.
@@ -51,9 +55,9 @@ _MAPPED_CLASSES = ("nouns", "other", "background", "verbs", "colours")
 
 @dataclass(frozen=True)
 class CaptionedPhotograph:
-    """An unseen image with its caption, and CIDEr-D, if it could be computed."""
+    """An unseen image with its caption, and CIDEr-D, if it could be computed; `row` is its row of the catalog."""
 
-    image: bytes | None
+    row: Mapping[str, Any]
     caption: Caption
     references: tuple[str, ...]
     cider_d: float | None
@@ -76,24 +80,8 @@ def check_own_images(options: Demo) -> None:
 def demonstrate_own_images(options: Demo, root: Path, store: Path, steps: Steps) -> tuple[DemoPart, tuple[str, ...]]:
     """Runs the captioning part of the demo on a user's images. Returns also notices that limit the result."""
     weights, notices = _choose_weights(options)
-    run_dir = root / "captioner"
-    data = CaptionerData(
-        dataset={
-            "dataset_type": options.dataset_type,
-            "dataset_name": options.dataset_type,
-            "annotations": options.annotations,
-            "limit_images": options.limit_images or DEMO_LIMIT,
-            "seed": SEED,
-        },
-        features={
-            "images": options.images,
-            "extractor": options.extractor or DEFAULT_EXTRACTOR,
-            "weights": weights,
-            "layer": options.layer,
-            "preprocess": options.preprocess,
-        },
-        captions={"min_count": MIN_COUNT},
-    )
+    data = describe_data(options, weights)
+    run_dir = root / data.dataset["dataset_name"]
     training = train_captioner(
         data, store, run_dir, {**HYPERPARAMETERS, "epochs": EPOCHS, "steps_per_epoch": STEPS_PER_EPOCH}, steps
     )
@@ -101,8 +89,10 @@ def demonstrate_own_images(options: Demo, root: Path, store: Path, steps: Steps)
     captioned, metrics, problems = steps.run(
         "caption unseen images", lambda: _caption(run, store), lambda result: f"{len(result[0])} captions"
     )
+    images = len(read_training_images(run_dir))
     summary = {
         "dataset_type": options.dataset_type,
+        "images": images,
         "limit_images": data.dataset["limit_images"],
         "unseen": len(captioned),
         "extractor": data.features["extractor"],
@@ -112,7 +102,37 @@ def demonstrate_own_images(options: Demo, root: Path, store: Path, steps: Steps)
         "run_dir": str(run_dir),
         "examples": [one.caption.text for one in captioned[: _NUM_BEST + _NUM_MORE]],
     }
-    return _describe(summary, captioned, run), (*notices, *problems)
+    return _describe(summary, captioned, run), (*notices, *_warn_of_few_images(images), *problems)
+
+
+def _warn_of_few_images(images: int) -> tuple[str, ...]:
+    if images >= ENOUGH_IMAGES:
+        return ()
+    notice = (
+        f"The model was trained on {images} images only. They teach it frequent words, but hardly their looks. "
+        "Use more images."
+    )
+    _log.warning(notice)
+    return (notice,)
+
+
+def describe_data(options: Demo, weights: str | None) -> CaptionerData:
+    """Returns the data. Each choice of options has a dataset and a run directory of its own, with the same name."""
+    dataset = {
+        "dataset_type": options.dataset_type,
+        "annotations": options.annotations,
+        "limit_images": options.limit_images or DEMO_LIMIT,
+        "seed": SEED,
+    }
+    features = {
+        "images": options.images,
+        "extractor": options.extractor or DEFAULT_EXTRACTOR,
+        "weights": weights,
+        "layer": options.layer,
+        "preprocess": options.preprocess,
+    }
+    name = f"{options.dataset_type}_{compute_digest([dataset, features])[:_DIGEST_LENGTH]}"
+    return CaptionerData({**dataset, "dataset_name": name}, features, {"min_count": MIN_COUNT})
 
 
 def _choose_weights(options: Demo) -> tuple[str | None, tuple[str, ...]]:
@@ -142,7 +162,7 @@ def _caption(run: CaptionerRun, store: Path) -> tuple[list[CaptionedPhotograph],
     if held_out.split == run.metadata.validation_split:
         problems = (*problems, f"The best epoch was selected on these images of {held_out.split}: there are no others.")
     captioned = [
-        CaptionedPhotograph(read_source_image(held_out.catalog[name]), caption, texts, value)
+        CaptionedPhotograph(held_out.catalog[name], caption, texts, value)
         for name, caption, texts, value in zip(held_out.names, captions, references, cider_d, strict=True)
     ]
     return captioned, metrics, problems
@@ -172,7 +192,11 @@ def _describe(summary: dict[str, Any], captioned: Sequence[CaptionedPhotograph],
         headline=f"{count} unseen images of a {summary['dataset_type']} dataset are captioned.{cider_d}",
         title="Captions of unseen images",
         lead=f"{order} Each map shows where the model looks when it writes the word below it.".strip(),
-        values={"images, at most": summary["limit_images"], "extractor": Path(summary["extractor"]).name},
+        values={
+            "training images": f"{summary['images']:,}",
+            "images, at most": summary["limit_images"],
+            "extractor": Path(summary["extractor"]).name,
+        },
         scores={TITLES[name]: value for name, value in metrics.items()},
         good=[_to_example(one, run) for one in best],
         bad=_to_example(worst[0], run) if worst else None,
@@ -183,12 +207,13 @@ def _describe(summary: dict[str, Any], captioned: Sequence[CaptionedPhotograph],
 
 
 def _to_example(one: CaptionedPhotograph, run: CaptionerRun) -> CaptionedImage:
+    image = read_source_image(one.row)
     return CaptionedImage(
-        image=one.image,
+        image=image,
         caption=one.caption.text,
         references=one.references,
-        maps=draw_word_maps(one.image, one.caption, run.resizer, _select_words(one.caption.words)) if one.image else (),
-        attention=draw_attention_maps(one.image, one.caption, run.resizer),
+        maps=draw_word_maps(image, one.caption, run.resizer, _select_words(one.caption.words)) if image else (),
+        attention=draw_attention_maps(image, one.caption, run.resizer),
     )
 
 

@@ -182,12 +182,12 @@ def _describe(summary: dict[str, Any], captioned: Sequence[CaptionedScene], run:
     ]
     return DemoPart(
         summary=summary,
-        headline=f"{captions['fraction']:.0%} of the captions of {unseen} unseen scenes are true in every word.",
+        headline=f"{captions['fraction']:.1%} of the captions of {unseen} unseen scenes are true in every word.",
         title="Captions of unseen scenes",
         lead="Each map shows where the model looks when it writes the words below it.",
         values={
-            "true captions": f"{captions['fraction']:.0%} (chance {captions['chance']:.0%})",
-            "attention on the object": f"{attention['fraction']:.0%} (chance {attention['chance']:.0%})",
+            "true captions": f"{captions['fraction']:.1%} (chance {captions['chance']:.1%})",
+            "attention on the object": f"{attention['fraction']:.1%} (chance {attention['chance']:.1%})",
         },
         measures=measures,
         good=[_to_example(one, run) for one in right[:_NUM_BEST]],

@@ -10,11 +10,17 @@ import pytest
 import capt
 from features.synthetic.scenes.generator import make_scene
 from features.synthetic.scenes.scene import HEIGHT, WIDTH
-from schemas.errors import UsageError
+from schemas.errors import StoreError, UsageError
+from schemas.options.workflows import Demo
 from tests.workflows.test_example_pages import Page, assert_inert
 from trainer.runs.captioner_run import Caption
+from trainer.runs.directory import LOSS_PLOT
 from workflows.demo import captchas, own_images, scenes
+from workflows.demo.page import ReadLabel
 from workflows.demo.scenes import CaptionedScene, score_attention, score_captions
+from workflows.demo.steps import Steps
+from workflows.demo.training import train_run
+from workflows.prepared_tasks import PreparedTask, find_prepared_task
 
 SIDE = 8
 
@@ -78,6 +84,54 @@ def test_options_of_own_images_come_together(options: dict[str, object], message
     assert not (tmp_path / "demo").exists()
 
 
+def test_each_choice_of_options_has_a_run_directory_of_its_own() -> None:
+    choices: list[dict[str, object]] = [
+        {},
+        {"extractor": "vgg16"},
+        {"limit_images": 9},
+        {"annotations": ("a.txt",)},
+        {"images": ("other",)},
+    ]
+    options = [Demo(**{"dataset_type": "flickr8k", "images": ("photos",), **choice}) for choice in choices]
+    names = [own_images.describe_data(one, "random:7").dataset["dataset_name"] for one in options]
+    assert len(set(names)) == len(names)
+    assert all(re.fullmatch("flickr8k_[0-9a-f]{8}", name) for name in names)
+    again = options[0].model_copy(update={"output": "elsewhere"})
+    assert own_images.describe_data(again, "random:7").dataset["dataset_name"] == names[0]
+
+
+def test_a_directory_with_another_run_is_named_with_what_the_demo_accepts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise StoreError("another run", location=str(tmp_path / "run"), hint="Choose another --run-dir.")
+
+    monkeypatch.setattr(PreparedTask, "train", refuse)
+    task = find_prepared_task("captioner")
+    with pytest.raises(StoreError) as raised:
+        train_run(task, "captioner", tmp_path / "store", tmp_path / "run", {}, {}, "scenes", Steps())
+    assert str(raised.value).endswith(f"another run. Choose another --output, or delete {tmp_path / 'run'}.")
+
+
+@pytest.mark.slow
+def test_a_dataset_without_unseen_images_is_refused_before_features_are_extracted(tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    capt.synth_scenes(out=str(made), num_images=10)
+    annotations = [str(made / "annotations" / "captions_train2017.json")]
+    options = {"dataset_type": "coco", "images": [str(made / "images")], "annotations": annotations}
+    with pytest.raises(UsageError, match="--annotations: no image of val or test has a caption") as raised:
+        capt.demo(output=str(tmp_path / "demo"), extractor="scene_network", **options)
+    assert "Add the annotation file of val or test" in raised.value.hint
+    assert not capt.open_store(tmp_path / "demo" / "store").feature_tables()
+
+
+def test_a_percentage_above_a_wrong_example_is_not_100(tmp_path: Path) -> None:
+    read = [ReadLabel(b"", "cat", "cat")] * 399 + [ReadLabel(b"", "cot", "cat")]
+    (tmp_path / LOSS_PLOT).write_bytes(b"")
+    part = captchas.describe({"exact_match": 399 / 400, "unseen": 400, "run_dir": str(tmp_path)}, read)
+    assert part.headline == "99.8% of 400 unseen CAPTCHAs are read without an error."
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("small")
 def test_the_demo_reports_both_tasks_and_resumes(tmp_path: Path) -> None:
@@ -105,22 +159,28 @@ def test_the_demo_reports_both_tasks_and_resumes(tmp_path: Path) -> None:
 def test_the_demo_captions_own_images(tmp_path: Path) -> None:
     made = tmp_path / "made"
     capt.synth_scenes(out=str(made), num_images=50)
-    result = capt.demo(
-        output=str(tmp_path / "demo"),
-        dataset_type="coco",
-        images=[str(made / "images")],
-        annotations=[str(path) for path in sorted((made / "annotations").iterdir())],
-        extractor="scene_network",
-        limit_images="train=30,val=8",
-    )
+    options = {
+        "output": str(tmp_path / "demo"),
+        "dataset_type": "coco",
+        "images": [str(made / "images")],
+        "annotations": [str(path) for path in sorted((made / "annotations").iterdir())],
+        "extractor": "scene_network",
+    }
+    result = capt.demo(**options, limit_images="train=30,val=8")
     assert "captcha" not in result
     captioning = result["captioning"]
     assert (captioning["unseen"], captioning["limit_images"]) == (8, "train=30,val=8")
     assert math.isfinite(captioning["metrics"]["cider_d"])
     assert any("there are no others" in notice for notice in result["notices"])
+    assert captioning["images"] == 30
+    assert any("trained on 30 images only" in notice for notice in result["notices"])
     text = Page(Path(result["report"]).read_text()).text
     assert "images, at most train=30,val=8" in text
     assert "CIDEr-D" in text
+    # Other options in the same output directory are another run.
+    other = capt.demo(**options, limit_images="train=20,val=8")["captioning"]
+    assert (other["images"], other["unseen"]) == (20, 8)
+    assert other["run_dir"] != captioning["run_dir"]
 
 
 @pytest.mark.slow

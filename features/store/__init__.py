@@ -3,6 +3,6 @@
 from features.store.caption_table import CaptionTable
 from features.store.dataset import Dataset
 from features.store.feature_table import FeatureTable
-from features.store.store import Store, create_store, open_store
+from features.store.store import Store, check_dataset_name, create_store, open_store
 
-__all__ = ["CaptionTable", "Dataset", "FeatureTable", "Store", "create_store", "open_store"]
+__all__ = ["CaptionTable", "Dataset", "FeatureTable", "Store", "check_dataset_name", "create_store", "open_store"]

@@ -123,14 +123,19 @@ class Store:
         Raises:
             UsageError: The name is invalid.
         """
-        if not _DATASET_NAME.fullmatch(name):
-            hint = "Use letters, digits, dots, dashes and underscores, at most 100 in total."
-            raise UsageError(f"invalid dataset name {name!r}", hint=hint)
-        return self.path / DATASETS / name
+        return self.path / DATASETS / check_dataset_name(name)
 
     def extractor_path(self, sha256: str) -> Path:
         """Returns the path of a frozen extractor, by the SHA-256 of its graph."""
         return extractor_path(self.path, sha256)
+
+
+def check_dataset_name(name: str) -> str:
+    """Returns the name of a dataset; UsageError if it is invalid."""
+    if not _DATASET_NAME.fullmatch(name):
+        hint = "Use letters, digits, dots, dashes and underscores, at most 100 in total."
+        raise UsageError(f"invalid dataset name {name!r}", hint=hint)
+    return name
 
 
 def _table_roots(parent: Path) -> list[Path]:

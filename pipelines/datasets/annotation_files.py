@@ -118,7 +118,7 @@ class AnnotationFile:
         directory, location = (path.rpartition("/") for path in (self.location, self.reference.location))
         for name in chain.from_iterable((name, f"{name}{_GZIP}") for name in names):
             reference = FileReference(f"{location[0]}{location[1]}{name}")
-            other = AnnotationFile(f"{directory[0]}{directory[1]}{name}", _remove_gzip_suffix(name), reference)
+            other = AnnotationFile(f"{directory[0]}{directory[1]}{name}", remove_gzip_suffix(name), reference)
             try:
                 other.reference.read(MAX_BYTES)
             except RecordError as error:
@@ -198,24 +198,25 @@ def list_annotation_files(
         if not name or not (is_uri(name) or Path(name).exists()):
             raise UsageError("no such annotation file", location=name or option, hint=f"Check {option}.")
         if not is_collection(name):
-            yield AnnotationFile(name, _remove_gzip_suffix(PurePosixPath(name).name), FileReference.from_location(name))
+            yield AnnotationFile(name, remove_gzip_suffix(PurePosixPath(name).name), FileReference.from_location(name))
             continue
-        listed = (one for one in list_files(name) if pattern.search(_remove_gzip_suffix(one.name)))
+        listed = (one for one in list_files(name) if pattern.search(remove_gzip_suffix(one.name)))
         found = sorted(listed, key=lambda one: one.name)
         if not found:
             raise UsageError(f"the path contains no {pattern_text}", location=name, hint=f"Check {option}.")
-        twice = [one for one, count in Counter(_remove_gzip_suffix(one.name) for one in found).items() if count > 1]
+        twice = [one for one, count in Counter(remove_gzip_suffix(one.name) for one in found).items() if count > 1]
         if twice:
             raise UsageError(
                 f"the path contains {twice[0]} plain and compressed", location=name, hint="Remove one of them."
             )
         for one in found:
-            yield AnnotationFile(f"{name.rstrip('/')}/{one.name}", _remove_gzip_suffix(one.name), one.reference)
+            yield AnnotationFile(f"{name.rstrip('/')}/{one.name}", remove_gzip_suffix(one.name), one.reference)
 
 
 def _parse_int(digits: str) -> int | float:
     return int(digits) if len(digits) <= _MAX_DIGITS else math.inf
 
 
-def _remove_gzip_suffix(name: str) -> str:
+def remove_gzip_suffix(name: str) -> str:
+    """Returns the name of a file without `.gz`."""
     return name[: -len(_GZIP)] if name.lower().endswith(_GZIP) else name

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from schemas.options.base import Argument, Count, Natural, Options, option
+from schemas.options.base import Argument, Count, Natural, Options, Seed, option
 from schemas.options.extractor import Preprocess
 from schemas.options.prepare import ANNOTATIONS, SampledCaptionType
 from schemas.options.shared import DRY_RUN, StoreArgument
@@ -123,7 +123,7 @@ class Reproduce(Options):
         "val",
         "Split to score: val or test. Bands are those of val; the scores of test are reported without a verdict.",
     )
-    seed: Natural | None = option(
+    seed: Seed | None = option(
         None,
         "Seed of the training, in place of the recipe's seeds. Other seeds get no verdict. [default: the recipe's]",
     )

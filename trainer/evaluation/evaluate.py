@@ -44,7 +44,7 @@ AnyPrediction = TypeVar("AnyPrediction")
 AnyScores = TypeVar("AnyScores")
 
 _KINDS: tuple[ExampleKind, ...] = get_args(ExampleKind)
-_SKIPPED = {
+SKIPPED = {
     "without_features": "skipped images without features",
     "without_image": "skipped captioned images that are not in the dataset",
     "without_label": "skipped images without a label",
@@ -238,7 +238,7 @@ class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
         notes, wanted, split = list(self.notes(summary, name)), self.options.split, summary["split"]
         if split != wanted:
             notes.append(f"{name}: the split {wanted} has no references. Evaluated on {split} instead.")
-        notes += [f"{name}: {text}: {summary[key]:,}." for key, text in _SKIPPED.items() if summary.get(key)]
+        notes += [f"{name}: {text}: {summary[key]:,}." for key, text in SKIPPED.items() if summary.get(key)]
         if summary["training_images"]:
             share = f"{summary['training_images']:,} of {summary['images']:,} images are training images"
             notes.append(f"{name}: {share}. The metrics are biased upward.")

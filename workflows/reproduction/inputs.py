@@ -14,6 +14,7 @@ from features.io.atomic_files import hash_file, write
 from features.io.locations import local_path
 from features.synthetic.captchas.dataset import IMAGE_DIR, TRUTH_FILE, synth_captcha
 from features.synthetic.scenes.dataset import synth_scenes
+from pipelines.datasets.annotation_files import AnnotationFile, remove_gzip_suffix
 from pipelines.fetch.fetch_dataset import fetch_dataset
 from schemas.errors import CaptError, RecordError, UsageError
 from schemas.options.base import Options
@@ -262,7 +263,7 @@ def _check_files(data: RecipeData, annotations: Sequence[str], split: str) -> tu
         UsageError: A file is missing.
     """
     needed = {*data.files, *data.split_files.get(split, ())}  # type: ignore[call-overload]
-    found = {name: reference for path in annotations for name, reference in _list_annotations(path, needed)}
+    found = {one.name: one for path in annotations for one in _list_annotations(path, needed)}
     for name in sorted(needed - found.keys()):
         for_split = "" if name in data.files else f" for the split {split}"
         hint = "Add the file by --annotations."
@@ -270,22 +271,25 @@ def _check_files(data: RecipeData, annotations: Sequence[str], split: str) -> tu
     checked = {}
     for name, digests in data.files.items():
         try:
-            content = found[name].read(_MAX_ANNOTATION_BYTES)
+            content = found[name].read_bytes(_MAX_ANNOTATION_BYTES)
         except RecordError as error:
-            raise CaptError(f"the file cannot be read: {error.reason}", location=found[name].label) from None
+            raise CaptError(f"the file cannot be read: {error.reason}", location=found[name].location) from None
         checked[name] = hashlib.sha256(content).hexdigest() in digests
     different = [name for name, is_equal in checked.items() if not is_equal]
     return checked, [f"{name} differs from that of the recipe: its SHA-256 is another one." for name in different]
 
 
-def _list_annotations(path: str, names: set[str]) -> Iterator[tuple[str, FileReference]]:
-    """Yields the files of these names in a directory or archive, or a plain file and those beside it."""
+def _list_annotations(path: str, names: set[str]) -> Iterator[AnnotationFile]:
+    """Yields the files of these names in a directory or archive, or a plain file and those beside it.
+
+    A file may be compressed: its name may end with `.gz`.
+    """
     if is_collection(path):
-        listed = ((PurePosixPath(file.name).name, file.reference) for file in list_files(path))
-        yield from ((name, reference) for name, reference in listed if name in names)
+        for file in list_files(path):
+            name = remove_gzip_suffix(PurePosixPath(file.name).name)
+            if name in names:
+                yield AnnotationFile(f"{path}/{file.name}", name, file.reference)
         return
-    reference = FileReference.from_location(path)
-    if not reference.member and Path(reference.location).is_file():
-        beside = {name: Path(reference.location).with_name(name) for name in names}
-        yield from ((name, FileReference(str(other))) for name, other in beside.items() if other.is_file())
-    yield PurePosixPath(path).name, reference
+    document = AnnotationFile(path, remove_gzip_suffix(PurePosixPath(path).name), FileReference.from_location(path))
+    yield from document.find_siblings(sorted(names))
+    yield document

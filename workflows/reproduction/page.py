@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import yaml
 
@@ -60,8 +61,8 @@ def _build_scores(
         shown = format_score(found[0][name]) if len(found) == 1 and value is not None else None
         mean = "not computed" if value is None else f"{100 * value:.1f}"
         limits = f"{100 * band.low:.1f} to {100 * band.high:.1f}" if band else "–"
-        applies = _VERDICTS[band.passed] if band and not verdict.reasons else "–"
-        rows.append(row(task.metrics[name], shown or mean, limits, applies))
+        passed = _VERDICTS[band.passed if band else None]
+        rows.append(row(task.metrics[name], shown or mean, limits, passed))
     heads = ("metric, × 100", "score (95% interval)" if len(found) == 1 else "mean score", "band", "verdict")
     yield table(heads, rows)
     expected = named.recipe.expected
@@ -84,10 +85,11 @@ def _build_runs(named: NamedRecipe, result: Mapping[str, Any], runs: Sequence[Re
         links = [(run.stages[-1] / REPORT, "report")] if run.evaluated else []
         if run.evaluated and run.evaluated["page_path"]:
             links.append((Path(run.evaluated["page_path"]), "predictions"))
-        cells = [element("a", text, href=os.path.relpath(path, root)) for path, text in links]
-        numbers = (len(run.stages), described["epochs"], described["best_epoch"], score)
+        cells = [element("a", text, href=quote(os.path.relpath(path, root))) for path, text in links]
+        images = f"{described['images']:,}" if "images" in described else "–"
+        numbers = (len(run.stages), described["epochs"], described["best_epoch"], images, score)
         rows.append(row(run.name, *numbers, element("td", *(part for cell in cells for part in (cell, " ")))))
-    yield table(("run", "stages", "epochs of the last stage", "best epoch", "score", "pages"), rows)
+    yield table(("run", "stages", "epochs of the last stage", "best epoch", "images", "score", "pages"), rows)
     yield element("p", f"This command took {format_duration(result['seconds'])}.", class_="quiet")
 
 

@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, NonNegativeInt, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
+from features.store import check_dataset_name
 from schemas.choices import Split
 from schemas.errors import UsageError
 from schemas.frozen import Settings
-from schemas.options.base import Options
+from schemas.options.base import Options, Seed
 from workflows.experiments.config import NONE_TO_EMPTY, SEED, TO_SEQUENCE, Values
 from workflows.prepared_tasks import PREPARATIONS, PreparedTask, TaskName, dataset_name, errors_in, find_prepared_task
 
@@ -150,7 +151,7 @@ class Recipe(Settings):
     extractor_sha256: Sha256 | None = None
     train: Annotated[Values, NONE_TO_EMPTY] = Field(default_factory=dict)
     stages: tuple[Values, ...] = Field(({},), min_length=1)
-    seeds: Annotated[tuple[NonNegativeInt, ...], TO_SEQUENCE] = Field(default=(0,), min_length=1)
+    seeds: Annotated[tuple[Seed, ...], TO_SEQUENCE] = Field(default=(0,), min_length=1)
     ensemble: Annotated[tuple[str, ...], TO_SEQUENCE] = ()
     evaluate: Annotated[Values, NONE_TO_EMPTY] = Field(default_factory=dict)
     expected: ExpectedScores | None = None
@@ -225,7 +226,8 @@ class Recipe(Settings):
         with errors_in(f"{location}: evaluate"):
             _refuse(self.evaluate, _EVALUATION_SET)
         with errors_in(location):
-            self.training_task.check_evaluation(self.evaluate)
+            ensemble = {"ensemble": ("RUN",)} if self.ensemble else {}
+            self.training_task.check_evaluation({**self.evaluate, **ensemble})
         metrics = self.training_task.task.metrics
         for name in self.expected.scores if self.expected else ():
             if name not in metrics:
@@ -252,6 +254,7 @@ class Recipe(Settings):
             for name in self.data_options:
                 if name not in known:
                     raise UsageError(f"unknown option {name!r}", hint=f"Use one of {', '.join(sorted(known))}.")
+            check_dataset_name(self.dataset)
 
     def _check_tables(self, location: str) -> None:
         task = self.training_task

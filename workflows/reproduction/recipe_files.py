@@ -105,7 +105,7 @@ def _find_file(name: str) -> tuple[Path, str]:
     """Returns the file of a recipe, and the captioner that replaces MODEL in it; empty if it is not a template."""
     if name.endswith(SUFFIXES):
         return Path(name), ""
-    if (path := _DIRECTORY / f"{name}.yaml").is_file() and MODEL not in name:
+    if (path := _DIRECTORY / f"{name}.yaml").is_file() and MODEL not in name and "/" not in name:
         return path, ""
     for path in _DIRECTORY.glob(f"*{MODEL}*.yaml"):
         for model in CAPTIONERS:

@@ -17,7 +17,8 @@ from features.io.temporary_names import TEMP_PREFIX
 from schemas.errors import UsageError
 from schemas.frozen import Frozen
 
-LOCK = ".lock"
+# Also marks a work directory, so it has another name than the lock of a run directory.
+LOCK = ".reproduce.lock"
 
 
 class EvaluationRecord(Frozen):

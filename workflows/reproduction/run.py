@@ -1,6 +1,7 @@
 """Implements `capt reproduce`: data → tables → runs → scores → verdict and page. Each step skips finished work."""
 
 import logging
+import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +19,10 @@ from schemas.options.inference import Report
 from schemas.options.workflows import Reproduce
 from schemas.table_config import compute_digest
 from schemas.terminal.console import Printer
+from trainer.evaluation.evaluate import SKIPPED
 from trainer.reports.page_files import write_page
+from trainer.runs.metadata import METADATA, read_metadata
+from trainer.runs.run import load_run
 from workflows.experiments.config import SEED
 from workflows.experiments.records import CAPTIONS, read_record, write_record
 from workflows.prepared_tasks import evaluate_run, find_prepared_task
@@ -31,6 +35,9 @@ from workflows.reproduction.verdict import Verdict, average_scores, judge
 
 _log = logging.getLogger("capt.reproduce")
 
+# Images that an evaluation skips.
+_UNSCORED = ("without_features", "without_image", "without_label")
+
 
 def reproduce(options: Reproduce) -> dict[str, Any]:
     """Runs a recipe, or what is left of it.
@@ -39,7 +46,8 @@ def reproduce(options: Reproduce) -> dict[str, Any]:
         `recipe`, `task`, `split`, `scores` (means over the runs, as fractions), `passed` (whether all scores are in
         their bands; null if the bands do not apply), `verdict` (the same in words), `bands` by score (`score`, `low`,
         `high`, `passed`), `deviations` (what differs from the recipe), `data` (`origin`, numbers of `images`, `files`),
-        `runs` (`recipe`, `seed`, `run_dir`, `epochs`, `best_epoch`, `scores`; no scores for members of an ensemble),
+        `runs` (`recipe`, `seed`, `run_dir`, `epochs`, `best_epoch`, number of scored `images`, `scores`; neither images
+        nor scores for members of an ensemble),
         `ensemble`, `work_dir`, `store`, `page_path` and `seconds`. With `list`: `recipes`, for each `recipe`,
         `description`, `task`, `model`, `data`, `minutes`, `gigabytes`, `expected` (`scores`, `derivation`, `measured`;
         null without bands) and `not_run`. With `dry_run`: `recipe`, `split`, `dry_run`, `settings` (the complete
@@ -202,7 +210,7 @@ class _Reproduction:
         evaluations = self._evaluate(runs)
         task = self.recipe.training_task.task
         scores = [{name: score.value for name, score in task.read_scores(one).items()} for one in evaluations]
-        deviations = list(self.inputs.deviations)
+        deviations = [*self.inputs.deviations, *self._list_skipped(runs, evaluations)]
         if not set(self.seeds) <= set(self.recipe.seeds):
             seeds = ", ".join(map(str, self.recipe.seeds))
             deviations.append(f"The seed is {self.options.seed}, and those of the recipe are {seeds}.")
@@ -225,7 +233,11 @@ class _Reproduction:
                     "run_dir": str(run.run_dir),
                     "epochs": run.trained["epochs"],
                     "best_epoch": run.trained["best_epoch"],
-                    **({} if self.recipe.ensemble else {"scores": scores[number]}),
+                    **(
+                        {}
+                        if self.recipe.ensemble
+                        else {"images": evaluations[number]["images"], "scores": scores[number]}
+                    ),
                 }
                 for number, run in enumerate(runs)
             ],
@@ -259,7 +271,9 @@ class _Reproduction:
         dataset = open_store(self.directory.store).dataset(self.named.members[0].recipe.dataset)
         if not pc.any(pc.equal(dataset.catalog()["split"], self.options.split)).as_py():
             message = f"the data have no images of the split {self.options.split}"
-            raise UsageError(message, location=f"--split {self.options.split}", hint="Add their list by --annotations.")
+            is_generated = self.inputs.origin == "generated"
+            hint = "Change data.synth of the recipe." if is_generated else "Add their list by --annotations."
+            raise UsageError(message, location=f"--split {self.options.split}", hint=hint)
 
     def _train(self, member: NamedRecipe, seed: int, tables: Mapping[str, str]) -> _Trained:
         """Trains the stages of a run."""
@@ -270,6 +284,7 @@ class _Reproduction:
             _log.info("%s: training, seed %d, stage %d of %d.", member.name, seed, number, len(recipe.stages))
             start = {"warm_start_from": str(stages[-1])} if stages else {}
             try:
+                _check_length(run_dir, task.settings(options))
                 trained = task.train(
                     self.directory.store, run_dir, {**options, SEED: seed, **start}, tables, [recipe.dataset]
                 )
@@ -299,7 +314,7 @@ class _Reproduction:
             options["labels"] = truth
         identity = self._identify(options, members)
         last = read_record(path, EvaluationRecord)
-        if last and last.identity == identity:
+        if last and last.identity == identity and _is_complete(last.evaluated):
             _log.info("%s: already evaluated on %s.", name, self.options.split)
             return last.evaluated
         # Importing TensorFlow takes seconds. `--list` and `--dry-run` do not need it.
@@ -321,21 +336,54 @@ class _Reproduction:
         trained = []
         for run in members:
             captions = store.caption_table(run.tables[CAPTIONS]).manifests if CAPTIONS in run.tables else ()
-            settings = [run.member.recipe.training_task.settings(stage) for stage in run.member.recipe.list_stages()]
-            trained.append([settings, run.seed, dict(run.tables), [manifest.digest for manifest in captions]])
+            trained.append([load_run(run.run_dir).identity, [manifest.digest for manifest in captions]])
         dataset = store.dataset(members[0].member.recipe.dataset).digest
         labels = hash_file(Path(options["labels"])) if "labels" in options else None
         return compute_digest([trained, dataset, dict(options), labels, str(self.directory.root)])
+
+    def _list_skipped(self, runs: list[_Trained], evaluations: list[dict[str, Any]]) -> list[str]:
+        """Lists what is neither trained on nor scored, in sentences."""
+        trained = [
+            f"{split}: skipped records without features: {count:,}."
+            for run in runs
+            for split, count in run.trained["without_features"].items()
+            if count and split != "test"
+        ]
+        scored = [
+            f"{self.options.split}: {SKIPPED[reason]}: {one[reason]:,}."
+            for one in evaluations
+            for reason in _UNSCORED
+            if one.get(reason)
+        ]
+        return list(dict.fromkeys([*trained, *scored]))
 
     def _raise_failure(self, verdict: Verdict, result: Mapping[str, Any]) -> None:
         if verdict.passed is not False:
             return
         for one in verdict.bands:
-            shown = {True: "pass", False: "fail", None: "not computed"}[one.passed]
+            shown = "pass" if one.passed else "fail"
             _log.info("%s: %s, band %.4f to %.4f: %s.", self.label, one.name, one.low, one.high, shown)
         failed = [f"{one.name} {one.value:.4f} not in {one.low:.4f} to {one.high:.4f}" for one in verdict.failed]
         message = f"{len(failed)} of {len(verdict.bands)} scores are outside their bands: {'; '.join(failed)}"
         raise CaptError(message, location=self.named.name, hint=f"See {result['page_path']}.", summary=result)
+
+
+def _check_length(run_dir: Path, settings: Mapping[str, Any]) -> None:
+    """Raises StoreError if the directory contains a run that trains longer than these hyperparameters."""
+    if not (run_dir / METADATA).exists():
+        return
+    training = read_metadata(run_dir).training
+    for name in ("epochs", "early_stopping_patience"):
+        last, limit = getattr(training, name), settings.get(name)
+        if limit is not None and (last is None or last > limit):
+            message = f"the directory contains a longer run: {name}: expected at most {limit}, got {last}"
+            raise StoreError(message, location=str(run_dir))
+
+
+def _is_complete(evaluated: Mapping[str, Any]) -> bool:
+    """Returns whether an evaluation has its files, and METEOR if there is Java now."""
+    can_add = bool(evaluated.get("skipped_metrics")) and shutil.which("java") is not None
+    return Path(evaluated["scores_path"]).exists() and not can_add
 
 
 def _release_models() -> None:

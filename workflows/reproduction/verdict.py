@@ -10,16 +10,20 @@ from workflows.reproduction.recipe import BANDED_SPLIT, ExpectedScores
 
 @dataclass(frozen=True)
 class BandedScore:
-    """A score and its band; None if the score was not computed, as METEOR without Java."""
+    """A score and its band; None if the score was not computed, as METEOR without Java.
+
+    `applies` states whether the score can be compared with the band.
+    """
 
     name: str
     value: float | None
     low: float
     high: float
+    applies: bool = True
 
     @property
     def passed(self) -> bool | None:
-        return None if self.value is None else self.low <= self.value <= self.high
+        return None if self.value is None or not self.applies else self.low <= self.value <= self.high
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the values for JSON."""
@@ -36,10 +40,7 @@ class Verdict:
     @property
     def passed(self) -> bool | None:
         """Whether all scores are in their bands; None if the bands do not apply or a score is missing."""
-        if self.reasons or not self.bands:
-            return None
-        outcomes = [band.passed for band in self.bands]
-        return False if False in outcomes else None if None in outcomes else True
+        return None if self.reasons or not self.bands else not self.failed
 
     @property
     def failed(self) -> tuple[BandedScore, ...]:
@@ -50,9 +51,7 @@ class Verdict:
         if self.passed is not None:
             inside = sum(band.passed is True for band in self.bands)
             return f"{'Passed' if self.passed else 'Failed'}: {inside} of {len(self.bands)} scores are in their bands."
-        missing = [band.name for band in self.bands if band.value is None]
-        reasons = self.reasons or (f"Not computed: {', '.join(missing)}.",)
-        return f"No verdict. {' '.join(reasons)}"
+        return f"No verdict. {' '.join(self.reasons)}"
 
 
 def judge(
@@ -64,7 +63,13 @@ def judge(
         reasons.insert(0, f"The bands are those of {BANDED_SPLIT}.")
     if expected is None:
         return Verdict((), ("The recipe has no bands.", *deviations))
-    bands = [BandedScore(name, scores.get(name), low, high) for name, (low, high) in expected.scores.items()]
+    if missing := [name for name in expected.scores if name not in scores]:
+        # Without Java, the other scores are computed with another tokenizer.
+        reasons.append(f"Not computed: {', '.join(missing)}.")
+    bands = [
+        BandedScore(name, scores.get(name), low, high, applies=not reasons)
+        for name, (low, high) in expected.scores.items()
+    ]
     return Verdict(tuple(bands), tuple(reasons))
 
 

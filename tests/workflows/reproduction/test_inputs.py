@@ -1,5 +1,6 @@
 """Data and extractor of a recipe are compared with their checksums before anything is prepared."""
 
+import gzip
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from schemas.errors import CaptError, UsageError
 from schemas.options.workflows import Reproduce
 from tests.conftest import noise_image, zip_of
 from tests.workflows.reproduction.files import given, write_data, write_recipe
+from trainer.runs.directory import lock_run
 from workflows.reproduction import inputs
 from workflows.reproduction.inputs import Inputs, find_extractors, provide_inputs
 from workflows.reproduction.recipe_files import find_recipe, list_names
@@ -52,6 +54,16 @@ def test_lists_beside_the_token_file_need_not_be_named(tmp_path: Path, data: Pat
     recipe = write_recipe(tmp_path / "tiny.yaml", data)
     found = provide(recipe, tmp_path, images=[str(data / "photos")], annotations=[str(data / "Flickr8k.token.txt")])
     assert set(found.files_checked) == {"Flickr8k.token.txt", "Flickr_8k.trainImages.txt", "Flickr_8k.devImages.txt"}
+
+
+def test_compressed_files_are_compared_as_well(tmp_path: Path, data: Path) -> None:
+    recipe = write_recipe(tmp_path / "tiny.yaml", data)
+    for name in ("Flickr8k.token.txt", "Flickr_8k.devImages.txt"):
+        (data / f"{name}.gz").write_bytes(gzip.compress((data / name).read_bytes()))
+        (data / name).unlink()
+    for annotations in (data, data / "Flickr8k.token.txt.gz"):
+        found = provide(recipe, tmp_path, images=[str(data / "photos")], annotations=[str(annotations)])
+        assert list(found.files_checked.values()) == [True, True, True]
 
 
 def test_images_and_captions_with_other_content_are_deviations(
@@ -119,6 +131,9 @@ def test_a_work_directory_contains_nothing_else(tmp_path: Path, data: Path) -> N
     recipe = write_recipe(tmp_path / "tiny.yaml", data)
     with pytest.raises(UsageError, match="the directory is not empty and not a work directory: it contains"):
         capt.reproduce(recipe=str(recipe), work_dir=str(tmp_path), **given(data))
+    (tmp_path / "run").mkdir()
+    with lock_run(tmp_path / "run"), pytest.raises(UsageError, match=r"not a work directory: it contains \.lock"):
+        capt.reproduce(recipe=str(recipe), work_dir=str(tmp_path / "run"), **given(data))
     with pytest.raises(UsageError, match="this is not a directory"):
         capt.reproduce(recipe=str(recipe), work_dir=str(recipe), **given(data))
     with pytest.raises(UsageError, match="--work-dir: a value is required"):

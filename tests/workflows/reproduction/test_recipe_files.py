@@ -137,6 +137,10 @@ def test_an_ensemble_shows_the_settings_of_its_members(tmp_path: Path, data: Pat
             "images is set by `capt repro",
         ),
         ({"data": {"title": "x", "options": {"min_count": 5}}}, r"data\.options: unknown option 'min_count'"),
+        (
+            {"data": {"title": "x", "options": {"dataset_type": "flickr8k", "dataset_name": "../../x"}}},
+            r"data\.options: invalid dataset name '\.\./\.\./x'\. Use letters",
+        ),
         ({"features": {"extracter": "vgg16"}}, r"features: .*unknown option 'extracter'"),
         ({"features": {"extractor": "custom:a.keras"}}, "extractor_sha256 is missing"),
         ({"extractor_sha256": "ab"}, "extractor_sha256: String should match"),
@@ -152,6 +156,7 @@ def test_an_ensemble_shows_the_settings_of_its_members(tmp_path: Path, data: Pat
         ({"not_run": None}, r"expected one of expected\.measured and not_run"),
         ({"published": {"dataset": "imagenet"}}, "published: invalid value"),
         ({"seeds": []}, "seeds: "),
+        ({"seeds": [0, 1 << 32]}, r"seeds\.1: Input should be less than 4294967296"),
         ({"ensemble": ["other"]}, "an ensemble has no data of its own"),
     ],
 )
@@ -167,6 +172,11 @@ def test_an_unknown_name_lists_similar_ones() -> None:
         dry_run("flickr8k-soft_atention")
     with pytest.raises(UsageError, match="--list"):
         dry_run("flickr8k-MODEL-inception_v3")
+    for path in ("base/flickr8k", "../recipes/captcha-quick"):
+        with pytest.raises(UsageError, match=f"there is no recipe '{path}'"):
+            dry_run(path)
+    with pytest.raises(UsageError, match=r"--seed.*4294967296"):
+        capt.reproduce(recipe="captcha-quick", seed=1 << 32, dry_run=True)
     with pytest.raises(UsageError, match="RECIPE: a value is required"):
         capt.reproduce(work_dir="w")
 
@@ -186,4 +196,19 @@ def test_members_of_an_ensemble_have_equal_data(tmp_path: Path, data: Path) -> N
     write_recipe(tmp_path / "other.yaml", data, captions={"min_count": 2})
     voting = {"description": "x", "ensemble": ["tiny.yaml", "other.yaml"], "not_run": "x"}
     with pytest.raises(UsageError, match="other has other data or captions than tiny"):
+        dry_run(write(tmp_path / "two.yaml", voting))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"task": "captcha", "ensemble": ["captcha-quick"]}, r"--ensemble: recognizers do not use this option"),
+        ({"evaluate": {"teacher_forced": 3}}, r"--teacher-forced: an ensemble does not use this option"),
+        ({"evaluate": {"attention": 3}}, r"--attention: an ensemble does not use this option"),
+    ],
+)
+def test_an_ensemble_is_evaluated_as_such(tmp_path: Path, data: Path, changed: dict[str, Any], message: str) -> None:
+    write_recipe(tmp_path / "tiny.yaml", data)
+    voting = {"description": "x", "ensemble": ["tiny.yaml"], "not_run": "x", **changed}
+    with pytest.raises(UsageError, match=message):
         dry_run(write(tmp_path / "two.yaml", voting))

@@ -10,13 +10,16 @@ import pytest
 import yaml
 
 import capt
-from features.io.locks import LockedError
+from features.io.locks import LockedError, hold_lock
 from schemas.errors import CaptError, ExitCode, StoreError
 from schemas.strict_json import parse_json
 from tests.commands import CommandServer
 from tests.conftest import noise_image
+from tests.trainer.programs import DIES, MakeJava
+from tests.trainer.programs import make_java as make_java  # a fixture
 from tests.workflows.reproduction.files import MERGE, expect, given, write_data, write_recipe
-from trainer.runs.directory import METRICS, lock_run
+from trainer.runs.directory import METRICS
+from workflows.reproduction.records import LOCK
 from workflows.reproduction.run import print_reproduction
 
 pytestmark = pytest.mark.usefixtures("without_java")
@@ -70,7 +73,7 @@ def test_a_recipe_is_prepared_trained_scored_and_passes(first: dict[str, Any], w
     assert first["data"]["images"] == {"expected": 13, "different": 0, "unlisted": 3}
     assert first["deviations"] == []
     (run,) = first["runs"]
-    assert (run["seed"], run["epochs"], run["scores"]) == (0, 2, first["scores"])
+    assert (run["seed"], run["epochs"], run["images"], run["scores"]) == (0, 2, 3, first["scores"])
     assert run["run_dir"] == str(work / "runs" / "tiny" / "seed0" / "stage1")
     assert json.loads((work / "results" / "tiny-val.json").read_text())["result"] == first
 
@@ -129,6 +132,41 @@ def test_other_settings_need_another_work_directory(first: dict[str, Any], data:
         again(first, data, train={**MERGE, "units": 16})
 
 
+@pytest.mark.parametrize("changed", [{"epochs": 1}, {"early_stopping_patience": 1}])
+def test_a_longer_run_is_not_taken_for_that_of_the_recipe(
+    first: dict[str, Any], data: Path, changed: dict[str, Any]
+) -> None:
+    message = rf"contains a longer run: {next(iter(changed))}: expected at most 1, got .*Choose another --work-dir, or"
+    with pytest.raises(StoreError, match=message):
+        again(first, data, train={**MERGE, **changed})
+    assert again(first, data)["runs"] == first["runs"]
+
+
+def test_a_run_is_evaluated_again_if_its_scores_are_gone_or_java_is_new(
+    first: dict[str, Any], data: Path, work: Path, make_java: MakeJava
+) -> None:
+    def skipped() -> str:
+        evaluated = json.loads((work / "evaluations" / "tiny-seed0-val.json").read_text())["evaluated"]
+        return str(evaluated["skipped_metrics"]["meteor"])
+
+    again(first, data)
+    scores = work / "runs/tiny/seed0/stage1/evaluation/val/scores.json"
+    scores.unlink()
+    again(first, data)
+    assert scores.exists()
+    assert "no java on the path" in skipped()
+    make_java(DIES)
+    again(first, data)
+    assert "no memory left" in skipped()
+
+
+def test_a_run_that_was_trained_anew_is_evaluated_anew(first: dict[str, Any], data: Path, work: Path) -> None:
+    identity = json.loads((work / "evaluations" / "tiny-seed0-val.json").read_text())["identity"]
+    result = again(first, data, train={**MERGE, "epochs": 3})
+    assert result["runs"][0]["epochs"] == 3
+    assert json.loads((work / "evaluations" / "tiny-seed0-val.json").read_text())["identity"] != identity
+
+
 def test_scores_on_test_are_reported_without_a_verdict(first: dict[str, Any], data: Path) -> None:
     work = Path(first["work_dir"])
     recipe = write_recipe(work.with_name("tiny.yaml"), data, expected=IMPOSSIBLE)
@@ -136,6 +174,7 @@ def test_scores_on_test_are_reported_without_a_verdict(first: dict[str, Any], da
     result = capt.reproduce(recipe=str(recipe), work_dir=str(work), split="test", **lists)
     assert (result["split"], result["passed"]) == ("test", None)
     assert result["verdict"] == "No verdict. The bands are those of val."
+    assert {band["passed"] for band in result["bands"].values()} == {None}
     assert result["runs"][0]["run_dir"] == first["runs"][0]["run_dir"]
     assert Path(result["page_path"]).name == "tiny-test.html"
 
@@ -145,17 +184,22 @@ def test_other_images_and_another_seed_are_scored_without_a_verdict(first: dict[
     data = write_data(tmp_path / "data")
     recipe = write_recipe(tmp_path / "tiny.yaml", data, expected=IMPOSSIBLE)
     noise_image(99).save(data / "photos" / "3.jpg")
+    (data / "photos" / "11.jpg").write_bytes(b"not an image")
     result = capt.reproduce(recipe=str(recipe), work_dir=str(tmp_path / "W"), seed=5, **given(data))
     assert result["passed"] is None
+    assert {band["passed"] for band in result["bands"].values()} == {None}
+    assert result["runs"][0]["images"] == 2
     assert result["deviations"] == [
-        "1 of 13 images differ from those of the recipe: their SHA-256 is another one.",
+        "2 of 13 images differ from those of the recipe: their SHA-256 is another one.",
+        "val: skipped records without features: 2.",
+        "val: skipped captioned images that are not in the dataset: 1.",
         "The seed is 5, and those of the recipe are 0.",
     ]
     assert Path(result["page_path"]).name == "tiny-seed5-val.html"
 
 
 def test_a_work_directory_has_one_user_at_a_time(first: dict[str, Any], data: Path, work: Path) -> None:
-    with lock_run(work), pytest.raises(LockedError):
+    with hold_lock(work / LOCK, "reproducing here"), pytest.raises(LockedError):
         again(first, data)
 
 
@@ -230,7 +274,7 @@ def test_recipes_generate_their_data(tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump(entries))
     for split in ("val", "test"):
         result = capt.reproduce(recipe=str(path), work_dir=str(tmp_path / "W"), split=split)
-        assert (result["split"], result["data"]["origin"]) == (split, "generated")
+        assert (result["split"], result["data"]["origin"], result["deviations"]) == (split, "generated", [])
         assert 0 <= result["scores"]["exact_match"] <= 1
 
 

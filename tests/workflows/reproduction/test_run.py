@@ -1,6 +1,7 @@
 """`capt reproduce` runs a recipe end to end, resumes, does nothing twice, and compares the scores with their bands."""
 
 import json
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -139,11 +140,10 @@ def test_a_longer_run_is_not_taken_for_that_of_the_recipe(
     message = rf"contains a longer run: {next(iter(changed))}: expected at most 1, got .*Choose another --work-dir, or"
     with pytest.raises(StoreError, match=message):
         again(first, data, train={**MERGE, **changed})
-    assert again(first, data)["runs"] == first["runs"]
 
 
 def test_a_run_is_evaluated_again_if_its_scores_are_gone_or_java_is_new(
-    first: dict[str, Any], data: Path, work: Path, make_java: MakeJava
+    first: dict[str, Any], data: Path, work: Path, make_java: MakeJava, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def skipped() -> str:
         evaluated = json.loads((work / "evaluations" / "tiny-seed0-val.json").read_text())["evaluated"]
@@ -155,16 +155,22 @@ def test_a_run_is_evaluated_again_if_its_scores_are_gone_or_java_is_new(
     again(first, data)
     assert scores.exists()
     assert "no java on the path" in skipped()
-    make_java(DIES)
+    java = str(make_java(DIES))
+    monkeypatch.setattr(shutil, "which", lambda name: java)
     again(first, data)
     assert "no memory left" in skipped()
 
 
-def test_a_run_that_was_trained_anew_is_evaluated_anew(first: dict[str, Any], data: Path, work: Path) -> None:
-    identity = json.loads((work / "evaluations" / "tiny-seed0-val.json").read_text())["identity"]
-    result = again(first, data, train={**MERGE, "epochs": 3})
-    assert result["runs"][0]["epochs"] == 3
-    assert json.loads((work / "evaluations" / "tiny-seed0-val.json").read_text())["identity"] != identity
+def test_a_run_that_is_continued_is_evaluated_anew(first: dict[str, Any], data: Path, tmp_path: Path) -> None:
+    copy = {"work_dir": str(shutil.copytree(first["work_dir"], tmp_path / "W"))}
+
+    def identity() -> str:
+        return str(json.loads((tmp_path / "W/evaluations/tiny-seed0-val.json").read_text())["identity"])
+
+    again(copy, data)
+    before = identity()
+    assert again(copy, data, train={**MERGE, "epochs": 3})["runs"][0]["epochs"] == 3
+    assert identity() != before
 
 
 def test_scores_on_test_are_reported_without_a_verdict(first: dict[str, Any], data: Path) -> None:

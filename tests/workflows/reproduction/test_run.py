@@ -18,6 +18,7 @@ from tests.commands import CommandServer
 from tests.conftest import noise_image
 from tests.trainer.programs import DIES, MakeJava
 from tests.trainer.programs import make_java as make_java  # a fixture
+from tests.workflows.experiments.files import NETWORK
 from tests.workflows.reproduction.files import MERGE, expect, given, write_data, write_recipe
 from trainer.runs.directory import METRICS
 from workflows.reproduction.records import LOCK
@@ -188,7 +189,8 @@ def test_scores_on_test_are_reported_without_a_verdict(first: dict[str, Any], da
 @pytest.mark.slow
 def test_other_images_and_another_seed_are_scored_without_a_verdict(first: dict[str, Any], tmp_path: Path) -> None:
     data = write_data(tmp_path / "data")
-    recipe = write_recipe(tmp_path / "tiny.yaml", data, expected=IMPOSSIBLE)
+    features = {**NETWORK, "pooling": "avg", "max_failures": "20%"}
+    recipe = write_recipe(tmp_path / "tiny.yaml", data, expected=IMPOSSIBLE, features=features)
     noise_image(99).save(data / "photos" / "3.jpg")
     (data / "photos" / "11.jpg").write_bytes(b"not an image")
     result = capt.reproduce(recipe=str(recipe), work_dir=str(tmp_path / "W"), seed=5, **given(data))

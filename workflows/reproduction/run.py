@@ -272,7 +272,7 @@ class _Reproduction:
         if not pc.any(pc.equal(dataset.catalog()["split"], self.options.split)).as_py():
             message = f"the data have no images of the split {self.options.split}"
             is_generated = self.inputs.origin == "generated"
-            hint = "Change data.synth of the recipe." if is_generated else "Add their list by --annotations."
+            hint = "Change `data:` in the recipe." if is_generated else "Add their list by --annotations."
             raise UsageError(message, location=f"--split {self.options.split}", hint=hint)
 
     def _train(self, member: NamedRecipe, seed: int, tables: Mapping[str, str]) -> _Trained:

@@ -12,7 +12,7 @@ import yaml
 
 import capt
 from features.io.locks import LockedError, hold_lock
-from schemas.errors import CaptError, ExitCode, StoreError
+from schemas.errors import CaptError, ExitCode, StoreError, UsageError
 from schemas.strict_json import parse_json
 from tests.commands import CommandServer
 from tests.conftest import noise_image
@@ -284,6 +284,24 @@ def test_recipes_generate_their_data(tmp_path: Path) -> None:
         result = capt.reproduce(recipe=str(path), work_dir=str(tmp_path / "W"), split=split)
         assert (result["split"], result["data"]["origin"], result["deviations"]) == (split, "generated", [])
         assert 0 <= result["scores"]["exact_match"] <= 1
+
+
+@pytest.mark.slow
+def test_generated_data_without_the_split_point_to_the_recipe(tmp_path: Path) -> None:
+    entries = {
+        "description": "Scenes.",
+        "data": {
+            "title": "12 scenes",
+            "options": {"dataset_type": "coco", "limit_images": "train=4,val=1,test=0"},
+            "synth": {"command": "scenes", "options": {"num_images": 12}},
+        },
+        "features": {**NETWORK, "pooling": "avg"},
+        "not_run": "A test.",
+    }
+    path = tmp_path / "scenes.yaml"
+    path.write_text(yaml.safe_dump(entries))
+    with pytest.raises(UsageError, match=r"no images of the split test\. Change `data:` in the recipe"):
+        capt.reproduce(recipe=str(path), work_dir=str(tmp_path / "W"), split="test")
 
 
 def test_the_command_line_lists_recipes_and_prints_settings(commands: CommandServer) -> None:

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, NonNegativeInt, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 
 from schemas.errors import UsageError
 from schemas.frozen import Settings
-from schemas.options.base import Options
+from schemas.options.base import Options, Seed
 from schemas.yaml_file import read_settings
 from workflows.prepared_tasks import PREPARATIONS, PreparedTask, TaskName, dataset_name, errors_in, find_prepared_task
 
@@ -62,7 +62,7 @@ class ExperimentConfig(Settings):
     captcha: NamedValues = Field(default_factory=dict)
     models: NamedValues = Field(min_length=1)
     train: Values = Field(default_factory=dict)
-    seeds: Annotated[tuple[NonNegativeInt, ...], TO_SEQUENCE] = Field(default=(0,), min_length=1)
+    seeds: Annotated[tuple[Seed, ...], TO_SEQUENCE] = Field(default=(0,), min_length=1)
     evaluate: Values = Field(default_factory=dict)
     exclude: tuple[TrialFilter, ...] = ()
     include: tuple[TrialFilter, ...] = ()

@@ -73,6 +73,7 @@ TWO = {"a": {"images": "a.zip"}, "b": {"images": "b.zip"}}
         ({"train": {"run_dir": "x"}}, "^file: models.merge: run_dir "),
         ({"train": {"seed": 3}}, "^file: seed .*`seeds:`"),
         ({"seeds": []}, "^file: seeds: "),
+        ({"seeds": [1 << 32]}, r"^file: seeds"),
         ({"evaluate": {"bim": 3}}, "^file: evaluate: --bim: "),
         ({"evaluate": {"num_beams": 0}}, "^file: evaluate: --num-beams: "),
         ({"evaluate": {"top_k": 5}}, "^file: evaluate: [^:]"),

@@ -1,6 +1,5 @@
 """Training from a store in a bucket: from the mirror, at the speed of a disk, whatever fails on the way there."""
 
-import json
 import shutil
 
 import pytest
@@ -11,6 +10,7 @@ from features.io.cache_paths import cache_root
 from features.io.locations import parse_location
 from features.store.layout import LEASES
 from tests.features.buckets import BUCKET, bucket
+from tests.trainer.run_files import learned, lines_of
 
 OPTIONS = {
     "units": 16,
@@ -34,11 +34,6 @@ def remote(request, store, tmp_path_factory):
         yield str(root), faults
 
 
-def learned(run):
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in row.items() if "second" not in name} for row in rows]
-
-
 def shards_asked(faults):
     return [one for one in faults.seen if one.startswith("GET") and ".tfrecord" in one]
 
@@ -51,10 +46,10 @@ def test_a_run_learns_from_a_bucket_what_it_learns_from_a_directory(remote, stor
     capt.train_captioner(store=address, run_dir=tmp_path / "remote", seed=4, epochs=2, hyperparameters=OPTIONS)
     assert faults.fates == []
     capt.train_captioner(store=store.path, run_dir=tmp_path / "local", seed=4, epochs=2, hyperparameters=OPTIONS)
-    assert learned(tmp_path / "remote") == learned(tmp_path / "local")
+    assert learned(lines_of(tmp_path / "remote")) == learned(lines_of(tmp_path / "local"))
     faults.plan([])
     capt.train_captioner(store=address, run_dir=tmp_path / "again", seed=4, epochs=2, hyperparameters=OPTIONS)
-    assert learned(tmp_path / "again") == learned(tmp_path / "local")
+    assert learned(lines_of(tmp_path / "again")) == learned(lines_of(tmp_path / "local"))
     assert shards_asked(faults) == []
     assert not (parse_location(address) / "pins").exists()
 

@@ -1,7 +1,6 @@
 import json
 import shutil
 
-import h5py
 import numpy as np
 import pytest
 
@@ -10,12 +9,13 @@ from features.store import open_store
 from schemas.errors import CaptError, StoreError, UsageError
 from schemas.manifests import LabelFormat
 from tests.trainer.killing import RECOGNIZER_INPUT, kill_after, start
+from tests.trainer.run_files import learned, lines_of, weights_of
 from tests.trainer.words import EPOCHS, SMALL, STEPS, WORDS, add_words, make_words
 from trainer.data.captcha_data import join_labels
 from trainer.data.labelled_batches import LabelledBatchReader, shuffle_images
 from trainer.data.table_selection import select_labelled_tables
 from trainer.models import model_specs
-from trainer.runs.checkpoints import AVERAGE, Checkpoints
+from trainer.runs.checkpoints import AVERAGE
 from trainer.runs.metadata import RecognizerMetadata, read_metadata
 from trainer.runs.run import load_run
 
@@ -28,22 +28,6 @@ CHANGING = {
     "augment_channel_permutation": True,
     "dropout": 0.3,
 }
-
-
-def lines_of(run):
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-
-
-def learned(run):
-    return [{name: value for name, value in row.items() if "second" not in name} for row in lines_of(run)]
-
-
-def weights_of(run, name):
-    last = Checkpoints(run / "checkpoints").state().last
-    with h5py.File(run / "checkpoints" / last / name) as file:
-        found = {}
-        file.visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
-    return found
 
 
 def test_it_learns_to_read_words_in_images_that_it_has_not_seen(words_run, captchas):
@@ -98,7 +82,7 @@ def test_a_killed_run_resumes_with_the_result_of_an_uninterrupted_one(words_stor
     again = kill_after(start(words_store, run, RECOGNIZER_INPUT, **options), run, stood.epoch + 1, 1)
     assert (again.epoch, again.step) >= (stood.epoch + 1, 1)
     assert start(words_store, run, RECOGNIZER_INPUT, **options).wait() == 0
-    for got, expected in zip(learned(run), learned(unbroken), strict=True):
+    for got, expected in zip(learned(lines_of(run)), learned(lines_of(unbroken)), strict=True):
         assert got == pytest.approx(expected, rel=1e-5, abs=1e-5)
     for name in ("model.weights.h5", AVERAGE):
         got, expected = weights_of(run, name), weights_of(unbroken, name)

@@ -16,6 +16,7 @@ import capt
 from features.io.locks import LockedError
 from schemas.errors import CaptError, CorruptFileError, StoreError, UsageError
 from tests.trainer.killing import PROGRAM, fork, kill_after, start
+from tests.trainer.run_files import learned, lines_of, weights_of
 from trainer.figures.figure_files import save_figure
 from trainer.runs.checkpoints import Checkpoints
 from trainer.runs.directory import lock_run
@@ -46,22 +47,6 @@ LEAVING_OUT = {
     "num_sample_captions": 0,
 }
 EPOCHS = 6
-
-
-def lines_of(run):
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-
-
-def learned(rows):
-    return [{name: value for name, value in row.items() if "second" not in name} for row in rows]
-
-
-def weights_of(run):
-    last = Checkpoints(run / "checkpoints").state().last
-    with h5py.File(run / "checkpoints" / last / "model.weights.h5") as file:
-        found = {}
-        file.visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
-    return found
 
 
 @pytest.fixture(scope="module")

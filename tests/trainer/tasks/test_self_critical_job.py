@@ -1,6 +1,3 @@
-import json
-
-import h5py
 import numpy as np
 import pytest
 
@@ -8,11 +5,11 @@ import capt
 from schemas.errors import UsageError
 from tests.docs.pages import CODE
 from tests.trainer.killing import fork, kill_after, start
+from tests.trainer.run_files import learned, lines_of, weights_of
 from trainer.data.caption_data import join_captions
 from trainer.data.table_selection import select_tables
 from trainer.data.train_references import read_train_references
 from trainer.models.model_specs import MODELS, model_spec
-from trainer.runs.checkpoints import Checkpoints
 from trainer.runs.metadata import read_metadata
 from trainer.runs.run import load_run
 
@@ -20,22 +17,6 @@ SIZES = {"units": 48, "embedding_dim": 24, "attention_dim": 24, "projection_dim"
 FIRST = {**SIZES, "batch_size": 16, "learning_rate": 0.005, "num_sample_captions": 0}
 SECOND = {**FIRST, "objective": "cider_d", "learning_rate": 0.002, "samples_per_image": 4}
 EPOCHS = 4
-
-
-def lines_of(run):
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-
-
-def learned(rows):
-    return [{name: value for name, value in row.items() if "second" not in name} for row in rows]
-
-
-def weights_of(run):
-    last = Checkpoints(run / "checkpoints").state().last
-    with h5py.File(run / "checkpoints" / last / "model.weights.h5") as file:
-        found = {}
-        file.visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
-    return found
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,7 @@ from schemas.table_config import FeatureTableConfig
 from tests.commands import CommandServer
 
 REAL_DATA = os.environ.get("CAPT_TEST_DATA", "")
+_WHICH = shutil.which
 
 
 def pytest_collection_finish() -> None:
@@ -103,10 +104,15 @@ def skip_meteor(request: pytest.FixtureRequest) -> Iterator[None]:
     if {"metrics", "distributed"} & set(_folders(request)):
         yield
         return
-    which = shutil.which
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shutil, "which", lambda name, *given: None if name == "java" else which(name, *given))
+        patch.setattr(shutil, "which", lambda name, *given: None if name == "java" else _WHICH(name, *given))
         yield
+
+
+@pytest.fixture
+def with_meteor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shows Java to one test of a module from which it is hidden."""
+    monkeypatch.setattr(shutil, "which", _WHICH)
 
 
 def _folders(request: pytest.FixtureRequest) -> tuple[str, ...]:

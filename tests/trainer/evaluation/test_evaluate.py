@@ -338,7 +338,7 @@ class NoSpice:
 
 @needs_java
 @pytest.mark.slow
-def test_cocos_tools_find_the_same_scores(root, held, monkeypatch, tmp_path):
+def test_cocos_tools_find_the_same_scores(root, held, with_meteor, monkeypatch, tmp_path):
     from pycocoevalcap import eval as cocoeval
     from pycocotools.coco import COCO
 

@@ -143,6 +143,7 @@ def test_a_longer_run_is_not_taken_for_that_of_the_recipe(
         again(first, data, train={**MERGE, **changed})
 
 
+@pytest.mark.slow
 def test_a_run_is_evaluated_again_if_its_scores_are_gone_or_java_is_new(
     first: dict[str, Any], data: Path, work: Path, make_java: MakeJava, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,6 +163,7 @@ def test_a_run_is_evaluated_again_if_its_scores_are_gone_or_java_is_new(
     assert "no memory left" in skipped()
 
 
+@pytest.mark.slow
 def test_a_run_that_is_continued_is_evaluated_anew(first: dict[str, Any], data: Path, tmp_path: Path) -> None:
     copy = {"work_dir": str(shutil.copytree(first["work_dir"], tmp_path / "W"))}
 

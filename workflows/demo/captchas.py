@@ -87,11 +87,9 @@ def _read(directory: Path, run: RecognizerRun) -> list[ReadLabel]:
     names = [f"a{number}" for number in range(NUM_TRAIN + NUM_VAL, NUM_TRAIN + NUM_VAL + NUM_UNSEEN)]
     images = [(directory / IMAGE_DIR / f"{name}.png").read_bytes() for name in names]
     predictions = run.recognize_many(images)
-    return [
-        ReadLabel(image, prediction.text, labels[name])
-        for name, image, prediction in zip(names, images, predictions, strict=True)
-        if not isinstance(prediction, RecordError)
-    ]
+    # An image that cannot be decoded counts as one that is read wrongly.
+    texts = ["" if isinstance(prediction, RecordError) else prediction.text for prediction in predictions]
+    return [ReadLabel(image, text, labels[name]) for name, image, text in zip(names, images, texts, strict=True)]
 
 
 def describe(summary: dict[str, Any], read: Sequence[ReadLabel]) -> DemoPart:

@@ -52,7 +52,7 @@ OBJECTIVE_DEFAULTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 )
 # Hyperparameters that an objective does not use.
 _UNUSED = {
-    "cross_entropy": ("samples_per_image", "reward_baseline"),
+    "cross_entropy": ("samples_per_image", "policy_temperature", "reward_baseline"),
     "cider_d": ("captions_per_image", "label_smoothing", "padded_loss"),
 }
 
@@ -132,6 +132,8 @@ class CaptionerTraining(LoopConfig, BackboneConfig):
             Its defaults are `monitor: val_cider_d`, `batch_size: 16`, `optimizer: adam`, `learning_rate: 2e-4`,
             `lr_schedule: constant` and `global_clipnorm: 1`.
         samples_per_image: Number of captions that `objective: cider_d` samples per image and step.
+        policy_temperature: Softmax temperature of the distribution from which `objective: cider_d` samples captions,
+            and whose log-probability is its loss.
         reward_baseline: Reward to which `objective: cider_d` compares that of a sampled caption: the `mean` of the
             image's other samples (Luo, 2020, arXiv:2003.09971), or that of its `greedy` caption (Rennie et al., 2017).
         captions_per_image: `all`: every caption, those of an image adjacent; `one`: a random caption per image and
@@ -160,6 +162,7 @@ class CaptionerTraining(LoopConfig, BackboneConfig):
     # See `validation_split`.
     objective: Objective = Field("cross_entropy", exclude_if=lambda objective: objective == "cross_entropy")
     samples_per_image: int = Field(5, ge=1, exclude_if=lambda count: count == 5)
+    policy_temperature: float = Field(0.5, gt=0, exclude_if=lambda temperature: temperature == 0.5)
     reward_baseline: Literal["mean", "greedy"] = Field("mean", exclude_if=lambda baseline: baseline == "mean")
     captions_per_image: CaptionsPerImage = "all"
     label_smoothing: float = Field(0.0, ge=0, lt=1)

@@ -69,17 +69,31 @@ class MaskedCrossEntropy(keras.losses.Loss):
 class WeightedLogLikelihood(keras.losses.Loss):
     """Σ weight · −log p(caption) in nats over the captions of a batch, the loss of self-critical training.
 
-    p is the probability among the tokens that may be generated, as in decoding. It includes the end token, if the
+    p is the probability among the tokens that may be generated, as in sampling. It includes the end token, if the
     caption has one. The weights are the `sample_weight` of Keras, one per caption, and may be negative.
+
+    Args:
+        temperature: Softmax temperature of p.
 
     Call arguments: as `token_losses`.
     """
 
-    def __init__(self, reduction: str = "sum", name: str = "weighted_log_likelihood", **kwargs: Any) -> None:
+    def __init__(
+        self,
+        temperature: float = 1.0,
+        reduction: str = "sum",
+        name: str = "weighted_log_likelihood",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(reduction=reduction, name=name, **kwargs)
+        self.temperature = temperature
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "temperature": self.temperature}
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        losses, mask = token_losses(y_true, ops.cast(y_pred, "float32") + bad_words_mask(y_pred.shape[-1]))
+        scaled = ops.cast(y_pred, "float32") / self.temperature
+        losses, mask = token_losses(y_true, scaled + bad_words_mask(y_pred.shape[-1]))
         return ops.sum(losses * mask, axis=-1)
 
 

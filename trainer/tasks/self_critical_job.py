@@ -36,7 +36,7 @@ class SelfCriticalJob(CaptioningJob):
         return self.config.batch_size * self.config.samples_per_image
 
     def make_loss(self, model: Captioner) -> keras.losses.Loss:
-        return WeightedLogLikelihood()
+        return WeightedLogLikelihood(self.config.policy_temperature)
 
     def write_files(self) -> None:
         super().write_files()

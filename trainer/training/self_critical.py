@@ -1,6 +1,7 @@
 """Samples captions and their advantages for self-critical sequence training (Rennie et al., 2017, arXiv:1612.00563).
 
     images → K sampled captions each → CIDEr-D r → advantage r − b → loss −Σ (r − b)·log p(token), per token
+    p = softmax(logits / temperature)
 
 The baseline b is the mean reward of the image's other samples (Luo, 2020, arXiv:2003.09971), or the reward of its
 greedy caption. Captions are sampled without dropout by the current weights, so a step cannot be prepared before the
@@ -59,7 +60,9 @@ class CaptionSampler:
         self._reward, self._config = reward, config
         self._limit, self._pad_tokens_to = max_new_tokens, pad_tokens_to
         samples = GenerationConfig(
-            max_new_tokens=max_new_tokens, temperature=1.0, num_return_sequences=config.samples_per_image
+            max_new_tokens=max_new_tokens,
+            temperature=config.policy_temperature,
+            num_return_sequences=config.samples_per_image,
         )
         self._sample = make_decoder(model, samples).compiled_decode
         is_greedy = config.reward_baseline == "greedy"

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from schemas.table_config import END, PAD, START
+from schemas.table_config import END, PAD, START, UNKNOWN
 from trainer.config import parse_options
 from trainer.decoding.factory import make_decoder
 from trainer.decoding.generation import GenerationConfig
@@ -44,7 +44,7 @@ def test_the_loss_is_the_log_probability_with_which_the_captions_were_sampled(na
     model, features = make_model(
         name, {**tiny_sizes[name], "max_length": LIMIT} if name == "transformer" else tiny_sizes[name]
     )
-    batch = make_sampler(model)(features, np.arange(4), EPOCH, STEP)
+    batch = make_sampler(model, policy_temperature=1)(features, np.arange(4), EPOCH, STEP)
     config = GenerationConfig(max_new_tokens=LIMIT, temperature=1.0, num_return_sequences=SAMPLES)
     uniform = np.random.default_rng([9, EPOCH, STEP]).random((4 * SAMPLES, LIMIT), np.float32)
     tokens, scores, _ = make_decoder(model, config).compiled_decode(features, uniform)
@@ -75,6 +75,25 @@ def test_the_inputs_are_the_targets_before_each_target(merge):
     shifted = np.where(batch.targets[:, :-1] == END, PAD, batch.targets[:, :-1])
     np.testing.assert_array_equal(inputs[:, 1:], shifted)
     assert batch.inputs["image"].tolist() == [image for image in range(4) for _ in range(SAMPLES)]
+
+
+def test_the_policy_temperature_divides_the_logits_of_samples_and_loss(merge):
+    model, features = merge
+    temperature = 0.3
+    batch = make_sampler(model, policy_temperature=temperature)(features, np.arange(4), EPOCH, STEP)
+    config = GenerationConfig(max_new_tokens=LIMIT, temperature=temperature, num_return_sequences=SAMPLES)
+    uniform = np.random.default_rng([9, EPOCH, STEP]).random((4 * SAMPLES, LIMIT), np.float32)
+    tokens = np.reshape(make_decoder(model, config).compiled_decode(features, uniform)[0], (-1, LIMIT))
+    np.testing.assert_array_equal(
+        tokens[:, : batch.targets.shape[1]], np.where(batch.targets == END, PAD, batch.targets)
+    )
+    logits = np.array(model(batch.inputs), np.float64) / temperature
+    logits[..., [PAD, UNKNOWN, START]] = -np.inf
+    log_probabilities = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+    chosen = np.take_along_axis(log_probabilities, batch.targets[..., None], axis=-1)[..., 0]
+    expected = -(batch.weights * np.where(batch.targets != PAD, chosen, 0).sum(axis=1)).sum()
+    loss = WeightedLogLikelihood(temperature)(batch.targets, model(batch.inputs), batch.weights)
+    assert float(loss) == pytest.approx(expected, abs=1e-5)
 
 
 def test_samples_are_a_function_of_seed_epoch_and_step(merge):

@@ -114,6 +114,7 @@ class TransformerConfig(ModelConfig):
         units: Size of the word embeddings and of every layer; a multiple of `num_heads`.
         num_heads: Number of attention heads.
         dropout: Dropout rate of attention weights and of the outputs of the feed-forward layers.
+        image_dropout: Dropout rate of the features.
         max_length: Maximum number of words per caption.
     """
 
@@ -123,6 +124,7 @@ class TransformerConfig(ModelConfig):
     units: int = Field(256, ge=1)
     num_heads: int = Field(2, ge=1)
     dropout: float = Field(0.5, ge=0, lt=1)
+    image_dropout: float = Field(0.0, ge=0, lt=1)
     max_length: int = Field(50, ge=1)
 
     @property

@@ -154,6 +154,7 @@ class Transformer(Captioner):
         self.position_layer = keras.layers.Embedding(self.num_positions, config.units, name="position")
         sizes, layers = (config.units, config.num_heads, config.dropout), range(config.num_layers)
         self.decoder_layers = [DecoderLayer(*sizes, name=f"decoder_{i}") for i in layers]
+        self.image_dropout = keras.layers.Dropout(config.image_dropout, name="image_dropout")
         initializer = keras.initializers.RandomNormal(stddev=_LOGITS_KERNEL_STDDEV)
         self.logits_layer = keras.layers.Dense(
             self.vocabulary, kernel_initializer=initializer, dtype="float32", name="logits"
@@ -187,7 +188,7 @@ class Transformer(Captioner):
 
     def _decode(self, inputs: dict[str, Any], training: bool = False) -> tuple[Any, list[Any]]:
         """Returns the outputs [B, T, units] of the last layer, and each layer's attention over the locations."""
-        cache = self._cache_image(inputs["features"])
+        cache = self._cache_image(inputs["features"], training)
         if "image" in inputs:
             cache = {name: ops.take(tensor, inputs["image"], axis=0) for name, tensor in cache.items()}
         position = ops.arange(ops.shape(inputs["tokens"])[1])
@@ -223,9 +224,9 @@ class Transformer(Captioner):
         logits = ops.squeeze(self._compute_logits(word), 1)
         return logits, {**state, **after}, sum(attention) / len(attention)
 
-    def _cache_image(self, features: Any) -> State:
+    def _cache_image(self, features: Any, training: bool = False) -> State:
         """Computes keys and values of the locations for each layer, once per image."""
-        features = self.feature_normalization(features)
+        features = self.image_dropout(self.feature_normalization(features), training=training)
         cache = {}
         for i, layer in enumerate(self.decoder_layers):
             keys, values = layer.image_attention.compute_keys_values(features)

@@ -181,6 +181,17 @@ def test_training_starts_from_the_word_frequencies(store, tmp_path, tiny_sizes):
     assert figures["loss"] == pytest.approx(-np.log(shares[tokens]).mean(), rel=0.01)
 
 
+def test_image_dropout_acts_in_training_only(inputs, tiny_sizes):
+    sizes = {**tiny_sizes["transformer"], "dropout": 0.0}
+    differ = {}
+    for rate in (0.0, 0.5):
+        keras.utils.set_random_seed(5)
+        model = Transformer(VOCABULARY, TransformerConfig(**sizes, image_dropout=rate))
+        model.build({"features": (None, LOCATIONS, CHANNELS), "tokens": (None, None)})
+        differ[rate] = bool(np.abs(np.array(model(inputs)) - np.array(model(inputs, training=True))).max() > 1e-4)
+    assert differ == {0.0: False, 0.5: True}
+
+
 def test_units_that_num_heads_does_not_divide_are_rejected():
     with pytest.raises(ValueError, match="units, 256, must be a multiple of num_heads"):
         MODELS["transformer"].config(num_heads=3)

@@ -179,6 +179,11 @@ class Recipe(Settings):
         choice = self.training_task.task.choice
         return None if self.ensemble else str(self.list_stages()[0][choice])
 
+    def has_tables_of(self, other: "Recipe") -> bool:
+        """Returns whether the recipes train on equal tables."""
+        names = ("task", "data", *_TABLE_KEYS, "extractor_sha256")
+        return all(getattr(self, name) == getattr(other, name) for name in names)
+
     def preparation_options(self, kind: str, sources: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the options that prepare a table by key of `PreparedTask.preparations`.
 

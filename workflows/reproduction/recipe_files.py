@@ -43,12 +43,16 @@ class _PublishedBands(Settings):
 
 @dataclass(frozen=True)
 class NamedRecipe:
-    """A recipe with its name and file. The members are those of an ensemble, or the recipe itself."""
+    """A recipe with its name and file. The members are those of an ensemble, or the recipe itself.
+
+    `base` is the recipe that it is based on, if that is a whole recipe.
+    """
 
     name: str
     path: Path
     recipe: Recipe
     ensemble: tuple["NamedRecipe", ...] = ()
+    base: "NamedRecipe | None" = None
 
     @property
     def members(self) -> "tuple[NamedRecipe, ...]":
@@ -62,6 +66,18 @@ class NamedRecipe:
             return None
         beside = self.members[0].path.parent / data.checksums
         return beside if beside.exists() else _DIRECTORY / data.checksums
+
+    def trained_by(self, stage: int) -> str:
+        """Returns the name of the recipe whose run is that of a stage, from 1.
+
+        A base with equal tables and equal stages up to this one trains the same run.
+        """
+        base, own = self.base, self.recipe
+        if base is None or not own.has_tables_of(base.recipe):
+            return self.name
+        stages = base.recipe.list_stages()[:stage]
+        is_same = len(stages) == stage and stages == own.list_stages()[:stage]
+        return base.trained_by(stage) if is_same else self.name
 
     def resolve(self) -> dict[str, Any]:
         """Returns the complete settings, in the form of a recipe file."""
@@ -85,7 +101,8 @@ def find_recipe(name: str) -> NamedRecipe:
 def _find(name: str, ensemble: str = "") -> NamedRecipe:
     """Reads a recipe; `ensemble` is the file of the ensemble that has it as a member."""
     path, model = _find_file(name)
-    entries = {key: value for key, value in _read_entries(path, model).items() if key != _BASE}
+    entries = _read_entries(path, model)
+    base = entries.pop(_BASE, None)
     published = entries.pop(_PUBLISHED, None)
     recipe = _parse(entries, str(path))
     if published and not recipe.expected:
@@ -94,7 +111,9 @@ def _find(name: str, ensemble: str = "") -> NamedRecipe:
     if recipe.ensemble and ensemble:
         raise UsageError(f"the member {name} is an ensemble", location=ensemble, hint="Name its members.")
     named = NamedRecipe(path.stem if name.endswith(SUFFIXES) else name, path, recipe)
-    return replace(named, ensemble=tuple(_find_members(recipe, path)))
+    members = tuple(_find_members(recipe, path))
+    is_whole = base is not None and not _is_shared(base)
+    return replace(named, ensemble=members, base=_find(next(_locate((base,), path))) if is_whole else None)
 
 
 def _expand(stem: str) -> list[str]:
@@ -117,6 +136,15 @@ def _find_file(name: str) -> tuple[Path, str]:
     raise UsageError(f"there is no recipe {name!r}", location="RECIPE", hint=hint)
 
 
+def _shared_path(base: str) -> Path:
+    return _DIRECTORY / _BASE / f"{base}.yaml"
+
+
+def _is_shared(base: str) -> bool:
+    """Returns whether a base is not a recipe, but a file of keys that several recipes share."""
+    return _shared_path(base).is_file()
+
+
 def _locate(names: tuple[str, ...], path: Path) -> Iterator[str]:
     """Yields the names of other recipes in a recipe file; paths are relative to its directory."""
     for name in names:
@@ -135,8 +163,7 @@ def _read_entries(path: Path, model: str, depth: int = 0) -> dict[str, Any]:
         return entries
     if not isinstance(base, str):
         raise UsageError("base: expected the name of a recipe", location=str(path), hint="Write `base: NAME`.")
-    shared = _DIRECTORY / _BASE / f"{base}.yaml"
-    other = (shared, model) if shared.is_file() else _find_file(next(_locate((base,), path)))
+    other = (_shared_path(base), model) if _is_shared(base) else _find_file(next(_locate((base,), path)))
     inherited = _read_entries(*other, depth + 1)
     return _merge({key: value for key, value in inherited.items() if key not in (*_OWN, _PUBLISHED)}, entries)
 

@@ -280,7 +280,7 @@ class _Reproduction:
         task, recipe, trained = member.recipe.training_task, member.recipe, dict[str, Any]()
         stages: list[Path] = []
         for number, options in enumerate(recipe.list_stages(), 1):
-            run_dir = self.directory.run(member.name, seed, number)
+            run_dir = self.directory.run(member.trained_by(number), seed, number)
             _log.info("%s: training, seed %d, stage %d of %d.", member.name, seed, number, len(recipe.stages))
             start = {"warm_start_from": str(stages[-1])} if stages else {}
             try:

@@ -30,9 +30,9 @@ def write(path: Path, entries: dict[str, Any]) -> Path:
     return path
 
 
-def test_every_captioner_has_a_recipe_per_dataset_and_extractor() -> None:
-    expected = {form.format(model) for model in CAPTIONERS for form in ("flickr8k-{}", "flickr8k-{}-inception_v3")}
-    expected |= {f"coco-karpathy-{model}" for model in CAPTIONERS}
+def test_every_captioner_has_a_recipe_per_dataset_objective_and_extractor() -> None:
+    forms = ("flickr8k-{}", "flickr8k-{}-cider_d", "flickr8k-{}-inception_v3", "coco-karpathy-{}")
+    expected = {form.format(model) for model in CAPTIONERS for form in forms}
     assert set(NAMES) >= expected | {"captcha-quick", "captcha-default"}
     assert not [name for name in NAMES if "MODEL" in name]
 
@@ -116,6 +116,25 @@ def test_later_stages_have_the_settings_of_the_first_except_their_own(tmp_path: 
     first, second = (recipe.training_task.settings(stage) for stage in recipe.list_stages())
     assert (first["epochs"], second["epochs"]) == (3, 2)
     assert {name for name in first if first[name] != second[name]} == {"epochs", "learning_rate"}
+
+
+def test_equal_first_stages_are_those_of_the_base(tmp_path: Path, data: Path) -> None:
+    write_recipe(tmp_path / "tiny.yaml", data)
+    entries = {"base": "tiny.yaml", "description": "Another.", "not_run": "A trial."}
+    second, third = {"learning_rate": 1e-4}, {"epochs": 1}
+    write(tmp_path / "two.yaml", {**entries, "stages": [{}, second]})
+    write(tmp_path / "three.yaml", {**entries, "base": "two.yaml", "stages": [{}, second, third]})
+    write(tmp_path / "wide.yaml", {**entries, "train": {"units": 9}, "stages": [{}, second]})
+    write(tmp_path / "other.yaml", {**entries, "features": {"pooling": "none"}, "stages": [{}, second]})
+
+    def trained_by(name: str, stages: int) -> list[str]:
+        return [find_recipe(str(tmp_path / f"{name}.yaml")).trained_by(stage + 1) for stage in range(stages)]
+
+    assert trained_by("tiny", 1) == ["tiny"]
+    assert trained_by("two", 2) == ["tiny", "two"]
+    assert trained_by("three", 3) == ["tiny", "two", "three"]
+    assert trained_by("wide", 2) == ["wide", "wide"]
+    assert trained_by("other", 2) == ["other", "other"]
 
 
 def test_an_ensemble_shows_the_settings_of_its_members(tmp_path: Path, data: Path) -> None:

@@ -225,6 +225,14 @@ def test_stages_seeds_and_ensembles_share_one_work_directory(first: dict[str, An
     started = [json.loads((work / f"runs/staged/seed1/stage{stage}/run.json").read_text()) for stage in (1, 2)]
     assert [bool(one.get("warm_start")) for one in started] == [False, True]
 
+    longer = {"base": "staged.yaml", "description": "Longer.", "stages": [{}, {"learning_rate": 2e-4}], "seeds": 1}
+    work.with_name("longer.yaml").write_text(yaml.safe_dump({**longer, "not_run": "A test."}))
+    before = times(work / "runs/staged")
+    result = capt.reproduce(recipe=str(work.with_name("longer.yaml")), work_dir=str(work), **given(data))
+    assert result["runs"][0]["run_dir"] == str(work / "runs/longer/seed1/stage2")
+    assert not (work / "runs/longer/seed1/stage1").exists()
+    assert times(work / "runs/staged") == before
+
     voting = {"description": "Votes.", "ensemble": ["tiny.yaml", "staged.yaml"], "seeds": 0, "not_run": "A test."}
     write_recipe(work.with_name("tiny.yaml"), data, expected=WIDE)
     work.with_name("voting.yaml").write_text(yaml.safe_dump(voting))

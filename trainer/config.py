@@ -262,9 +262,10 @@ def parse_options(model_config: type[ModelConfig], options: Mapping[str, Any]) -
 
 
 def _check_objective(training: CaptionerTraining, defaults: Mapping[str, Any]) -> None:
-    """Raises UsageError if a hyperparameter differs from its default, but has no effect with the objective."""
+    """Raises UsageError if a hyperparameter differs from its defaults, but has no effect with the objective."""
     for name in _UNUSED[training.objective]:
-        if getattr(training, name) != defaults.get(name, CaptionerTraining.model_fields[name].default):
+        default = CaptionerTraining.model_fields[name].default
+        if getattr(training, name) not in (default, defaults.get(name, default)):
             raise UsageError(f"{name} has no effect with objective: {training.objective}", hint="Omit it.")
     if training.objective == "cider_d" and training.samples_per_image == 1 and training.reward_baseline == "mean":
         hint = "Use at least 2 samples, or reward_baseline: greedy."

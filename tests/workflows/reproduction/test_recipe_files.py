@@ -46,7 +46,7 @@ def test_the_dry_run_of_a_recipe_prints_a_complete_recipe(name: str, tmp_path: P
     assert dry_run(copied)["settings"] == settings
     assert not {"base", "published"} & settings.keys()
     if "train" in settings:
-        assert settings["train"].get("batch_size"), "defaults are written, too"
+        assert {**settings["train"], **settings["stages"][0]}["batch_size"], "defaults are written, too"
     recipe = find_recipe(name).recipe
     assert recipe.task != "captcha" or "precision" in recipe.train, "the default depends on the machine"
 

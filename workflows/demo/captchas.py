@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from features.synthetic.captchas.dataset import IMAGE_DIR, TRUTH_FILE, make_captchas
-from features.synthetic.captchas.style import CaptchaStyle, find_default_fonts, load_default_words
+from features.synthetic.captchas.fonts import find_default_fonts
+from features.synthetic.captchas.labels import load_default_words
+from features.synthetic.captchas.style import CaptchaStyle
 from schemas.errors import RecordError
 from trainer.data.captcha_data import read_label_file
 from trainer.runs.directory import LOSS_PLOT

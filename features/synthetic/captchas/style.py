@@ -1,64 +1,103 @@
-"""Loads the words and fonts of CAPTCHAs.
-
-`words.txt` has 2,500 entries of three to five letters: plain English words from SCOWL's list of size 35 (Spell Checker
-Oriented Word Lists, Kevin Atkinson; its notice is in `words_licence.txt`), selected by a hash, and sounds with a letter
-three times. `null` is one of the words.
-"""
+"""Declares the style of a set of CAPTCHAs: labels, fonts, size, background and distortions."""
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
-from pathlib import Path
+from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
-from PIL import ImageFont
-
-from features.io.locations import local_path, parse_location
+from features.synthetic.captchas.labels import LENGTHS, MAX_LENGTH, needs_shaping
+from schemas.choices import CaptchaBackground
 from schemas.errors import UsageError
 
-CHARACTERS = "abcdefghijklmnopqrstuvwxyz"
 WIDTH, HEIGHT = 600, 320
 NUM_STROKES = (8, 20)
 MAX_ROTATION = 24
-DEFAULT_FONTS = ("cmti10", "DejaVuSerif-Bold", "cmss10", "DejaVuSansMono-BoldOblique")
+STROKE_TYPES = ("line", "arc", "ellipse", "dot")
+LABEL_WIDTH = (1 / 3, 2 / 3)
+MIN_CHARACTER_WIDTH = 4  # pixels
 
-_MIN_SIDE, _MOST_STROKES, _MOST_ROTATION = 100, 100, 90
-_WORD = re.compile(r"[a-z]{3,5}")
-_FONT_SUFFIXES = (".ttf", ".otf")
-_UNDEFINED_CHARACTER = "\uffff"
-_CHECK_SIZE = 64  # pixels per em
+_SIDES = (16, 4096)
+_MOST_STROKES, _MOST_ROTATION, _MOST_SHEAR, _MOST_OVERLAP = 100, 90, 45, 0.5
+_MOST_BLUR, _MOST_WEIGHT_CHANGE = 10, 10
 
 
 @dataclass(frozen=True)
 class CaptchaStyle:
-    """The words, the font files, the difficulty and the size of a set of CAPTCHAs.
+    """The labels, the font files, the size and the difficulty of a set of CAPTCHAs.
 
-    Each CAPTCHA uses one word, one font and one number of strokes, chosen uniformly.
+    Each CAPTCHA has one label, one font and one value of each range, chosen uniformly.
     """
 
-    words: tuple[str, ...]
+    words: tuple[str, ...]  # empty: random characters
     fonts: tuple[str, ...]
     num_strokes: tuple[int, int] = NUM_STROKES  # fewest and most lines, arcs, ellipses and dots
     max_rotation: float = MAX_ROTATION  # of a character, in degrees
     width: int = WIDTH  # in pixels
     height: int = HEIGHT
+    characters: tuple[str, ...] = ()  # of random labels
+    lengths: tuple[int, int] = LENGTHS  # fewest and most characters of random labels
+    max_width: int | None = None  # None: all images have the same width
+    label_width: tuple[float, float] = LABEL_WIDTH  # fractions of the width that the label covers
+    background: CaptchaBackground = "speckles"
+    background_images: tuple[str, ...] = ()  # files that replace `background`
+    stroke_types: tuple[str, ...] = STROKE_TYPES
+    weight_change: tuple[int, int] = (0, 0)  # pixels by which the lines of characters become thicker
+    max_overlap: float = 0.0  # of two neighboring characters, in em
+    max_shear: float = 0.0  # of a character, in degrees
+    max_warp: float = 0.0  # displacement of a pixel in each direction, in pixels
+    max_blur: float = 0.0  # radius in pixels
 
     def __post_init__(self) -> None:
-        fewest, most = self.num_strokes
-        hint = f"Use two numbers from 0 to {_MOST_STROKES}, the smaller first, such as 8,20."
-        _check(0 <= fewest <= most <= _MOST_STROKES, f"{fewest},{most}", "--num-strokes", hint)
-        hint = f"Use 0 to {_MOST_ROTATION}."
-        _check(0 <= self.max_rotation <= _MOST_ROTATION, f"{self.max_rotation:g}", "--max-rotation", hint)
-        for option, side, most in (("--width", self.width, WIDTH), ("--height", self.height, HEIGHT)):
-            _check(_MIN_SIDE <= side <= most, str(side), option, f"Use {_MIN_SIDE} to {most}.")
+        for option, low_high, least, most, example in (
+            ("--num-strokes", self.num_strokes, 0, _MOST_STROKES, "8,20"),
+            ("--lengths", self.lengths, 1, MAX_LENGTH, "4,6"),
+            ("--label-width", self.label_width, 0.05, 1, "0.5,0.9"),
+            ("--weight-change", self.weight_change, -_MOST_WEIGHT_CHANGE, _MOST_WEIGHT_CHANGE, "-3,0"),
+        ):
+            hint = f"Use two numbers from {least:g} to {most}, the smaller first, such as {example}."
+            low, high = low_high
+            _check(least <= low <= high <= most, f"{low:g},{high:g}", option, hint)
+        for option, value, most in (
+            ("--max-rotation", self.max_rotation, _MOST_ROTATION),
+            ("--max-shear", self.max_shear, _MOST_SHEAR),
+            ("--max-overlap", self.max_overlap, _MOST_OVERLAP),
+            ("--max-warp", self.max_warp, self.height / 8),
+            ("--max-blur", self.max_blur, _MOST_BLUR),
+        ):
+            _check(0 <= value <= most, f"{value:g}", option, f"Use 0 to {most:g}.")
+        self._check_size()
+
+    def _check_size(self) -> None:
+        for option, side in (("--width", self.width), ("--height", self.height)):
+            _check(_SIDES[0] <= side <= _SIDES[1], str(side), option, f"Use {_SIDES[0]} to {_SIDES[1]}.")
+        if self.max_width is not None:
+            hint = f"Use {self.width} (--width) to {_SIDES[1]}."
+            _check(self.width <= self.max_width <= _SIDES[1], str(self.max_width), "--max-width", hint)
+        needed = MIN_CHARACTER_WIDTH * self.max_length
+        hint = f"{self.max_length} characters need at least {needed} pixels. Use shorter labels, or a larger width."
+        _check(needed <= self.width, str(self.width), "--width", hint)
+
+    @cached_property
+    def max_length(self) -> int:
+        """The number of characters of the longest label."""
+        return max(map(len, self.words)) if self.words else self.lengths[1]
+
+    @cached_property
+    def label_characters(self) -> frozenset[str]:
+        """The characters of all labels."""
+        return frozenset("".join(self.words) or self.characters)
+
+    @property
+    def needs_shaping(self) -> bool:
+        """Whether some labels have characters that cannot be drawn one by one."""
+        return needs_shaping("".join(self.label_characters))
 
     @property
     def changed_settings(self) -> dict[str, Any]:
-        """The settings by name that are not the default, without words and fonts."""
-        defaults = {"num_strokes": NUM_STROKES, "max_rotation": MAX_ROTATION, "width": WIDTH, "height": HEIGHT}
-        changed = {name: getattr(self, name) for name, default in defaults.items() if getattr(self, name) != default}
+        """The settings by name that are not the default, without the files and words."""
+        names = [field.name for field in fields(self) if field.name not in ("words", "fonts", "background_images")]
+        default = {field.name: field.default for field in fields(self)}
+        changed = {name: getattr(self, name) for name in names if getattr(self, name) != default[name]}
         return {name: [*value] if isinstance(value, tuple) else value for name, value in changed.items()}
 
 
@@ -67,66 +106,26 @@ def _check(is_valid: bool, value: str, option: str, hint: str) -> None:
         raise UsageError(f"got {value}", location=option, hint=hint)
 
 
-def parse_num_strokes(text: str) -> tuple[int, int]:
-    """Parses `MIN,MAX`, the fewest and most strokes."""
-    match = re.fullmatch("([0-9]+),([0-9]+)", text)
+def parse_integers(text: str, option: str, example: str) -> tuple[int, int]:
+    """Parses `MIN,MAX`, two whole numbers."""
+    match = re.fullmatch("(-?[0-9]+),(-?[0-9]+)", text)
     if match is None:
-        raise UsageError(f"got {text!r}", location="--num-strokes", hint="Separate two numbers by a comma: 8,20.")
+        raise UsageError(f"got {text!r}", location=option, hint=f"Separate two numbers by a comma: {example}.")
     return int(match[1]), int(match[2])
 
 
-@cache
-def load_default_words() -> tuple[str, ...]:
-    """Returns the 2,500 words of the package in alphabetical order."""
-    return tuple(files(__package__).joinpath("words.txt").read_text(encoding="ascii").split())
+def parse_fractions(text: str, option: str, example: str) -> tuple[float, float]:
+    """Parses `MIN,MAX`, two decimal fractions."""
+    match = re.fullmatch(r"([0-9]*\.?[0-9]+),([0-9]*\.?[0-9]+)", text)
+    if match is None:
+        raise UsageError(f"got {text!r}", location=option, hint=f"Separate two fractions by a comma: {example}.")
+    return float(match[1]), float(match[2])
 
 
-def read_words(path: str | Path) -> tuple[str, ...]:
-    """Reads words of three to five letters a-z from a file with one unique word per line."""
-    location = f"--word-list {path}"
-    try:
-        words = parse_location(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read the file: {error}", location=location) from None
-    if not words:
-        raise UsageError("the file is empty", location=location, hint="Write one word per line.")
-    seen: set[str] = set()
-    for number, word in enumerate(words, 1):
-        if not _WORD.fullmatch(word):
-            raise UsageError(f"line {number}: {word[:40]!r} is not three to five letters a-z", location=location)
-        if word in seen:
-            raise UsageError(f"line {number}: {word!r} is repeated", location=location)
-        seen.add(word)
-    return tuple(words)
-
-
-def find_default_fonts(names: Iterable[str] = DEFAULT_FONTS) -> tuple[str, ...]:
-    """Returns the files of Matplotlib's fonts by their names without extension."""
-    import matplotlib
-
-    return tuple(str(Path(matplotlib.get_data_path()) / "fonts/ttf" / f"{name}.ttf") for name in names)
-
-
-def list_fonts(directory: str | Path) -> tuple[str, ...]:
-    """Returns the .ttf and .otf files of a directory, sorted by name, if each has all characters."""
-    location = f"--font-dir {directory}"
-    if not local_path(directory, "--font-dir").is_dir():
-        raise UsageError("the directory does not exist", location=location, hint="Choose one with .ttf or .otf files.")
-    fonts = sorted(str(path) for path in Path(directory).iterdir() if path.suffix.lower() in _FONT_SUFFIXES)
-    if not fonts:
-        raise UsageError("the directory has no .ttf or .otf files", location=location)
-    for font in fonts:
-        try:
-            opened = open_font(font, _CHECK_SIZE)
-        except OSError as error:
-            raise UsageError(f"not a font: {error}", location=font, hint="Remove the file.") from None
-        undefined = (b"", bytes(opened.getmask(_UNDEFINED_CHARACTER)))
-        missing = [character for character in CHARACTERS if bytes(opened.getmask(character)) in undefined]
-        if missing:
-            raise UsageError(f"the font lacks {''.join(missing)}", location=font, hint="Remove the file.")
-    return tuple(fonts)
-
-
-def open_font(file: str, size: int) -> ImageFont.FreeTypeFont:
-    """Opens a font at a size in pixels per em, with a layout that is the same on every machine."""
-    return ImageFont.truetype(file, size, layout_engine=ImageFont.Layout.BASIC)
+def parse_stroke_types(text: str) -> tuple[str, ...]:
+    """Parses `--stroke-types`: comma-separated names, in the order of `STROKE_TYPES`."""
+    chosen = text.split(",")
+    if unknown := [name for name in chosen if name not in STROKE_TYPES]:
+        hint = f"Use some of {','.join(STROKE_TYPES)}."
+        raise UsageError(f"got {unknown[0]!r}", location="--stroke-types", hint=hint)
+    return tuple(name for name in STROKE_TYPES if name in chosen)

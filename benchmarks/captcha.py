@@ -1,16 +1,17 @@
 """Benchmark: exact match of recognizers on synthetic CAPTCHAs with held-out words and fonts.
 
-    python benchmarks/captcha.py results OUT [--profile quick|default] [--set held_out|development] [--json]
-    python benchmarks/captcha.py make DATA [--set held_out|development] [--count N] [--labelled M]
+    python benchmarks/captcha.py results OUT [--profile quick|default] [--set held_out|development|thin] [--json]
+    python benchmarks/captcha.py make DATA [--set held_out|development|thin] [--count N] [--labelled M]
     python benchmarks/captcha.py speed [--count N]     images per second of generation and preparation
 
 `results` generates a dataset, prepares it, trains a recognizer with the settings of a profile, recognizes the test
 split, whose labels are not in the store, and prints one row. `quick` trains on 20,000 images, `default` on 100,000.
 Data and runs in OUT are reused, and an interrupted training is resumed.
 
-All tuning uses `DEVELOPMENT`. Results are for `HELD_OUT`, which shares no word, font or seed with it. Both were fixed
-before any tuning. Train, validation and test images of a dataset have the same specification, as in the published
-dataset. The words of `HELD_OUT` are from SCOWL; see `features.synthetic.captchas.style`.
+All tuning uses `DEVELOPMENT`, and `THIN`: the same words in thin, slanted and connected letters. Results are for
+`HELD_OUT`, which shares no word, font or seed with them. `DEVELOPMENT` and `HELD_OUT` were fixed before any tuning.
+Train, validation and test images of a dataset have the same specification, as in the published dataset. The words of
+`HELD_OUT` are from SCOWL; see `features.synthetic.captchas.labels`.
 """
 
 import argparse
@@ -20,7 +21,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +30,9 @@ from cost import Cost, measure_cost, timed
 
 import capt
 from features.synthetic.captchas.dataset import make_captchas
-from features.synthetic.captchas.style import (
-    DEFAULT_FONTS,
-    CaptchaStyle,
-    find_default_fonts,
-    load_default_words,
-    read_words,
-)
+from features.synthetic.captchas.fonts import DEFAULT_FONTS, find_default_fonts
+from features.synthetic.captchas.labels import load_default_words, read_words
+from features.synthetic.captchas.style import CaptchaStyle
 
 COUNT = 140_000
 FEW = 7
@@ -48,25 +46,34 @@ class Specification:
         words: Words of the images.
         fonts: Names of Matplotlib's fonts.
         seed: Seed of the images.
+        distortions: Further settings of the style, by name.
     """
 
     words: tuple[str, ...]
     fonts: tuple[str, ...]
     seed: int
+    distortions: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def style(self) -> CaptchaStyle:
-        """The words and font files."""
-        return CaptchaStyle(self.words, find_default_fonts(self.fonts))
+        """The style of the images."""
+        return CaptchaStyle(self.words, find_default_fonts(self.fonts), **self.distortions)
 
 
 DEVELOPMENT = Specification(load_default_words(), DEFAULT_FONTS, seed=1)
+# At 80×160, the lines of the letters are one to two pixels wide.
+THIN = Specification(
+    load_default_words(),
+    fonts=("cmr10", "STIXGeneral", "STIXGeneralItalic", "DejaVuSans-Oblique"),
+    seed=2,
+    distortions={"weight_change": (-5, -1), "max_shear": 20, "max_overlap": 0.2, "label_width": (0.25, 0.6)},
+)
 HELD_OUT = Specification(
     words=read_words(Path(__file__).with_name("captcha_words.txt")),
     fonts=("cmmi10", "cmtt10", "DejaVuSans", "STIXGeneralBolIta"),
     seed=20_261_120,
 )
-SETS = {"development": DEVELOPMENT, "held_out": HELD_OUT}
+SETS = {"development": DEVELOPMENT, "thin": THIN, "held_out": HELD_OUT}
 COUNTS = {"quick": 28_000, "default": COUNT}
 CORES = 2
 

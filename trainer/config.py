@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, Field, Strict, ValidationError, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, Strict, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 
 from features.runtime.numerics import detect_native_precision
@@ -20,7 +20,18 @@ AnyConfig = TypeVar("AnyConfig", bound="LoopConfig", covariant=True)
 TrainingT = TypeVar("TrainingT", bound=Settings)
 ModelT = TypeVar("ModelT", bound=Settings)
 
+
 # Strict: a boolean is not a number.
+def _split_weights(value: Any) -> Any:
+    """Accepts comma-separated numbers, and a single number as a list of one."""
+    if isinstance(value, str):
+        return tuple(value.split(","))
+    return value if isinstance(value, (list, tuple)) else (value,)
+
+
+DatasetWeights = Annotated[
+    tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...], BeforeValidator(_split_weights)
+]
 _Temperature = Annotated[float, Strict(), AfterValidator(check_temperature)]
 
 _POLICIES = {"bfloat16": "mixed_bfloat16", "float32": "float32"}
@@ -192,6 +203,8 @@ class RecognizerTraining(LoopConfig):
     """Training hyperparameters of the recognizer, in addition to `LoopConfig`.
 
     Args:
+        dataset_weights: Share of each dataset in an epoch, in the order of `--dataset`, as numbers above 0 whose ratio
+            counts. Images of a dataset are repeated or left out accordingly; empty for every image once.
         num_validation_images: Number of validation images that are recognized after each epoch; null for all.
         augment_translation: Maximum translation as a fraction of the image's side. Edge pixels are repeated.
         augment_zoom: Maximum zoom: an image is enlarged or reduced by a factor of up to 1 + this value.
@@ -200,6 +213,7 @@ class RecognizerTraining(LoopConfig):
         augment_random_erasing: Maximum fraction of the image that a bar of one color covers.
     """
 
+    dataset_weights: DatasetWeights = Field((), exclude_if=lambda weights: weights == ())
     num_validation_images: int | None = Field(None, ge=1)
     augment_translation: float = Field(0.0, ge=0, le=0.5)
     augment_zoom: float = Field(0.0, ge=0, le=1)

@@ -2,6 +2,7 @@
 
 from typing import Annotated
 
+from schemas.choices import CaptchaBackground, CaptchaLayout
 from schemas.options.base import Argument, Count, Natural, Option, Options, option
 from schemas.options.prepare import ANNOTATIONS, WHOLE_DESCRIPTIONS, SampledDatasetType
 
@@ -69,27 +70,81 @@ class SynthSample(Options):
 
 
 class SynthCaptcha(Options):
-    """Generate CAPTCHA images and their labels in the layout of the published dataset."""
+    """Generate CAPTCHA images and their labels, in the layout of the published dataset or as files named by label.
+
+    Every value that is a maximum or a range is chosen at random per image or character.
+    """
 
     out: NewDirectory
     num_images: Annotated[Count, Option("Number of images.")]
     num_labelled: Natural | None = option(
         None,
         "Number of images, from the first on, whose labels are written to spec_train_val.txt. truth.txt always "
-        "contains all labels. [default: 6/7 of --num-images]",
+        "contains all labels. Not valid with --layout names. [default: 6/7 of --num-images]",
+    )
+    layout: CaptchaLayout = option(
+        "published",
+        "Layout of the output: published (words_captcha/a0.png and label files), or names (images/LABEL.png; further "
+        "images of a label are LABEL.2.png, LABEL.3.png, ...).",
     )
     seed: Natural = GENERATOR_SEED
-    font_dir: str | None = option(
-        None, "Directory with .ttf or .otf files. [default: four fonts that ship with Matplotlib]", "DIR"
+    charset: str | None = option(
+        None, "Characters of random labels, such as 0123456789. [default: labels are words]", "CHARS"
+    )
+    lengths: str | None = option(
+        None,
+        "Fewest and most characters of a label. Words of other lengths are not used. [default: 3,5 with --charset; "
+        "otherwise those of the words]",
+        "MIN,MAX",
     )
     word_list: str | None = option(
         None,
-        "File with one label per line, three to five letters a-z. [default: 2,500 words that ship with capt]",
+        "File with one label per line, without white space. Not valid with --charset. [default: 2,500 words that ship "
+        "with capt]",
         "FILE",
+    )
+    font_dir: str | None = option(
+        None,
+        "Directory with .ttf or .otf files. Fonts that lack a character of the labels are skipped and reported. "
+        "[default: four fonts that ship with Matplotlib]",
+        "DIR",
+    )
+    width: Count = option(600, "Width of the images in pixels, 16 to 4096.")
+    max_width: Count | None = option(
+        None, "Maximum width: images have random widths from --width to N pixels. [default: --width]"
+    )
+    height: Count = option(
+        320, "Height of the images in pixels, 16 to 4096. Characters keep their size from 100 to 320 if they fit."
+    )
+    label_width: str | None = option(
+        None, "Fractions of the width that the label covers. [default: a third to two thirds]", "MIN,MAX"
+    )
+    background: CaptchaBackground | None = option(
+        None,
+        "Background: speckles (white with gray pixels), plain (a light color), noise (a light color with noise) or "
+        "gradient (between two light colors). [default: speckles]",
+    )
+    background_dir: str | None = option(
+        None, "Directory with images, of which random parts are the backgrounds. Not valid with --background.", "DIR"
     )
     num_strokes: str = option(
         "8,20", "Fewest and most lines, arcs, ellipses and dots per image. Fewer are easier to read.", "MIN,MAX"
     )
+    stroke_types: str = option(
+        "line,arc,ellipse,dot", "Shapes that --num-strokes counts, comma-separated: some of the default.", "NAMES"
+    )
     max_rotation: float = option(24.0, "Maximum rotation of a character in degrees, 0 to 90.", "DEGREES")
-    width: Count = option(600, "Width of the images in pixels, 100 to 600. Characters keep their size if they fit.")
-    height: Count = option(320, "Height of the images in pixels, 100 to 320. Characters keep their size if they fit.")
+    max_shear: float = option(0.0, "Maximum slant of a character in degrees, 0 to 45.", "DEGREES")
+    max_overlap: float = option(
+        0.0, "Maximum overlap of two neighboring characters as a fraction of the font size, 0 to 0.5.", "FRACTION"
+    )
+    weight_change: str = option(
+        "0,0",
+        "Pixels by which the edges of the characters are moved outward, -10 to 10. Negative values make lines thinner, "
+        "but never remove them.",
+        "MIN,MAX",
+    )
+    max_warp: float = option(
+        0.0, "Maximum displacement of a pixel by waves in each direction in pixels, 0 to an eighth of --height.", "N"
+    )
+    max_blur: float = option(0.0, "Maximum radius of a Gaussian blur in pixels, 0 to 10.", "N")

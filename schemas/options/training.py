@@ -74,7 +74,10 @@ class TrainingOptions(Options):
         return {**self.hyperparameters, **given}
 
 
-_HYPERPARAMETERS = ("seed", "epochs", "steps_per_epoch", "save_steps", "objective", "captions_per_image", "rnn_cell")
+_HYPERPARAMETERS = (
+    *("seed", "epochs", "steps_per_epoch", "save_steps"),
+    *("objective", "captions_per_image", "rnn_cell", "dataset_weights"),
+)
 
 
 class Config(TrainingOptions):
@@ -173,6 +176,12 @@ class TrainCaptcha(TrainingOptions):
     )
     epochs: Count | None = option(None, "Number of epochs. [default: 12; quick: 10]")
     steps_per_epoch: Count | None = STEPS_PER_EPOCH
+    dataset_weights: str | None = option(
+        None,
+        "Share of each --dataset in an epoch, in the order of the option, comma-separated: with 1,3, every fourth "
+        "image is one of the first dataset. [default: every image once]",
+        "WEIGHTS",
+    )
     save_steps: Count | None = SAVE_STEPS
     warm_start_from: str | None = WARM_START_FROM
 

@@ -2,9 +2,13 @@
 
 import importlib
 import re
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from features.synthetic.captchas.renderer import draw_captcha
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -16,15 +20,28 @@ def captcha(monkeypatch):
     return importlib.import_module("captcha")
 
 
-def test_the_datasets_share_no_word_font_or_seed(captcha):
-    development, held_out = captcha.DEVELOPMENT, captcha.HELD_OUT
-    assert set(development.words).isdisjoint(held_out.words)
-    assert set(development.fonts).isdisjoint(held_out.fonts)
-    assert development.seed != held_out.seed
+def test_the_held_out_dataset_shares_no_word_font_or_seed_with_the_others(captcha):
+    held_out = captcha.HELD_OUT
+    for other in (captcha.DEVELOPMENT, captcha.THIN):
+        assert set(other.words).isdisjoint(held_out.words)
+        assert set(other.fonts).isdisjoint(held_out.fonts)
+        assert other.seed != held_out.seed
+
+
+def test_the_thin_dataset_has_thinner_letters_than_the_development_dataset(captcha):
+    assert captcha.THIN.seed != captcha.DEVELOPMENT.seed
+    assert set(captcha.THIN.fonts).isdisjoint(captcha.DEVELOPMENT.fonts)
+    blank = {"num_strokes": (0, 0), "background": "plain"}
+    inks = []
+    for specification in (captcha.THIN, captcha.DEVELOPMENT):
+        style = replace(specification.style, **blank)
+        images = [np.asarray(draw_captcha(1, number, style)[0]) for number in range(12)]
+        inks.append(sum((image != image[0, 0]).any(axis=2).sum() for image in images))
+    assert inks[0] < 0.5 * inks[1]
 
 
 def test_each_dataset_has_2500_words_with_repeated_letters_and_four_fonts(captcha):
-    for specification in (captcha.DEVELOPMENT, captcha.HELD_OUT):
+    for specification in (captcha.DEVELOPMENT, captcha.THIN, captcha.HELD_OUT):
         words = specification.words
         assert (len(set(words)), len(set(specification.fonts))) == (2500, 4)
         assert sum(bool(re.search(r"(.)\1", word)) for word in words) > 200

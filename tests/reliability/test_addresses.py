@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import capt
 from features.io.locations import parse_location
-from features.synthetic.captchas.style import read_words
+from features.synthetic.captchas.labels import read_words
 from schemas.errors import CaptError, UsageError
 from tests.conftest import noise_image
 from tests.features.buckets import BUCKET, bucket

@@ -93,9 +93,10 @@ def add_words(
     labeled_splits: tuple[str, ...],
     folder: Path | None = None,
     label_format: LabelFormat | None = None,
+    dataset: str = "captcha",
 ) -> None:
     """The dataset: its catalog, and the words of the splits that are labeled_splits."""
-    root = store.dataset_root("captcha")
+    root = store.dataset_root(dataset)
     rows = [
         {
             "image_id": one.image_id,
@@ -116,7 +117,7 @@ def add_words(
             pq.write_table(to_arrow(table, content), temporary)
         files[role] = describe_file(path, root)
     facts = DatasetMetadata(source="captcha", images={}, label_format=label_format)
-    CommitLog(root).append(Manifest(table="captcha", files=files, facts=facts))
+    CommitLog(root).append(Manifest(table=dataset, files=files, facts=facts))
 
 
 def put_images(folder: Path, shown: list[Captcha]) -> Path:

@@ -27,6 +27,33 @@ def shuffle_images(images: int, batch_size: int, seed: int, epoch: int, steps: i
     return np.resize(rng.permutation(images), (steps, batch_size))
 
 
+def mix_datasets(
+    datasets: NDArray[np.int64], weights: Sequence[float], batch_size: int, seed: int, epoch: int, steps: int | None
+) -> NDArray[np.int64]:
+    """Returns image numbers int64 [steps, batch_size], in a new order for every epoch, with a share for each dataset.
+
+    Every image of a dataset occurs equally often, or one time less. Without `steps`, there are as many batches as in
+    one pass over all images.
+
+    Args:
+        datasets: Number of the dataset of each image, int64 [images].
+        weights: Weights of the datasets; their ratio is that of the shares.
+        batch_size: Number of images per batch.
+        seed: Seed of the run.
+        epoch: Number of the epoch, from 0.
+        steps: Number of batches; None for one pass.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    steps = -(-len(datasets) // batch_size) if steps is None else steps
+    total = steps * batch_size
+    ends = np.rint(np.cumsum(weights) / np.sum(weights) * total).astype(np.int64)
+    counts = np.diff(ends, prepend=0)
+    parts = [
+        np.resize(rng.permutation(np.flatnonzero(datasets == number)), count) for number, count in enumerate(counts)
+    ]
+    return rng.permutation(np.concatenate(parts)).reshape(steps, batch_size)
+
+
 class LabelledBatchReader(FeatureReader):
     """Reads batches of one split: features at `rows` int64 [images] and `targets` [images, ...]."""
 

@@ -66,7 +66,9 @@ class CaptchaTask(Task):
         self, store: Store, options: TrainingOptions, hyperparameters: _Hyperparameters
     ) -> TrainingTables:
         assert isinstance(options, TrainCaptcha)
-        return select_labelled_tables(store, RECOGNIZER_INPUT, options.dataset, options.feature_table)
+        tables = select_labelled_tables(store, RECOGNIZER_INPUT, options.dataset, options.feature_table)
+        _check_dataset_weights(hyperparameters.training.dataset_weights, [dataset.name for dataset in tables.datasets])
+        return tables
 
     def load_data(self, tables: TrainingTables) -> TrainingData[LabelledImages]:
         return join_labels(tables)
@@ -79,6 +81,11 @@ class CaptchaTask(Task):
                 f"the longest label has {data.max_length} characters, and the model recognizes at most {limit}",
                 hint=f"Set max_label_length to {data.max_length} in --config.",
             )
+        weights = hyperparameters.training.dataset_weights
+        with_images = sorted({dataset for dataset, _ in data.train.names})
+        if weights and len(with_images) < len(weights):
+            message = f"only {', '.join(with_images)} has labelled images in train"
+            raise UsageError(message, location="--dataset-weights", hint="Omit the other --dataset and its weight.")
 
     def job_class(self) -> "type[CaptchaJob]":
         from trainer.tasks.captcha_job import CaptchaJob
@@ -131,6 +138,12 @@ def train_captcha(options: TrainCaptcha) -> dict[str, Any]:
     The best epoch has the highest exact match on the validation split, by greedy decoding.
     """
     return train(CaptchaTask(), options)
+
+
+def _check_dataset_weights(weights: Sequence[float], datasets: Sequence[str]) -> None:
+    if weights and len(weights) != len(datasets):
+        message = f"got {len(weights)} weights for {len(datasets)} datasets ({', '.join(datasets)})"
+        raise UsageError(message, location="--dataset-weights", hint="Write one weight per --dataset, in their order.")
 
 
 def _refuse_generation_options(options: SearchOptions) -> None:

@@ -3,14 +3,16 @@
 from collections.abc import Sequence
 from functools import cached_property
 
+import numpy as np
 import tensorflow as tf
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from features.io.atomic_files import write
 from features.runtime.keras_settings import keras
 from trainer.config import RecognizerTraining
 from trainer.data.captcha_data import LabelledImages
-from trainer.data.labelled_batches import LabelledBatchReader, shuffle_images
+from trainer.data.labelled_batches import LabelledBatchReader, mix_datasets, shuffle_images
 from trainer.models.custom_models import check_recognizer
 from trainer.models.recognizer import Recognizer
 from trainer.reports.plots import recognizer_figure
@@ -71,10 +73,17 @@ class CaptchaJob(TrainingJob[RecognizerTraining, LabelledImages]):
         return model, [model.head_loss, model.exact_match]
 
     def epoch(self, number: int) -> Epoch:
-        config = self.config
-        order = shuffle_images(len(self.data.train), config.batch_size, config.seed, number, config.steps_per_epoch)
+        order = self._order_images(number)
         augment = self.augmentation.for_epoch(number) if self.augmentation else None
         return Epoch(order.size, lambda first: self._train.dataset(order, first, augment))
+
+    def _order_images(self, epoch: int) -> NDArray[np.int64]:
+        config, steps = self.config, self.config.steps_per_epoch
+        if config.dataset_weights:
+            numbers = {dataset.name: number for number, dataset in enumerate(self.tables.datasets)}
+            datasets = np.array([numbers[dataset] for dataset, _ in self.data.train.names])
+            return mix_datasets(datasets, config.dataset_weights, config.batch_size, config.seed, epoch, steps)
+        return shuffle_images(len(self.data.train), config.batch_size, config.seed, epoch, steps)
 
     def validation_batches(self) -> tf.data.Dataset | None:
         return self._validation.all_images(_VALIDATION_BATCH) if self._validation else None

@@ -12,13 +12,15 @@ from features.io.locations import local_path
 from schemas.errors import UsageError
 
 DEFAULT_FONTS = ("cmti10", "DejaVuSerif-Bold", "cmss10", "DejaVuSansMono-BoldOblique")
+# If no default font has all characters. They have more scripts, such as Arabic and Hebrew.
+FALLBACK_FONTS = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-BoldOblique")
 
 _FONT_SUFFIXES = (".ttf", ".otf")
 _UNDEFINED_CHARACTER = "\uffff"
 _CHECK_SIZE = 64  # pixels per em
 _MAX_NAMED = 20  # characters that an error names
 # The Computer Modern fonts of Matplotlib have other characters at some code points of ASCII, such as £ at $.
-_TEX_FONTS = "cm"
+_TEX_FONTS = ("cmb10", "cmex10", "cmmi10", "cmr10", "cmss10", "cmsy10", "cmti10", "cmtt10")
 _TEX_CHARACTERS = frozenset(string.ascii_letters + string.digits)
 
 
@@ -38,12 +40,12 @@ def find_default_fonts(names: Iterable[str] = DEFAULT_FONTS) -> tuple[str, ...]:
 
 
 def select_default_fonts(characters: Iterable[str]) -> SelectedFonts:
-    """Returns those of the default fonts that have all characters; UsageError if none has."""
+    """Returns the default fonts that have all characters, or else the fallback fonts; UsageError if none has."""
     wanted = frozenset(characters)
-    fonts = [
-        font for font in find_default_fonts() if wanted <= _TEX_CHARACTERS or not Path(font).name.startswith(_TEX_FONTS)
-    ]
-    return _select(fonts, wanted, "--font-dir", "Choose a directory of fonts that have them.")
+    default = {font: _find_missing(font, wanted) for font in find_default_fonts()}
+    if all(default.values()):
+        default |= {font: _find_missing(font, wanted) for font in find_default_fonts(FALLBACK_FONTS)}
+    return _select(default, "--font-dir", "Choose a directory of fonts that have them.")
 
 
 def list_fonts(directory: str | Path, characters: Iterable[str]) -> SelectedFonts:
@@ -58,7 +60,9 @@ def list_fonts(directory: str | Path, characters: Iterable[str]) -> SelectedFont
     fonts = sorted(str(path) for path in Path(directory).iterdir() if path.suffix.lower() in _FONT_SUFFIXES)
     if not fonts:
         raise UsageError("the directory has no .ttf or .otf files", location=location)
-    return _select(fonts, frozenset(characters), location, "Add a font that has them, or remove them.")
+    wanted = frozenset(characters)
+    missing = {font: _find_missing(font, wanted) for font in fonts}
+    return _select(missing, location, "Add a font that has them, or remove them from the labels.")
 
 
 def check_shaping() -> None:
@@ -77,8 +81,8 @@ def open_font(file: str, size: int, *, is_shaped: bool = False) -> ImageFont.Fre
     return ImageFont.truetype(file, size, layout_engine=layout)
 
 
-def _select(fonts: Iterable[str], characters: frozenset[str], location: str, hint: str) -> SelectedFonts:
-    missing = {font: _find_missing(font, characters) for font in fonts}
+def _select(missing: dict[str, str], location: str, hint: str) -> SelectedFonts:
+    """Selects the fonts that lack no character; `missing` has the lacking ones by font."""
     files = tuple(font for font, lacking in missing.items() if not lacking)
     if not files:
         best = min(missing, key=lambda font: len(missing[font]))
@@ -94,7 +98,12 @@ def _find_missing(font: str, characters: frozenset[str]) -> str:
     except OSError as error:
         raise UsageError(f"not a font: {error}", location=font, hint="Remove the file.") from None
     undefined = (b"", bytes(opened.getmask(_UNDEFINED_CHARACTER)))
-    return "".join(character for character in sorted(characters) if bytes(opened.getmask(character)) in undefined)
+    wrong = characters - _TEX_CHARACTERS if Path(font).stem in _TEX_FONTS else frozenset()
+    return "".join(
+        character
+        for character in sorted(characters)
+        if character in wrong or bytes(opened.getmask(character)) in undefined
+    )
 
 
 def _describe(missing: str) -> str:

@@ -9,6 +9,7 @@ import unicodedata
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -80,14 +81,14 @@ def parse_characters(text: str) -> tuple[str, ...]:
 def draw_label(characters: Sequence[str], lengths: tuple[int, int], random: np.random.Generator) -> str:
     """Returns a random label in NFC of characters of a set, all equally likely.
 
-    A combining mark is never the first character. A label that NFC would compose or reorder is drawn again.
+    A combining mark follows a character that is none. A label that NFC would compose is drawn again.
     """
     first = [character for character in characters if not _is_mark(character)]
     length = int(random.integers(lengths[0], lengths[1] + 1))
     for _ in range(_ATTEMPTS):
         others = random.integers(len(characters), size=length - 1)
         label = first[random.integers(len(first))] + "".join(characters[number] for number in others)
-        if unicodedata.is_normalized("NFC", label):
+        if unicodedata.is_normalized("NFC", label) and not _has_two_marks(label):
             return label
     return first[random.integers(len(first))] * length
 
@@ -95,6 +96,10 @@ def draw_label(characters: Sequence[str], lengths: tuple[int, int], random: np.r
 def needs_shaping(label: str) -> bool:
     """Returns whether the characters of a label cannot be drawn one by one: they are right-to-left, or marks."""
     return any(unicodedata.bidirectional(character) in _RIGHT_TO_LEFT or _is_mark(character) for character in label)
+
+
+def _has_two_marks(label: str) -> bool:
+    return any(_is_mark(first) and _is_mark(second) for first, second in pairwise(label))
 
 
 def _is_mark(character: str) -> bool:

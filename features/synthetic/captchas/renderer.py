@@ -20,7 +20,7 @@ from features.synthetic.captchas.backgrounds import draw_background
 from features.synthetic.captchas.distortions import change_weight, shear_mask, warp_image
 from features.synthetic.captchas.fonts import open_font
 from features.synthetic.captchas.labels import draw_label, needs_shaping
-from features.synthetic.captchas.style import HEIGHT, CaptchaStyle
+from features.synthetic.captchas.style import HEIGHT, LABEL_WIDTH, CaptchaStyle
 
 # Lengths in pixels are those of images of 100 or more by 100 to 320 pixels; `_find_scale` adapts them to others.
 _MIN_SIDE = 100
@@ -69,6 +69,14 @@ class _Label:
     @cached_property
     def is_shaped(self) -> bool:
         return needs_shaping(self.text)
+
+    @property
+    def font_sizes(self) -> tuple[float, float]:
+        """The smallest and largest size in pixels per em; only the height limits a label of a width of the user's."""
+        if self.style.label_width != LABEL_WIDTH:
+            return _MIN_FONT_SIZE, self.image_size[1]
+        scale = _find_scale(self.image_size)
+        return _FONT_SIZE[0] * scale, _FONT_SIZE[1] * scale
 
     @property
     def pieces(self) -> list[str]:
@@ -152,7 +160,7 @@ def _try_to_place_glyphs(label: _Label, scale: float, random: np.random.Generato
     style, width = label.style, label.image_size[0]
     label_width = random.uniform(style.label_width[0] * width, style.label_width[1] * width)
     natural_width = sum(label.open_font(100).getlength(piece) for piece in label.pieces) / 100
-    low, high = np.array(_FONT_SIZE) * _find_scale(label.image_size)
+    low, high = label.font_sizes
     size = float(np.clip(label_width / natural_width * random.uniform(0.75, 1), low, high)) * scale
     if size < _MIN_FONT_SIZE:
         raise LabelTooLargeError(f"{label.text!r} does not fit into {width}×{label.image_size[1]} pixels")
@@ -215,7 +223,7 @@ def _draw_stroke(
 ) -> None:
     """Draws a line, arc, ellipse or dot of random color and position."""
     scale = _find_scale(size)
-    kind, width = types[random.integers(len(types))], max(1, round(int(random.integers(1, 5)) * scale))
+    kind, width = types[int(random.integers(len(types)))], max(1, round(int(random.integers(1, 5)) * scale))
     color = _to_rgb(random.uniform(0, 1), random.uniform(0.3, 1), random.uniform(0.3, 1))
     x, y = random.uniform(0, size[0]), random.uniform(0, size[1])
     if kind == "line":

@@ -57,14 +57,14 @@ class CaptchaStyle:
             hint = f"Use two numbers from {least:g} to {most}, the smaller first, such as {example}."
             low, high = low_high
             _check(least <= low <= high <= most, f"{low:g},{high:g}", option, hint)
-        for option, value, most in (
+        for option, value, limit in (
             ("--max-rotation", self.max_rotation, _MOST_ROTATION),
             ("--max-shear", self.max_shear, _MOST_SHEAR),
             ("--max-overlap", self.max_overlap, _MOST_OVERLAP),
             ("--max-warp", self.max_warp, self.height / 8),
             ("--max-blur", self.max_blur, _MOST_BLUR),
         ):
-            _check(0 <= value <= most, f"{value:g}", option, f"Use 0 to {most:g}.")
+            _check(0 <= value <= limit, f"{value:g}", option, f"Use 0 to {limit:g}.")
         self._check_size()
 
     def _check_size(self) -> None:

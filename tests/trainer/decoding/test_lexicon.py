@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from features.synthetic.captchas.style import load_default_words
+from features.synthetic.captchas.labels import load_default_words
 from tests.trainer.alignments import frames_of, word_probabilities
 from trainer.decoding.lexicon import Lexicon
 from trainer.models.charset import NUM_CLASSES, encode

@@ -12,7 +12,7 @@ from tests.trainer.killing import RECOGNIZER_INPUT, kill_after, start
 from tests.trainer.run_files import learned, lines_of, weights_of
 from tests.trainer.words import EPOCHS, SMALL, STEPS, WORDS, add_words, make_words
 from trainer.data.captcha_data import join_labels
-from trainer.data.labelled_batches import LabelledBatchReader, shuffle_images
+from trainer.data.labelled_batches import LabelledBatchReader, mix_datasets, shuffle_images
 from trainer.data.table_selection import select_labelled_tables
 from trainer.models import model_specs
 from trainer.runs.checkpoints import AVERAGE
@@ -180,6 +180,69 @@ def test_an_epoch_shows_every_image_once_in_full_batches_and_another_order_each_
     assert (order == shuffle_images(100, 16, 1, 0)).all()
     assert shuffle_images(3, 8, 1, 0).shape == (1, 8)
     assert shuffle_images(100, 16, 1, 0, 4).shape == (4, 16)
+
+
+def test_an_epoch_of_weighted_datasets_repeats_the_images_of_the_small_one():
+    datasets = np.array([0] * 10 + [1] * 90)
+    order = mix_datasets(datasets, (1, 3), 16, 1, 0, None)
+    assert order.shape == (7, 16)
+    counts = np.bincount(order.ravel(), minlength=100)
+    assert (counts[:10].sum(), counts[10:].sum()) == (28, 84)
+    assert set(counts[:10]) == {2, 3}
+    assert set(counts[10:]) == {0, 1}
+    assert (order == mix_datasets(datasets, (1, 3), 16, 1, 0, None)).all()
+    assert (order != mix_datasets(datasets, (1, 3), 16, 1, 1, None)).any()
+    assert np.isin(order, range(10)).any(axis=1).mean() > 0.8
+    assert mix_datasets(datasets, (0.5, 0.5), 16, 1, 0, 3).shape == (3, 16)
+
+
+@pytest.fixture(scope="module")
+def two_datasets(squares, captchas, tmp_path_factory):
+    """A store with the datasets `captcha` and `more`, of which each has a half of the train images."""
+    train = [one for one in captchas if one.split == "train"][:80]
+    store = make_words(tmp_path_factory.mktemp("two") / "store", squares, train)
+    add_words(store, train[:8], ("train",), dataset="more")
+    return store
+
+
+def test_datasets_are_mixed_with_their_weights_and_the_run_resumes(two_datasets, tmp_path):
+    options = {
+        "store": two_datasets.path,
+        "dataset": ("captcha", "more"),
+        "dataset_weights": "1,3",
+        "steps_per_epoch": 2,
+    }
+    capt.train_captcha(run_dir=tmp_path / "run", epochs=1, hyperparameters=SMALL, **options)
+    assert read_metadata(tmp_path / "run").training.dataset_weights == (1, 3)
+    assert capt.train_captcha(run_dir=tmp_path / "run", epochs=2, hyperparameters=SMALL, **options)["epochs"] == 2
+    with pytest.raises(StoreError, match=r"another run: training\.dataset_weights"):
+        capt.train_captcha(
+            run_dir=tmp_path / "run", epochs=2, hyperparameters=SMALL, **{**options, "dataset_weights": "1,2"}
+        )
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ("1", r"--dataset-weights: got 1 weights for 2 datasets \(captcha, more\)"),
+        ("1,0", "dataset_weights"),
+        ("a,b", "dataset_weights"),
+        ("1,inf", "dataset_weights"),
+    ],
+)
+def test_wrong_weights_are_one_line(two_datasets, tmp_path, weights, message):
+    with pytest.raises(UsageError, match=message):
+        capt.train_captcha(
+            store=two_datasets.path,
+            run_dir=tmp_path / "run",
+            dataset=("captcha", "more"),
+            dataset_weights=weights,
+            hyperparameters=SMALL,
+        )
+
+
+def test_runs_without_weights_have_no_key_for_them(words_run):
+    assert "dataset_weights" not in json.loads((words_run[0] / "run.json").read_text())["training"]
 
 
 def test_batches_read_from_any_step_are_those_of_the_whole_epoch(words_store):

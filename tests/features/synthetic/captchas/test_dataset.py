@@ -1,17 +1,21 @@
 """CAPTCHA datasets have the published layout, depend only on their settings, and are written atomically."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
+from PIL import Image
 
 import capt
-from features.synthetic.captchas.dataset import make_captchas
-from features.synthetic.captchas.renderer import draw_captcha, encode_png
-from features.synthetic.captchas.style import CaptchaStyle, find_default_fonts, load_default_words
+from features.synthetic.captchas.dataset import NAME_PATTERN, make_captchas
+from features.synthetic.captchas.fonts import find_default_fonts
+from features.synthetic.captchas.labels import load_default_words
+from features.synthetic.captchas.renderer import choose_label, draw_captcha, encode_png, make_generator
+from features.synthetic.captchas.style import CaptchaStyle
 from schemas.errors import UsageError
 
 
@@ -80,6 +84,55 @@ def test_the_words_and_fonts_of_the_user_are_used(tmp_path):
     assert (summary["words"], summary["fonts"]) == (2, 1)
     words = [line.split()[1] for line in (tmp_path / "out" / "truth.txt").read_text().splitlines()]
     assert set(words) == {"null", "www"}
+
+
+def test_images_are_named_by_their_label_and_names_differ_where_case_is_ignored(tmp_path):
+    small = {"charset": "0Aa", "lengths": "1,2", "width": 40, "height": 30, "num_strokes": "0,1", "layout": "names"}
+    summary = capt.synth_captcha(out=tmp_path / "out", num_images=20, seed=2, **small)
+    assert (summary["labelled"], summary["words"], summary["characters"], summary["skipped_fonts"]) == (20, 0, 3, 0)
+    names = sorted(path.stem for path in (tmp_path / "out" / "images").iterdir())
+    labels = [re.fullmatch(NAME_PATTERN, name)["label"] for name in names]
+    style = CaptchaStyle((), find_default_fonts(), characters=("0", "A", "a"), lengths=(1, 2), width=40, height=30)
+    assert sorted(labels) == sorted(choose_label(style, make_generator(2, number)) for number in range(20))
+    assert {"0", "0.2"} <= set(names)
+    assert len({name.casefold() for name in names}) == 20
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"images", "made.json"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"charset": "a.b", "layout": "names"}, "--layout names: a file name of a label cannot contain '.'"),
+        ({"charset": "漢", "lengths": "1,100", "layout": "names"}, "no font has all characters"),
+        ({"num_labelled": 3, "layout": "names"}, "--num-labelled: the option is not used with this layout"),
+        ({"charset": "ab", "word_list": "words.txt"}, "--charset: labels are words or random characters"),
+        ({"background": "plain", "background_dir": "images"}, "--background: the images are the backgrounds"),
+        ({"charset": "ab", "lengths": "0,2"}, "--lengths: got 0,2"),
+        ({"lengths": "9,9"}, "--lengths: no word has 9 to 9 characters"),
+        ({"charset": "W", "lengths": "40,40", "width": 160, "height": 16}, "does not fit into 160×16 pixels"),
+    ],
+)
+def test_options_that_do_not_fit_are_one_line(tmp_path, wrong, message):
+    with pytest.raises(UsageError, match=message):
+        capt.synth_captcha(out=tmp_path / "out", num_images=1, **wrong)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_label_too_long_for_a_file_name_is_an_error(tmp_path):
+    style = CaptchaStyle((), find_default_fonts(), characters=("漢",), lengths=(1, 100))
+    with pytest.raises(UsageError, match="a label may have 300 bytes, and a file name at most 240"):
+        make_captchas(style, tmp_path / "out", 1, 1, layout="names")
+
+
+def test_other_backgrounds_are_another_dataset(tmp_path):
+    (tmp_path / "images").mkdir()
+    options = {"out": tmp_path / "out", "num_images": 1, "background_dir": tmp_path / "images"}
+    for color in ("white", "silver"):
+        Image.new("RGB", (30, 30), color).save(tmp_path / "images" / "a.png")
+        if color == "white":
+            capt.synth_captcha(**options)
+    with pytest.raises(UsageError, match="other contents than"):
+        capt.synth_captcha(**options)
 
 
 @pytest.mark.parametrize("wrong", [{"num_images": 0}, {"seed": -1}, {"num_labelled": 15}, {"num_labelled": -1}])

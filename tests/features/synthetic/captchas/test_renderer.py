@@ -1,6 +1,7 @@
 """CAPTCHAs depend only on seed, number and style, and show the whole label."""
 
 from collections import Counter
+from dataclasses import replace
 from io import BytesIO
 
 import numpy as np
@@ -8,8 +9,10 @@ import pytest
 from PIL import Image
 
 from features.synthetic.captchas import renderer as module
+from features.synthetic.captchas.fonts import find_default_fonts
+from features.synthetic.captchas.labels import load_default_words
 from features.synthetic.captchas.renderer import draw_captcha, encode_png
-from features.synthetic.captchas.style import CaptchaStyle, find_default_fonts, load_default_words
+from features.synthetic.captchas.style import CaptchaStyle
 
 STYLE = CaptchaStyle(load_default_words(), find_default_fonts())
 
@@ -17,10 +20,8 @@ STYLE = CaptchaStyle(load_default_words(), find_default_fonts())
 def find_ink(number: int, style: CaptchaStyle = STYLE) -> np.ndarray:
     """Returns the pixels of the characters without background and strokes: bool [height, width]."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_draw_stroke", lambda pen, size, random: None)
-        patch.setattr(
-            module, "_draw_background", lambda style, random: Image.new("RGB", (style.width, style.height), "white")
-        )
+        patch.setattr(module, "_draw_stroke", lambda *_: None)
+        patch.setattr(module, "draw_background", lambda kind, files, size, random: Image.new("RGB", size, "white"))
         return (np.asarray(draw_captcha(3, number, style)[0]) < 255).any(axis=2)
 
 
@@ -67,19 +68,10 @@ def test_labels_cover_a_third_to_two_thirds_of_the_width_at_random_positions():
     assert np.ptp(middles, axis=0).min() > 0.35
 
 
-def test_the_background_is_white_with_gray_speckles():
-    background = np.asarray(module._draw_background(STYLE, np.random.default_rng(1)))
-    speckled = (background < 255).any(axis=2)
-    assert 0.005 < speckled.mean() < 0.06
-    assert np.array_equal(background[..., 0], background[..., 2])
-
-
 def test_each_character_has_its_own_color_and_size():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_draw_stroke", lambda pen, size, random: None)
-        patch.setattr(
-            module, "_draw_background", lambda style, random: Image.new("RGB", (style.width, style.height), "white")
-        )
+        patch.setattr(module, "_draw_stroke", lambda *_: None)
+        patch.setattr(module, "draw_background", lambda kind, files, size, random: Image.new("RGB", size, "white"))
         style = CaptchaStyle(("lllll",), STYLE.fonts[2:3])
         pixels = np.asarray(draw_captcha(1, 1, style)[0]).reshape(-1, 3)
     colors = Counter(map(tuple, pixels[pixels.max(axis=1) < 255].tolist()))
@@ -91,7 +83,7 @@ def test_each_character_has_its_own_color_and_size():
 def test_eight_to_twenty_strokes_are_above_and_below_the_characters():
     counts = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_draw_stroke", lambda pen, size, random: counts.append("stroke"))
+        patch.setattr(module, "_draw_stroke", lambda *_: counts.append("stroke"))
         patch.setattr(module, "_draw_glyphs", lambda *_: counts.append("label"))
         for number in range(40):
             draw_captcha(1, number, STYLE)
@@ -104,14 +96,14 @@ def test_eight_to_twenty_strokes_are_above_and_below_the_characters():
 
 
 def test_numbers_of_strokes_and_rotations_are_those_of_the_style(monkeypatch):
-    strokes, rotations, draw_mask = [], [], module._draw_mask
+    strokes, rotations, rotate = [], [], module._rotate
 
-    def record_rotation(font, character, rotation):
-        rotations.append(abs(rotation))
-        return draw_mask(font, character, rotation)
+    def record_rotation(upright, degrees):
+        rotations.append(abs(degrees))
+        return rotate(upright, degrees)
 
-    monkeypatch.setattr(module, "_draw_stroke", lambda pen, size, random: strokes.append(number))
-    monkeypatch.setattr(module, "_draw_mask", record_rotation)
+    monkeypatch.setattr(module, "_draw_stroke", lambda *_: strokes.append(number))
+    monkeypatch.setattr(module, "_rotate", record_rotation)
     for number in range(20):
         draw_captcha(1, number, CaptchaStyle(STYLE.words, STYLE.fonts, num_strokes=(0, 2), max_rotation=3))
     assert {strokes.count(number) for number in range(20)} == {0, 1, 2}
@@ -131,3 +123,78 @@ def test_a_smaller_image_shows_the_whole_label():
         assert ink.any()
         ink[4:-4, 4:-4] = False
         assert not ink.any()
+
+
+def test_labels_of_every_size_are_whole():
+    for width, height, lengths in ((120, 50, (4, 6)), (40, 24, (1, 3)), (900, 60, (10, 14)), (300, 900, (3, 5))):
+        style = CaptchaStyle(
+            (), STYLE.fonts[2:], characters=("7", "g", "W"), lengths=lengths, width=width, height=height
+        )
+        for number in range(8):
+            ink = find_ink(number, style)
+            assert ink.shape == (height, width)
+            assert ink.any()
+            ink[1:-1, 1:-1] = False
+            assert not ink.any()
+
+
+def test_a_label_that_fits_at_no_readable_size_is_an_error():
+    style = CaptchaStyle((), STYLE.fonts[1:2], characters=("W",), lengths=(40, 40), width=160, height=16)
+    with pytest.raises(module.LabelTooLargeError, match="does not fit into 160×16 pixels"):
+        draw_captcha(1, 0, style)
+
+
+def test_images_have_widths_of_the_range():
+    style = replace(STYLE, width=200, max_width=260)
+    widths = {draw_captcha(1, number, style)[0].width for number in range(60)}
+    assert min(widths) >= 200
+    assert max(widths) <= 260
+    assert len(widths) > 20
+
+
+def test_the_label_covers_the_given_part_of_the_width():
+    covered = []
+    for number in range(20):
+        (columns,) = find_ink(number, replace(STYLE, label_width=(0.9, 0.9), max_rotation=0)).any(axis=0).nonzero()
+        covered.append((columns[-1] - columns[0]) / STYLE.width)
+    assert 0.6 < np.median(covered) < 0.95
+
+
+@pytest.mark.parametrize(
+    "effect",
+    [
+        {"max_shear": 20},
+        {"max_overlap": 0.3},
+        {"weight_change": (-6, -2)},
+        {"max_warp": 8},
+        {"max_blur": 2},
+        {"background": "gradient"},
+        {"stroke_types": ("line",)},
+    ],
+)
+def test_an_effect_changes_the_image_and_not_the_label(effect):
+    plain, label = draw_captcha(1, 3, STYLE)
+    changed, same = draw_captcha(1, 3, replace(STYLE, **effect))
+    assert label == same
+    assert encode_png(plain) != encode_png(changed)
+    assert encode_png(changed) == encode_png(draw_captcha(1, 3, replace(STYLE, **effect))[0])
+
+
+def test_thinner_letters_have_less_ink_and_overlapping_ones_are_closer():
+    def measure(style):
+        inks = [find_ink(number, replace(style, max_rotation=0)) for number in range(12)]
+        return sum(ink.sum() for ink in inks), sum(np.ptp(ink.any(axis=0).nonzero()[0]) for ink in inks)
+
+    ink, extent = measure(STYLE)
+    assert measure(replace(STYLE, weight_change=(-3, -3)))[0] < 0.75 * ink
+    assert measure(replace(STYLE, max_overlap=0.4))[1] < 0.95 * extent
+
+
+def test_joined_scripts_are_one_piece_of_one_color():
+    style = CaptchaStyle(("سلام", "بيت"), find_default_fonts(["DejaVuSans"]), num_strokes=(0, 0), background="plain")
+    colors = Counter(map(tuple, np.asarray(draw_captcha(1, 1, style)[0]).reshape(-1, 3).tolist()))
+    (ground, _), (ink, _) = colors.most_common(2)
+    mixed = [np.subtract(color, ground) @ np.subtract(ink, ground) for color in colors]
+    assert min(mixed) >= 0
+    lines = np.cross(np.subtract(list(colors), ground), np.subtract(ink, ground))
+    assert np.abs(lines).max() < 2 * np.linalg.norm(np.subtract(ink, ground))

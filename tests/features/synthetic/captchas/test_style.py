@@ -1,125 +1,59 @@
-"""The words and fonts of CAPTCHAs come from the package or from the user's files; their difficulty is checked."""
-
-import re
-import shutil
-from pathlib import Path
+"""The size and the difficulty of CAPTCHAs are checked; a default is not part of the settings."""
 
 import pytest
 
 from features.synthetic.captchas.style import (
-    CHARACTERS,
-    DEFAULT_FONTS,
+    STROKE_TYPES,
     CaptchaStyle,
-    find_default_fonts,
-    list_fonts,
-    load_default_words,
-    parse_num_strokes,
-    read_words,
+    parse_fractions,
+    parse_integers,
+    parse_stroke_types,
 )
 from schemas.errors import UsageError
 
 
-def test_there_are_four_default_fonts():
-    assert len(set(find_default_fonts())) == 4
-    assert [Path(font).stem for font in find_default_fonts()] == list(DEFAULT_FONTS)
-    assert all(Path(font).is_file() for font in find_default_fonts())
-
-
-def test_the_fonts_of_a_directory_are_sorted_by_name(tmp_path):
-    for name in ("b.ttf", "a.otf", "C.TTF"):
-        shutil.copy(find_default_fonts()[0], tmp_path / name)
-    (tmp_path / "notes.txt").write_text("not a font")
-    assert [Path(font).name for font in list_fonts(tmp_path)] == ["C.TTF", "a.otf", "b.ttf"]
-
-
-def test_a_directory_without_fonts_is_an_error(tmp_path):
-    with pytest.raises(UsageError, match=r"no \.ttf or \.otf file"):
-        list_fonts(tmp_path)
-    with pytest.raises(UsageError, match="does not exist"):
-        list_fonts(tmp_path / "none")
-
-
-def test_a_file_that_is_not_a_font_is_an_error_with_its_path(tmp_path):
-    (tmp_path / "a.ttf").write_text("not a font")
-    with pytest.raises(UsageError, match=r"a\.ttf: not a font"):
-        list_fonts(tmp_path)
-
-
-def test_a_font_that_is_replaced_is_checked_again(tmp_path):
-    shutil.copy(find_default_fonts()[0], tmp_path / "a.ttf")
-    list_fonts(tmp_path)
-    (tmp_path / "a.ttf").write_text("not a font")
-    with pytest.raises(UsageError, match=r"a\.ttf: not a font"):
-        list_fonts(tmp_path)
-
-
-def test_a_font_without_the_characters_is_an_error_with_its_path(tmp_path):
-    shutil.copy(find_default_fonts(["STIXSizFiveSymReg"])[0], tmp_path / "symbols.ttf")
-    with pytest.raises(UsageError, match=r"symbols\.ttf: the font lacks abc"):
-        list_fonts(tmp_path)
-
-
-def test_there_are_2500_default_words_of_three_to_five_letters():
-    words = load_default_words()
-    assert len(words) == len(set(words)) == 2500
-    assert all(re.fullmatch("[a-z]{3,5}", word) for word in words)
-    assert set("".join(words)) == set(CHARACTERS)
-    assert {len(word) for word in words} == {3, 4, 5}
-
-
-def test_the_default_words_include_null_and_repeated_letters():
-    words = load_default_words()
-    assert {"null", "book", "www", "brrr", "zzz"} <= set(words)
-    assert sum(bool(re.search(r"(.)\1", word)) for word in words) > 200
-
-
-def test_a_word_list_is_read_in_its_order(tmp_path):
-    (tmp_path / "words.txt").write_text("null\nabc\n")
-    assert read_words(tmp_path / "words.txt") == ("null", "abc")
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "is empty"),
-        ("abc\nAbc\n", "line 2: 'Abc' is not three to five letters"),
-        ("abc\n\n", "line 2: ''"),
-        ("ab\n", "line 1: 'ab'"),
-        ("abcdef\n", "line 1: 'abcdef'"),
-        ("nöö\n", "line 1: 'nöö'"),
-        ("abc\nabd\nabc\n", "line 3: 'abc' is repeated"),
-    ],
-)
-def test_an_invalid_word_list_is_an_error_with_the_line(tmp_path, text, message):
-    (tmp_path / "words.txt").write_text(text)
-    with pytest.raises(UsageError, match=re.escape(message)):
-        read_words(tmp_path / "words.txt")
-
-
-def test_a_missing_or_binary_word_list_is_an_error(tmp_path):
-    (tmp_path / "words.txt").write_bytes(b"\xff\xfe\0")
-    for name in ("words.txt", "other.txt"):
-        with pytest.raises(UsageError, match="cannot read the file"):
-            read_words(tmp_path / name)
-
-
 def test_two_numbers_of_strokes_are_parsed():
-    assert parse_num_strokes("0,4") == (0, 4)
+    assert parse_integers("0,4", "--num-strokes", "8,20") == (0, 4)
 
 
-@pytest.mark.parametrize("text", ["4", "0-4", "0, 4", "-1,4", "a,b"])
+@pytest.mark.parametrize("text", ["4", "0-4", "0, 4", "a,b"])
 def test_other_texts_are_no_numbers_of_strokes(text):
     with pytest.raises(UsageError, match=r"--num-strokes: got .*Separate two numbers by a comma"):
-        parse_num_strokes(text)
+        parse_integers(text, "--num-strokes", "8,20")
 
 
 @pytest.mark.parametrize(
     ("difficulty", "message"),
     [({"num_strokes": (5, 4)}, "--num-strokes: got 5,4"), ({"num_strokes": (0, 101)}, "--num-strokes: got 0,101")]
-    + [({"width": value}, f"--width: got {value}") for value in (99, 601)]
-    + [({"height": value}, f"--height: got {value}") for value in (99, 321)]
-    + [({"max_rotation": value}, f"--max-rotation: got {value}") for value in (-1, 91)],
+    + [({"width": value}, f"--width: got {value}") for value in (15, 4097)]
+    + [({"height": value}, f"--height: got {value}") for value in (15, 4097)]
+    + [({"max_rotation": value}, f"--max-rotation: got {value}") for value in (-1, 91)]
+    + [({"lengths": value}, f"--lengths: got {value[0]},{value[1]}") for value in ((0, 3), (4, 3), (1, 201))]
+    + [({"weight_change": (-11, 0)}, "--weight-change: got -11,0"), ({"label_width": (0, 1)}, "--label-width: got 0,1")]
+    + [({"max_shear": 46}, "--max-shear: got 46"), ({"max_overlap": 0.6}, "--max-overlap: got 0.6")]
+    + [({"max_warp": 41}, "--max-warp: got 41. Use 0 to 40"), ({"max_blur": float("nan")}, "--max-blur: got nan")]
+    + [({"max_width": value}, f"--max-width: got {value}") for value in (599, 4097)],
 )
 def test_a_difficulty_or_size_out_of_range_is_rejected(difficulty, message):
     with pytest.raises(UsageError, match=message):
         CaptchaStyle(("cat",), (), **difficulty)
+
+
+def test_a_width_that_the_longest_label_does_not_fit_into_is_rejected():
+    with pytest.raises(UsageError, match=r"--width: got 47\. 12 characters need at least 48 pixels"):
+        CaptchaStyle((), (), characters=("a",), lengths=(3, 12), width=47)
+
+
+def test_fractions_and_names_of_strokes_are_parsed():
+    assert parse_fractions("0.5,1", "--label-width", "0.5,0.9") == (0.5, 1)
+    assert parse_stroke_types("dot,line") == ("line", "dot")
+    with pytest.raises(UsageError, match="--label-width: got '1;2'"):
+        parse_fractions("1;2", "--label-width", "0.5,0.9")
+    with pytest.raises(UsageError, match="--stroke-types: got 'point'"):
+        parse_stroke_types("line,point")
+
+
+def test_only_changed_settings_are_recorded():
+    assert CaptchaStyle(("cat",), ()).changed_settings == {}
+    changed = CaptchaStyle((), (), characters=("a", "b"), lengths=(4, 6), stroke_types=STROKE_TYPES[:1])
+    assert changed.changed_settings == {"characters": ["a", "b"], "lengths": [4, 6], "stroke_types": ["line"]}

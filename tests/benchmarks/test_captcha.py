@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image, ImageFilter
 
 from features.synthetic.captchas.renderer import draw_captcha
 
@@ -31,13 +32,21 @@ def test_the_held_out_dataset_shares_no_word_font_or_seed_with_the_others(captch
 def test_the_thin_dataset_has_thinner_letters_than_the_development_dataset(captcha):
     assert captcha.THIN.seed != captcha.DEVELOPMENT.seed
     assert set(captcha.THIN.fonts).isdisjoint(captcha.DEVELOPMENT.fonts)
-    blank = {"num_strokes": (0, 0), "background": "plain"}
-    inks = []
-    for specification in (captcha.THIN, captcha.DEVELOPMENT):
-        style = replace(specification.style, **blank)
-        images = [np.asarray(draw_captcha(1, number, style)[0]) for number in range(12)]
-        inks.append(sum((image != image[0, 0]).any(axis=2).sum() for image in images))
-    assert inks[0] < 0.5 * inks[1]
+    thin, development = (measure_thick_lines(one.style) for one in (captcha.THIN, captcha.DEVELOPMENT))
+    assert thin < 0.15
+    assert development > 0.4
+
+
+def measure_thick_lines(style):
+    """Returns the fraction of the letters' pixels in lines of nine or more pixels, more than two at 80×160."""
+    letters, thick = 0, 0
+    for number in range(12):
+        plain = replace(style, num_strokes=(0, 0), background="plain")
+        image = np.asarray(draw_captcha(1, number, plain)[0]).astype(int)
+        mask = Image.fromarray((np.abs(image - image[0, 0]).max(axis=2) > 60).astype(np.uint8))
+        opened = mask.filter(ImageFilter.MinFilter(9)).filter(ImageFilter.MaxFilter(9))
+        letters, thick = letters + np.asarray(mask).sum(), thick + np.asarray(opened).sum()
+    return thick / letters
 
 
 def test_each_dataset_has_2500_words_with_repeated_letters_and_four_fonts(captcha):

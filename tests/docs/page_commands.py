@@ -73,6 +73,7 @@ CHANGED = [
     ),
     Changed("^(capt train (?!.*--epochs [1-9] ).*)$", r"\1 --epochs 1", "one epoch is faster"),
     Changed("(--num-images) (14000|2000)", r"\1 70", "few images are enough"),
+    Changed("--split-sizes 2000,0,0", "--split-sizes 70,0,0", "few images are enough"),
     Changed("--rate 0.01", "--rate 0.7", "the tests have few images"),
     Changed("num_workers=4", "num_workers=2", "the tests have two cores"),
     Changed("12000:14000|120000:140000", "60:70", "few images are enough"),

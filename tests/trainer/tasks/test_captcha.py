@@ -205,6 +205,7 @@ def two_datasets(squares, captchas, tmp_path_factory):
     return store
 
 
+@pytest.mark.slow
 def test_datasets_are_mixed_with_their_weights_and_the_run_resumes(two_datasets, tmp_path):
     options = {
         "store": two_datasets.path,

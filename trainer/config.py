@@ -246,14 +246,16 @@ class Hyperparameters(Generic[AnyConfig]):
         `resolve` replaces values that depend on the machine, such as `precision: auto`. It omits the hyperparameters
         that have no effect on weights and scores, and those that identify a run only if they are set.
         """
-        if resolve:
-            training = self.training.resolved().model_dump(mode="json", exclude=set(self.training.without_effect))
-        else:
-            training = self.training.model_dump(mode="json")
-            training = {
-                name: training.get(name, getattr(self.training, name)) for name in type(self.training).model_fields
-            }
+        if not resolve:
+            return {**self.choice, **_dump_all(self.architecture), **_dump_all(self.training)}
+        training = self.training.resolved().model_dump(mode="json", exclude=set(self.training.without_effect))
         return {**self.choice, **self.architecture.model_dump(mode="json"), **training}
+
+
+def _dump_all(config: Settings) -> dict[str, Any]:
+    """Returns all values by name, also those that are not written."""
+    written = config.model_dump(mode="json")
+    return {name: written.get(name, getattr(config, name)) for name in type(config).model_fields}
 
 
 def parse_options(model_config: type[ModelConfig], options: Mapping[str, Any]) -> tuple[CaptionerTraining, ModelConfig]:

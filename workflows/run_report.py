@@ -163,7 +163,7 @@ def _list_settings(run: Run) -> list[Setting]:
     values = Hyperparameters({}, metadata.model, metadata.training, metadata.config).to_dict(resolve=False)
     _, training = run.task.default_training(metadata)
     try:
-        config = type(metadata.config)()
+        config = metadata.default_config
     except ValidationError:  # A model of one's own may have hyperparameters without a default.
         config = metadata.config
     default = Hyperparameters({}, metadata.model, type(metadata.training)(**training), config).to_dict(resolve=False)

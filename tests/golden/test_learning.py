@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from string import ascii_lowercase
 from typing import Any
 
 import pytest
@@ -98,6 +99,7 @@ def test_losses_of_three_steps_of_the_recognizer(tmp_path: Path) -> None:
         "filters": [8, 24],
         "blocks_per_stage": [0, 1],
         "units": 16,
+        "charset": ascii_lowercase,
         "max_label_length": 4,
         "batch_size": 8,
         "precision": "float32",

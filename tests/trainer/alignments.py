@@ -2,11 +2,14 @@
 
 import itertools
 from collections import defaultdict
+from string import ascii_lowercase
 
 import numpy as np
 
-from trainer.models.charset import BLANK, CHARACTERS, NUM_CLASSES
+from features.text.charset import BLANK, Charset
 
+LETTERS = Charset(tuple(ascii_lowercase))
+NUM_CLASSES = LETTERS.num_classes
 LIVE = "abc"
 # The logit of the letters that are out of the question; small enough that all of them together are nothing.
 OUT = -40.0
@@ -26,5 +29,5 @@ def word_probabilities(logits):
     words = defaultdict(float)
     for path in itertools.product(range(1 + len(LIVE)), repeat=len(logits)):
         said = [id_ for id_, _ in itertools.groupby(path) if id_ != BLANK]
-        words["".join(CHARACTERS[id_ - 1] for id_ in said)] += np.prod(shares[np.arange(len(path)), path])
+        words["".join(LETTERS.characters[id_ - 1] for id_ in said)] += np.prod(shares[np.arange(len(path)), path])
     return dict(words)

@@ -77,10 +77,11 @@ def make_words(
     labeled_splits: tuple[str, ...] = ("train", "val"),
     label_format: LabelFormat | None = None,
     folder: Path | None = None,
+    size: tuple[int, int] = (HEIGHT, WIDTH),
 ) -> Store:
     """The pictures as a dataset `captcha` of pixels, with the words of some splits; `squares` is the conftest."""
     store = create_store(root)
-    extractor = open_extractor(ExtractorOptions(extractor="pixels", height=HEIGHT, width=WIDTH))
+    extractor = open_extractor(ExtractorOptions(extractor="pixels", height=size[0], width=size[1]))
     table_config = FeatureTableConfig(**asdict(extractor.resolve_config()))
     squares.add_table(store, shown, table_config, extractor.build_function(table_config))
     add_words(store, shown, labeled_splits, folder, label_format)

@@ -6,6 +6,7 @@ labels.image_id → catalog.image_id → content hash → position in the featur
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,12 +19,13 @@ from features.store import Dataset, FeatureTable
 from features.store.merge import as_keys
 from features.text.byte_order_marks import convert_to_utf8
 from features.text.captcha_names import parse_label_line
+from features.text.charset import Charset
+from features.text.visual_order import encode_visually
 from schemas.errors import UsageError
 from schemas.records import stack_keys
 from trainer.data.held_out_images import HeldOutImages, ImageName, join_references, no_held_out_images
 from trainer.data.table_selection import TrainingTables
 from trainer.data.training_data import USED_SPLITS, TrainingData, no_training_data
-from trainer.models.charset import encode
 
 
 @dataclass(frozen=True)
@@ -43,14 +45,19 @@ class LabelledImages:
         """Number of characters of the longest label."""
         return max(map(len, self.labels))
 
-    def encode(self, length: int) -> NDArray[np.int32]:
-        """Encodes the labels as character IDs int32 [images, length], padded with 0."""
-        ids = encode(self.labels)
+    def encode(self, charset: Charset, length: int) -> NDArray[np.int32]:
+        """Encodes the labels as character IDs int32 [images, length], from left to right, padded with 0."""
+        ids = encode_visually(charset, self.labels)
         return np.pad(ids, ((0, 0), (0, length - ids.shape[1])))
 
     def first(self, count: int | None) -> "LabelledImages":
         """Returns the first images, a random sample because content hashes determine the order; None: all."""
         return LabelledImages(self.names[:count], self.labels[:count], self.keys[:count], self.rows[:count])
+
+    def select(self, chosen: NDArray[np.bool_]) -> "LabelledImages":
+        """Returns the images that are chosen, bool [images]."""
+        names, labels = tuple(compress(self.names, chosen)), tuple(compress(self.labels, chosen))
+        return LabelledImages(names, labels, self.keys[chosen], self.rows[chosen])
 
     @property
     def digest(self) -> str:

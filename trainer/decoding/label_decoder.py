@@ -4,21 +4,25 @@
     beam      lexicon-free: the most probable label of a prefix beam search; never less probable than the greedy one
     lexicon   lexicon-constrained: the most probable word of a word list
 
-All strategies score a label by its log-probability over all alignments.
+All strategies score a label by its log-probability over all alignments, and each of its characters by itself
+(`trainer.decoding.character_confidence`).
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from features.text.charset import BLANK, Charset
+from features.text.visual_order import decode_visually, encode_visually, visual_positions
 from schemas.choices import DecodingStrategy
+from trainer.decoding.character_confidence import alignment_confidences, position_confidences
 from trainer.decoding.lexicon import Lexicon
-from trainer.models.charset import BLANK, decode
 
 if TYPE_CHECKING:
     from trainer.models.recognizer_heads import Head
@@ -34,16 +38,35 @@ _Prefixes = dict[_Ids, tuple[float, float]]
 
 @dataclass(frozen=True)
 class Prediction:
-    """A predicted label, which may be empty, with its log-probability as score."""
+    """A predicted label, which may be empty, with its log-probability as score.
+
+    `character_confidence` has the probability of each character of `text`, from 0 to 1.
+    """
 
     text: str
     score: float
+    character_confidence: tuple[float, ...] = field(default=(), compare=False)
+
+    @property
+    def confidence(self) -> float:
+        """The probability of the label, from 0 to 1."""
+        return min(1.0, math.exp(self.score))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the values for JSON."""
+        return {
+            "text": self.text,
+            "score": self.score,
+            "confidence": self.confidence,
+            "character_confidence": list(self.character_confidence),
+        }
 
 
 class LabelDecoder:
-    """Predicts one label per image from logits float [B, T, 27].
+    """Predicts one label per image from logits float [B, T, classes].
 
     Args:
+        charset: Characters of the classes.
         head: Head that computed the logits.
         strategy: Decoding strategy.
         words: Distinct words of the lexicon; used by `lexicon` only.
@@ -51,33 +74,53 @@ class LabelDecoder:
     """
 
     def __init__(
-        self, head: "Head", strategy: DecodingStrategy, words: Sequence[str] = (), beam_width: int = BEAM_WIDTH
+        self,
+        charset: Charset,
+        head: "Head",
+        strategy: DecodingStrategy,
+        words: Sequence[str] = (),
+        beam_width: int = BEAM_WIDTH,
     ) -> None:
+        self.charset = charset
         self.head = head
         self.strategy = strategy
         self.beam_width = beam_width
-        self._lexicon = Lexicon(words) if strategy == "lexicon" else None
+        self._lexicon = Lexicon(encode_visually(charset, words)) if strategy == "lexicon" else None
 
     def __call__(self, logits: NDArray[np.float32]) -> list[Prediction]:
         if not len(logits):
             return []
+        log_probabilities = _log_softmax(logits)
         if lexicon := self._lexicon:
             score = lexicon.score_time_steps if self.head == "ctc" else lexicon.score_positions
-            return [Prediction(lexicon.words[row.argmax()], float(row.max())) for row in score(_log_softmax(logits))]
+            scores = score(log_probabilities)
+            return self._make_predictions(log_probabilities, lexicon.ids[scores.argmax(axis=1)], scores.max(axis=1))
         from features.runtime.keras_settings import ops
 
         ids, scores = map(ops.convert_to_numpy, _compile_greedy(self.head)(ops.convert_to_tensor(logits)))
-        predictions = [Prediction(text, float(score)) for text, score in zip(decode(ids), scores, strict=True)]
-        if self.strategy == "greedy" or self.head == "attention":
-            return predictions
-        return [self._search(steps, greedy) for steps, greedy in zip(_log_softmax(logits), predictions, strict=True)]
+        if self.strategy == "beam" and self.head == "ctc":
+            found = [self._search(steps, row) for steps, row in zip(log_probabilities, ids.tolist(), strict=True)]
+            ids, scores = _pad([label for label, _ in found]), np.array([score for _, score in found], np.float32)
+        return self._make_predictions(log_probabilities, ids, scores)
 
-    def _search(self, log_probabilities: NDArray[np.float32], greedy: Prediction) -> Prediction:
+    def _search(self, log_probabilities: NDArray[np.float32], greedy: Sequence[int]) -> tuple[_Ids, float]:
+        """Returns the most probable label of a prefix beam search, and its score; `greedy` is the greedy label."""
         found = _prefix_beam_search(log_probabilities, self.beam_width)
+        labels = list(dict.fromkeys([tuple(id_ for id_ in greedy if id_ != BLANK), *found]))
         # The search does not count the alignments of prefixes that it dropped.
-        lexicon = Lexicon(list(dict.fromkeys([greedy.text, *found])))
-        scores = lexicon.score_time_steps(log_probabilities[None])[0]
-        return Prediction(lexicon.words[scores.argmax()], float(scores.max()))
+        scores = Lexicon(_pad(labels)).score_time_steps(log_probabilities[None])[0]
+        return labels[scores.argmax()], float(scores.max())
+
+    def _make_predictions(
+        self, log_probabilities: NDArray[np.float32], ids: NDArray[np.int32], scores: NDArray[np.float32]
+    ) -> list[Prediction]:
+        """Returns the predictions of character IDs from left to right [B, L]."""
+        compute = alignment_confidences if self.head == "ctc" else position_confidences
+        confidences = compute(log_probabilities, ids)
+        return [
+            Prediction(text, float(score), tuple(row[np.argsort(visual_positions(text))].tolist()))
+            for text, score, row in zip(decode_visually(self.charset, ids), scores, confidences, strict=True)
+        ]
 
 
 @lru_cache
@@ -94,8 +137,8 @@ def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     return normalized
 
 
-def _prefix_beam_search(log_probabilities: NDArray[np.float32], beam_width: int) -> list[str]:
-    """Returns the most probable labels of log-probabilities [T, 27], best first.
+def _prefix_beam_search(log_probabilities: NDArray[np.float32], beam_width: int) -> list[_Ids]:
+    """Returns the character IDs of the most probable labels of log-probabilities [T, classes], best first.
 
     The algorithm of Hannun et al. (2014, arXiv:1408.2873) without its language model. A prefix has two probabilities:
     of its alignments that end in a blank, and of its alignments that end in its last character. A beam as wide as the
@@ -105,7 +148,15 @@ def _prefix_beam_search(log_probabilities: NDArray[np.float32], beam_width: int)
     prefixes: _Prefixes = {(): (1.0, 0.0)}
     for probabilities in np.exp(log_probabilities.astype(np.float64)):
         prefixes = _extend(prefixes, probabilities, beam_width)
-    return [decode(np.array([ids]))[0] for ids in prefixes]
+    return list(prefixes)
+
+
+def _pad(labels: Sequence[_Ids]) -> NDArray[np.int32]:
+    """Returns character IDs int32 [N, longest], padded with 0."""
+    ids = np.full((len(labels), max(map(len, labels))), BLANK, np.int32)
+    for row, label in zip(ids, labels, strict=True):
+        row[: len(label)] = label
+    return ids
 
 
 def _extend(prefixes: _Prefixes, probabilities: NDArray[np.float64], beam_width: int) -> _Prefixes:

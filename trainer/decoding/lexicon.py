@@ -5,12 +5,10 @@
 The forward algorithm of CTC (Graves et al., ICML 2006) on a prefix tree, so that common prefixes are computed once.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.models.charset import BLANK, encode
+from features.text.charset import BLANK
 
 # A finite logarithm of 0.
 _LOG_ZERO = np.float32(-1e30)
@@ -18,32 +16,36 @@ _BATCH_SIZE = 16
 
 
 class Lexicon:
-    """A word list: distinct words of the characters a to z."""
+    """A word list.
 
-    def __init__(self, words: Sequence[str]) -> None:
-        self.words = tuple(words)
-        self._ids = encode(self.words)
-        prefixes = {"": 0}
-        for word in self.words:
+    Args:
+        ids: Character IDs of distinct words from left to right, int32 [words, longest], padded with 0.
+    """
+
+    def __init__(self, ids: NDArray[np.int32]) -> None:
+        self.ids = ids
+        prefixes: dict[tuple[int, ...], int] = {(): 0}
+        spelled = [tuple(id_ for id_ in row if id_ != BLANK) for row in ids.tolist()]
+        for word in spelled:
             for end in range(1, len(word) + 1):
                 prefixes.setdefault(word[:end], len(prefixes))
         self._parents = np.array([prefixes[prefix[:-1]] for prefix in prefixes])
-        self._characters = np.concatenate([[BLANK], encode([prefix[-1] for prefix in list(prefixes)[1:]]).ravel()])
+        self._characters = np.array([prefix[-1] if prefix else BLANK for prefix in prefixes])
         self._is_double = self._characters == self._characters[self._parents]
-        self._ends = np.array([prefixes[word] for word in self.words], np.int64)
+        self._ends = np.array([prefixes[word] for word in spelled], np.int64)
 
     def score_time_steps(self, log_probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
         """Returns the log-probability float32 [B, words] of every word over all its CTC alignments.
 
-        `log_probabilities` are float32 [B, T, 27]: class 0 is the blank, classes 1 to 26 are a to z. A word that is
-        too long for T time steps has −10³⁰.
+        `log_probabilities` are float32 [B, T, classes]; class 0 is the blank. A word that is too long for T time steps
+        has −10³⁰.
         """
         starts = range(0, len(log_probabilities), _BATCH_SIZE)
         batches = (log_probabilities[i : i + _BATCH_SIZE].transpose(1, 2, 0) for i in starts)
-        return np.concatenate([np.empty((0, len(self.words)), np.float32), *map(self._forward, batches)])
+        return np.concatenate([np.empty((0, len(self.ids)), np.float32), *map(self._forward, batches)])
 
     def _forward(self, time_steps: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Runs the forward algorithm on time steps [T, 27, B]."""
+        """Runs the forward algorithm on time steps [T, classes, B]."""
         on_character = np.full((len(self._characters), time_steps.shape[2]), _LOG_ZERO)
         on_blank = on_character.copy()
         on_blank[0] = 0
@@ -61,13 +63,12 @@ class Lexicon:
     def score_positions(self, log_probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
         """Returns the log-probability float32 [B, words] of every word with one character per position.
 
-        `log_probabilities` are float32 [B, L, 27]: class 0 is the end, classes 1 to 26 are a to z. A word of more than
-        L characters has −10³⁰.
+        `log_probabilities` are float32 [B, L, classes]; class 0 is the end. A word of more than L characters has −10³⁰.
         """
         positions = log_probabilities.shape[1]
-        is_too_long = (self._ids[:, positions:] != BLANK).any(axis=1)
-        ids = np.zeros((len(self.words), positions), np.int32)
-        ids[:, : self._ids.shape[1]] = self._ids[:, :positions]
+        is_too_long = (self.ids[:, positions:] != BLANK).any(axis=1)
+        ids = np.zeros((len(self.ids), positions), np.int32)
+        ids[:, : self.ids.shape[1]] = self.ids[:, :positions]
         scores: NDArray[np.float32] = log_probabilities[:, np.arange(positions), ids].sum(axis=2)
         scores[:, is_too_long] = _LOG_ZERO
         return scores

@@ -14,22 +14,25 @@ from numpy.typing import NDArray
 
 from features.inputs.file_reference import read_source_image
 from features.io.atomic_files import write
+from features.text.charset import count_characters
 from schemas.choices import ExampleKind
 from schemas.options.inference import Evaluate
 from schemas.terminal.console import Printer
 from trainer.data.captcha_data import load_labelled_images, read_label_file
 from trainer.data.held_out_images import HeldOutImages
+from trainer.data.label_limits import list_characters
 from trainer.data.table_selection import TrainingTables
 from trainer.evaluation.evaluate import EvaluatedRun, Evaluation, ImageRow, select_random, shorten
 from trainer.evaluation.recognition_metrics import RecognitionScores, align, rank_correct, rank_errors
 from trainer.figures.figure_files import encode_figure
-from trainer.models.charset import CHARACTERS
 from trainer.reports.markup import Html, card, document, element, header, inline_image, join, label, mark_wrong, section
 from trainer.reports.plots import confusion_figure
 from trainer.runs.recognizer_run import STRATEGIES, RecognizedImage, RecognizerRun
 
 CONFUSION = "confusion.png"
 
+# Characters of the confusion matrix; those with the most errors.
+_MAX_CONFUSED = 40
 _CONFUSION_TITLE = "Confused characters in wrong predictions"
 _HEADINGS: dict[ExampleKind, str] = {
     "best": "Correct predictions, the most probable first",
@@ -46,7 +49,8 @@ class RecognitionEvaluation(Evaluation[RecognizerRun, RecognizedImage, dict[str,
 
     `summarize` returns `images`, `exact_match` and `cer` (greedy decoding), `exact_match_beam` and
     `exact_match_lexicon`; `greedy`, `beam` and `lexicon` with `RecognitionScores.to_dict`; `outside_lexicon` (images
-    whose label is not in the lexicon); `by_length` and `by_character` (`correct` and `total`). `write_files` adds
+    whose label is not in the lexicon); `unknown_characters` (occurrences in labels of characters that the recognizer
+    cannot output, by character); `by_length` and `by_character` (`correct` and `total`). `write_files` adds
     `confusion_path`.
     """
 
@@ -82,6 +86,7 @@ class RecognitionEvaluation(Evaluation[RecognizerRun, RecognizedImage, dict[str,
         each = {strategy: one.to_dict() for strategy, one in scores.items()}
         by_length = {strategy: one.by_length() for strategy, one in scores.items()}
         lexicon = set(evaluated.run.labels)
+        known = set(evaluated.run.metadata.config.characters.characters)
         names = {"greedy": "exact_match", "beam": "exact_match_beam", "lexicon": "exact_match_lexicon"}
         return {
             "images": len(labels),
@@ -90,6 +95,7 @@ class RecognitionEvaluation(Evaluation[RecognizerRun, RecognizedImage, dict[str,
             "intervals": {name: each[strategy]["interval"] for strategy, name in names.items()},
             **each,
             "outside_lexicon": sum(label not in lexicon for label in labels),
+            "unknown_characters": {one: count for one, count in count_characters(labels).items() if one not in known},
             "by_length": {
                 str(length): {strategy: by_length[strategy][length] for strategy in STRATEGIES}
                 for length in by_length["greedy"]
@@ -150,6 +156,9 @@ class RecognitionEvaluation(Evaluation[RecognizerRun, RecognizedImage, dict[str,
         notes = ["greedy and beam search allow any text; lexicon allows the labels of the train split only."]
         if summary["outside_lexicon"]:
             notes.append(f"{name}: images whose label is not in the train split: {summary['outside_lexicon']:,}.")
+        if unknown := summary["unknown_characters"]:
+            found, count = list_characters(list(unknown)), sum(unknown.values())
+            notes.append(f"{name}: characters that the run cannot output, and their number: {found}; {count:,}.")
         return notes
 
     @staticmethod
@@ -173,7 +182,9 @@ class RecognitionEvaluation(Evaluation[RecognizerRun, RecognizedImage, dict[str,
 
 
 def _plot_confusion(evaluated: Evaluated) -> bytes:
-    return encode_figure(confusion_figure(evaluated.scores["greedy"].confusion(), CHARACTERS), "png")
+    charset = evaluated.run.metadata.config.characters.characters
+    characters, counts = evaluated.scores["greedy"].confusion(charset, _MAX_CONFUSED)
+    return encode_figure(confusion_figure(counts, characters), "png")
 
 
 def _build_card(evaluated: Evaluated, number: int) -> Html:

@@ -1,16 +1,15 @@
 """Computes recognition metrics: exact match, character error rate (CER), confusion, and Wilson intervals."""
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain, compress
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.models.charset import CHARACTERS
-
-NONE = len(CHARACTERS)
 _NORMAL_95 = 1.959963984540054  # two-sided 95% quantile of the normal distribution
 
 
@@ -59,28 +58,35 @@ class RecognitionScores:
 
     def by_character(self) -> dict[str, dict[str, int]]:
         """Returns the numbers of `correct` occurrences and in `total` by character of the labels."""
-        counts = self._count(range(len(self.labels)))
-        total = counts.sum(axis=1)
-        return {
-            name: {"correct": int(counts[i, i]), "total": int(total[i])}
-            for i, name in enumerate(CHARACTERS)
-            if total[i]
-        }
+        correct, total = Counter[str](), Counter[str]()
+        for want, got in chain.from_iterable(self.alignments):
+            total[want] += 1
+            correct[want] += want == got
+        return {name: {"correct": correct[name], "total": total[name]} for name in sorted(total) if name}
 
-    def confusion(self) -> NDArray[np.int64]:
-        """Returns the confusion matrix of the images with errors, int64 [27, 27].
+    def confusion(self, charset: Sequence[str], max_characters: int) -> tuple[list[str], NDArray[np.int64]]:
+        """Returns the characters of the confusion matrix of the images with errors, and the matrix, int64 [N+1, N+1].
 
         Rows are characters of the label, columns characters of the prediction. The last row counts inserted
         characters, the last column deleted ones.
-        """
-        return self._count(np.flatnonzero(~self.correct).tolist())
 
-    def _count(self, images: Iterable[int]) -> NDArray[np.int64]:
-        counts = np.zeros((NONE + 1, NONE + 1), np.int64)
-        for image in images:
-            for pair in self.alignments[image]:
-                counts[tuple(CHARACTERS.index(one) if one else NONE for one in pair)] += 1
-        return counts
+        Args:
+            charset: Characters that the predictions may have.
+            max_characters: Limit of characters, of which those with the most errors are kept.
+        """
+        pairs = Counter(chain.from_iterable(compress(self.alignments, ~self.correct)))
+        errors = Counter[str]()
+        for (want, got), count in pairs.items():
+            if want != got:
+                errors.update({want: count, got: count})
+        names = sorted({*charset, *chain.from_iterable(pairs)} - {""})
+        names = sorted(sorted(names, key=lambda name: -errors[name])[:max_characters])
+        index = {name: number for number, name in enumerate([*names, ""])}
+        counts = np.zeros((len(index), len(index)), np.int64)
+        for (want, got), count in pairs.items():
+            if want in index and got in index:
+                counts[index[want], index[got]] += count
+        return names, counts
 
 
 def align(label: str, prediction: str) -> list[tuple[str, str]]:

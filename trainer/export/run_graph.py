@@ -12,13 +12,14 @@ import tensorflow as tf
 
 from features.extractors.frozen_graph import INPUT, OUTPUT
 from features.images.resize import Resizer
+from features.text.charset import BLANK
+from features.text.visual_order import is_left_to_right, is_right_to_left
 from schemas.choices import StorageDtype
 from schemas.table_config import PAD
 from trainer.decoding.factory import make_decoder
 from trainer.decoding.generation import GenerationConfig
 from trainer.export.image_graph import PROBLEMS, read_images
-from trainer.models.charset import CHARACTERS
-from trainer.models.recognizer_heads import decode_greedily
+from trainer.models.recognizer_heads import decode_greedily, greedy_confidence
 from trainer.runs.captioner_run import CaptionerRun
 from trainer.runs.directory import VOCABULARY
 from trainer.runs.recognizer_run import RecognizerRun
@@ -30,11 +31,12 @@ _OVERFLOW = "a feature is NaN or infinite, or does not fit the storage dtype"
 class GraphRun(tf.Module):
     """The graph of a run, whose texts are the output `output_name`.
 
-    `predict` maps features [N, *shape] to texts, string [N], and scores, float32 [N]. It may read a table, the `asset`.
+    `predict` maps features [N, *shape] to texts, string [N], and further outputs by name, float32 [N, …], such as
+    `scores`. It may read a table, the `asset`.
     """
 
     def __init__(
-        self, run: Run, output_name: str, predict: Callable[[Any], tuple[Any, Any]], asset: Any = None
+        self, run: Run, output_name: str, predict: Callable[[Any], tuple[Any, dict[str, Any]]], asset: Any = None
     ) -> None:
         super().__init__()
         self._output_name, self._predict, self.asset = output_name, predict, asset
@@ -51,11 +53,16 @@ class GraphRun(tf.Module):
         pixels, problems = read_images(images, Resizer.from_table_config(self._table_config))
         features, fits = round_as_stored(self._extract(pixels), self._table_config.dtype)
         problems = tf.where(fits | (problems > 0), problems, len(PROBLEMS))
-        texts, scores = self._predict(features)
+        texts, numbers = self._predict(features)
         is_usable = tf.equal(problems, 0)
+
+        def mask(values: Any) -> Any:
+            usable = tf.reshape(is_usable, (-1, *[1] * (values.shape.rank - 1)))
+            return tf.where(usable, values, np.float32("nan"))
+
         return {
             self._output_name: tf.where(is_usable, texts, ""),
-            "scores": tf.where(is_usable, scores, np.float32("nan")),
+            **{name: mask(values) for name, values in numbers.items()},
             "errors": tf.gather(tf.constant((*PROBLEMS, _OVERFLOW)), problems),
         }
 
@@ -98,22 +105,54 @@ def build_captioner_graph(run: CaptionerRun, config: GenerationConfig, run_dir: 
         default_value="",
     )
 
-    def predict(features: Any) -> tuple[Any, Any]:
+    def predict(features: Any) -> tuple[Any, dict[str, Any]]:
         beams, scores, _ = decoder.decode(features)
         tokens = beams[:, 0]
         lengths = tf.reduce_sum(tf.cast(tf.not_equal(tokens, PAD), tf.int64), axis=1)
         words = tf.RaggedTensor.from_tensor(vocabulary.lookup(tf.cast(tokens, tf.int64)), lengths=lengths)
-        return tf.strings.reduce_join(words, axis=-1, separator=" "), scores[:, 0]
+        return tf.strings.reduce_join(words, axis=-1, separator=" "), {"scores": scores[:, 0]}
 
     return GraphRun(run, "captions", predict, vocabulary)
 
 
 def build_recognizer_graph(run: RecognizerRun) -> GraphRun:
     """Builds the graph of a recognizer, with greedy decoding."""
-    head = run.metadata.config.head
+    head, charset = run.metadata.config.head, run.metadata.config.characters
+    characters = ("", *charset.characters)
+    right_to_left, left_to_right = (
+        tf.constant([bool(one) and test(one) for one in characters]) for test in (is_right_to_left, is_left_to_right)
+    )
 
-    def predict(pixels: Any) -> tuple[Any, Any]:
-        ids, scores = decode_greedily(head, run.model(pixels, training=False)[head])
-        return tf.strings.reduce_join(tf.gather(tf.constant(["", *CHARACTERS]), ids), axis=1), scores
+    def predict(pixels: Any) -> tuple[Any, dict[str, Any]]:
+        logits = run.model(pixels, training=False)[head]
+        ids, scores = decode_greedily(head, logits)
+        confidence = greedy_confidence(head, logits, ids)
+        if any(map(is_right_to_left, charset.characters)):
+            order = find_logical_order(
+                tf.not_equal(ids, BLANK), tf.gather(right_to_left, ids), tf.gather(left_to_right, ids)
+            )
+            ids, confidence = (tf.gather(values, order, batch_dims=1) for values in (ids, confidence))
+        longest = tf.reduce_max(tf.reduce_sum(tf.cast(tf.not_equal(ids, BLANK), tf.int32), axis=1))
+        texts = tf.strings.reduce_join(tf.gather(tf.constant(characters), ids), axis=1)
+        numbers = {"confidence": tf.minimum(tf.exp(scores), 1.0), "character_confidence": confidence[:, :longest]}
+        return texts, {"scores": scores, **numbers}
 
     return GraphRun(run, "labels", predict)
+
+
+def find_logical_order(is_character: Any, is_right_to_left: Any, is_left_to_right: Any) -> Any:
+    """Returns the visual positions of the characters in logical order, int32 [N, L], as `features.text.visual_order`.
+
+    The arguments are bool [N, L], for characters from left to right; padding, which follows them, keeps its position.
+    """
+    positions = tf.range(tf.shape(is_character)[1])
+    lengths = tf.reduce_sum(tf.cast(is_character, tf.int32), axis=1, keepdims=True)
+    backward = tf.where(positions < lengths, lengths - 1 - positions, positions)
+    is_forward = tf.gather(is_left_to_right, backward, batch_dims=1) & is_character
+    changes = tf.cast(is_forward[:, 1:] != is_forward[:, :-1], tf.int32)
+    runs = tf.pad(tf.cumsum(changes, axis=1), [[0, 0], [1, 0]])
+    is_same_run = runs[:, :, None] == runs[:, None, :]
+    first = tf.reduce_min(tf.where(is_same_run, positions, tf.shape(positions)[0]), axis=2)
+    last = tf.reduce_max(tf.where(is_same_run, positions, -1), axis=2)
+    order = tf.gather(backward, tf.where(is_forward, first + last - positions, positions), batch_dims=1)
+    return tf.where(tf.reduce_any(is_right_to_left, axis=1, keepdims=True), order, positions)

@@ -33,7 +33,10 @@ def export_run(options: Export) -> dict[str, Any]:
 
     The signature `serving_default` has the input `images`, string [N], JPEG or PNG files. Its outputs are `captions`
     or, for a recognizer, `labels`, string [N]; `scores`, float32 [N], their log-probabilities; and `errors`, string
-    [N], empty for readable images. A captioner's vocabulary is an asset. Recognizers use greedy decoding.
+    [N], empty for readable images. A captioner's vocabulary is an asset.
+
+    Recognizers use greedy decoding. Their further outputs are `confidence`, float32 [N], the probabilities of the
+    labels, and `character_confidence`, float32 [N, longest], those of their characters, padded with 0.
 
     Returns:
         `output`, `bytes`, `vocabulary` (number of token IDs, or of characters), and `precision_difference`: the norm of

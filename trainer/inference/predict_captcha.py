@@ -10,6 +10,7 @@ from typing import Any
 from features.extractors.extraction import EncodedImage
 from features.io.locations import local_path
 from features.text.captcha_names import parse_image_number
+from features.text.charset import Charset
 from schemas.choices import DecodingStrategy
 from schemas.errors import CaptError, RecordError, UsageError
 from schemas.manifests import LabelFormat
@@ -17,10 +18,10 @@ from schemas.options.inference import PredictCaptcha
 from schemas.table_config import compute_digest
 from schemas.terminal.progress import progress_bar
 from trainer.data.captcha_data import parse_id_range
+from trainer.data.label_limits import list_characters
 from trainer.decoding.label_decoder import Prediction
 from trainer.inference.image_inputs import ImageInput, find_images
 from trainer.inference.partial_output import PartialOutput
-from trainer.models.charset import CHARACTERS
 from trainer.runs.recognizer_run import RecognizerRun
 from trainer.runs.run import DECODE_BATCH, open_run
 
@@ -47,9 +48,9 @@ def predict_captcha(options: PredictCaptcha) -> dict[str, Any]:
     """
     fallback, strategy = options.fallback_label, options.decoding_strategy
     numbers, path = parse_id_range(options.ids), local_path(options.output, "--output")
-    if fallback is not None and not (fallback and set(fallback) <= set(CHARACTERS)):
-        raise UsageError("a label has only characters a to z", location=f"--fallback-label {fallback}")
     run = open_run(options.run, RecognizerRun, options.epoch)
+    if fallback is not None:
+        _check_label(fallback, run.metadata.config.characters)
     images = _find_images(options.images, numbers)
     missing = [number for number in numbers if number not in images]
     if missing and fallback is None:
@@ -69,6 +70,14 @@ def predict_captcha(options: PredictCaptcha) -> dict[str, Any]:
         "failed": len(failed),
         "resumed": lines.resumed,
     }
+
+
+def _check_label(label: str, charset: Charset) -> None:
+    if not label:
+        raise UsageError("a label has at least one character", location="--fallback-label")
+    if unknown := charset.find_unknown([label]):
+        message = f"the recognizer's labels never have {list_characters(unknown)}"
+        raise UsageError(message, location=f"--fallback-label {label}", hint="Use characters of its train labels.")
 
 
 def _find_images(locations: Sequence[str], numbers: range) -> dict[int, ImageInput]:

@@ -16,8 +16,9 @@ def recognize(options: Recognize) -> dict[str, Any]:
     """Recognizes the text in images.
 
     Returns:
-        `{"results": […]}`, per image: `image`, `text` and `score` (log-probability of the label), and `greedy`, `beam`
-        and `lexicon` with a text and score each; or `image` and `error`.
+        `{"results": […]}`, per image: `image`, `text`, `score` (log-probability of the label), `confidence` (its
+        probability) and `character_confidence` (one probability per character of the text); the same without `image`
+        for `greedy`, `beam` and `lexicon`; or `image` and `error`.
 
     Raises:
         UsageError: An image does not exist.
@@ -38,5 +39,5 @@ def recognize(options: Recognize) -> dict[str, Any]:
 def _to_json(result: RecognizedImage | RecordError, strategy: DecodingStrategy) -> dict[str, Any]:
     if isinstance(result, RecordError):
         return {"error": str(result)}
-    each: dict[str, Any] = {one: {"text": result.by(one).text, "score": result.by(one).score} for one in STRATEGIES}
+    each: dict[str, Any] = {one: result.by(one).to_dict() for one in STRATEGIES}
     return {**each[strategy], **each}

@@ -5,7 +5,7 @@ The module does not import Keras, so `capt config` takes 0.2 s instead of 4 s.
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -13,7 +13,12 @@ from schemas.choices import RnnCell
 from schemas.frozen import Settings
 from schemas.options.extractor import Preprocess
 
+if TYPE_CHECKING:
+    from features.text.charset import Charset
+
 KerasCell = Literal["rnn", "lstm", "gru"]
+
+_PIXELS_PER_TIME_STEP = 4  # of the recognizer
 
 
 class ModelConfig(Settings):
@@ -275,7 +280,9 @@ class RecognizerConfig(ModelConfig):
         blocks_per_stage: Number of residual blocks per stage.
         units: Size of the recurrent state per direction.
         dropout: Dropout rate of the context.
-        max_label_length: Maximum number of characters per label.
+        text_rows: Number of rows of text, which share the height of the image equally and are read from top to bottom.
+        charset: Characters that the recognizer can output; null for those of the train labels.
+        max_label_length: Maximum number of characters per label; null for the length of the longest train label.
         ace_loss_weight: Weight of the aggregation cross-entropy (ACE).
         auxiliary_loss_weight: Weight of the loss of the auxiliary head.
         label_smoothing: Fraction of each target of the attention head that is spread evenly over all classes.
@@ -286,7 +293,9 @@ class RecognizerConfig(ModelConfig):
     blocks_per_stage: tuple[int, ...] = (0, 1, 2)
     units: int = Field(96, ge=1)
     dropout: float = Field(0.1, ge=0, lt=1)
-    max_label_length: int = Field(5, ge=1)
+    text_rows: int = Field(1, ge=1, exclude_if=lambda rows: rows == 1)
+    charset: str | None = Field(None, min_length=1, exclude_if=lambda charset: charset is None)
+    max_label_length: int | None = Field(None, ge=1)
     ace_loss_weight: float = Field(3.0, ge=0)
     auxiliary_loss_weight: float = Field(0.5, ge=0)
     label_smoothing: float = Field(0.0, ge=0, lt=1)
@@ -297,3 +306,42 @@ class RecognizerConfig(ModelConfig):
         if len(blocks) != len(info.data.get("filters", blocks)):
             raise ValueError(f"blocks_per_stage must have as many numbers as filters, {len(info.data['filters'])}")
         return blocks
+
+    @field_validator("charset")
+    @classmethod
+    def _sort_characters(cls, charset: str | None) -> str | None:
+        return "".join(sorted(set(charset))) if charset else None
+
+    @property
+    def characters(self) -> "Charset":
+        """The characters of the classes; a run sets `charset` to those of its train labels."""
+        from features.text.charset import Charset
+
+        if self.charset is None:
+            raise ValueError("charset is not set")
+        return Charset(tuple(self.charset))
+
+    @property
+    def num_positions(self) -> int:
+        """The number of positions of the attention head; a run sets `max_label_length` from its train labels."""
+        if self.max_label_length is None:
+            raise ValueError("max_label_length is not set")
+        return self.max_label_length
+
+    @property
+    def column_width(self) -> int:
+        """Number of pixels per column of the feature map."""
+        return 1 << len(self.filters)
+
+    @property
+    def steps_per_column(self) -> int:
+        """Number of CTC time steps per column."""
+        return self.column_width // _PIXELS_PER_TIME_STEP
+
+    def count_time_steps(self, width: int) -> int:
+        """Returns the number of CTC time steps of images of this width."""
+        return -(-width // self.column_width) * self.steps_per_column * self.text_rows
+
+    def find_width(self, time_steps: int) -> int:
+        """Returns the least width, a whole number of columns, that has so many time steps."""
+        return -(-time_steps // (self.steps_per_column * self.text_rows)) * self.column_width

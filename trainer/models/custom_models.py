@@ -171,8 +171,7 @@ def check_recognizer(model: "Recognizer", name: str, shape: tuple[int, ...]) -> 
     """Raises UsageError if a recognizer fails for images of this shape, or does not return the logits of every head."""
     import numpy as np
 
-    from trainer.models.charset import NUM_CLASSES
-
+    classes = model.num_classes
     with locate_errors(name):
         outputs = model(np.zeros((2, *shape), np.uint8))
     expected = {"ctc", "attention", "cells"}
@@ -180,8 +179,8 @@ def check_recognizer(model: "Recognizer", name: str, shape: tuple[int, ...]) -> 
         found = ", ".join(map(str, outputs)) if isinstance(outputs, dict) else type(outputs).__name__
         raise UsageError(f"call must return ctc, attention and cells, but it returns {found}", location=name)
     for head, logits in outputs.items():
-        if len(logits.shape) != 3 or logits.shape[-1] != NUM_CLASSES:
-            message = f"{head} must have the shape [images, positions, {NUM_CLASSES}], not {list(logits.shape)}"
+        if len(logits.shape) != 3 or logits.shape[-1] != classes:
+            message = f"{head} must have the shape [images, positions, {classes}], not {list(logits.shape)}"
             raise UsageError(message, location=name)
 
 

@@ -12,14 +12,14 @@ the cells trains from the first step how often each character occurs anywhere. T
 """
 
 import math
+from itertools import pairwise
 from typing import Any, ClassVar
 
+import numpy as np
+
 from features.runtime.keras_settings import keras, ops
-from trainer.models.charset import NUM_CLASSES
 from trainer.models.configs import RecognizerConfig
 from trainer.models.recognizer_heads import ace_losses, ctc_losses, greedy_ids, pad_labels, position_losses
-
-_PIXELS_PER_TIME_STEP = 4
 
 # === Layers ===
 
@@ -113,22 +113,22 @@ class PositionAttention(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("capt")
 class Recognizer(keras.Model):
-    """Recognizes labels of the characters a to z.
+    """Recognizes labels of the characters in `config.charset`.
 
     `compile` needs an optimizer only: the model has its own loss and metrics, `loss`, `head_loss` (of the head that
     predicts the labels) and `exact_match` (of greedy decoding).
 
     Args:
-        config: Hyperparameters; None for the defaults.
+        config: Hyperparameters, with `charset` and `max_label_length`.
 
     Call arguments:
         images: uint8 [B, H, W, 3]. RGB.
 
     Returns:
-        Logits by name, float32.
-            `ctc`: [B, time steps, 27]. A time step is four pixels wide; class 0 is the blank.
-            `attention`: [B, positions, 27]. Class 0 is the end of the label.
-            `cells`: [B, rows · columns, 27]. Class 0 means no character.
+        Logits by name, float32; classes from 1 are the characters.
+            `ctc`: [B, time steps, classes]. A time step is four pixels wide; class 0 is the blank.
+            `attention`: [B, positions, classes]. Class 0 is the end of the label.
+            `cells`: [B, rows · columns, classes]. Class 0 means no character.
     """
 
     config_class: ClassVar[type[RecognizerConfig]] = RecognizerConfig
@@ -137,52 +137,60 @@ class Recognizer(keras.Model):
         super().__init__(**kwargs)
         # From a saved model, the config is a dict.
         self.config = config = self.config_class.model_validate(config or {})
-        steps_per_column = 2 ** len(config.filters) // _PIXELS_PER_TIME_STEP
+        self.num_classes = classes = config.characters.num_classes
         layers: list[Any] = []
         for filters, blocks in zip(config.filters, config.blocks_per_stage, strict=True):
             stage = (ResidualBlock(filters) for _ in range(blocks))
             layers += [Convolution(filters, stride=2), keras.layers.ReLU(), *stage]
         self.trunk = keras.Sequential(layers, name="trunk")
-        self.cell_layer = keras.layers.Dense(NUM_CLASSES, dtype="float32", name="cells")
+        self.cell_layer = keras.layers.Dense(classes, dtype="float32", name="cells")
         self.column_attention = ColumnAttention(name="columns")
         self.context = keras.layers.Bidirectional(keras.layers.GRU(config.units, return_sequences=True), name="context")
         self.context_dropout = keras.layers.Dropout(config.dropout, name="context_dropout")
-        self.ctc_layer = keras.layers.Dense(steps_per_column * NUM_CLASSES, dtype="float32", name="ctc")
-        self.position_attention = PositionAttention(config.max_label_length, name="positions")
-        self.attention_layer = keras.layers.Dense(NUM_CLASSES, dtype="float32", name="attention")
+        self.ctc_layer = keras.layers.Dense(config.steps_per_column * classes, dtype="float32", name="ctc")
+        self.position_attention = PositionAttention(config.num_positions, name="positions")
+        self.attention_layer = keras.layers.Dense(classes, dtype="float32", name="attention")
         self.head_loss = keras.metrics.Mean(name="head_loss")
         self.exact_match = keras.metrics.Mean(name="exact_match")
 
     def build(self, input_shape: Any) -> None:
         images = (None, *input_shape[1:])
         cells = self.trunk.compute_output_shape(images)
-        columns, context = (None, *cells[2:]), (None, cells[2], 2 * self.config.units)
+        length = self.config.text_rows * cells[2]
+        columns, context = (None, length, cells[3]), (None, length, 2 * self.config.units)
         self.trunk.build(images)
         self.cell_layer.build(cells)
         self.column_attention.build(cells)
         self.context.build(columns)
         self.ctc_layer.build(context)
         self.position_attention.build(context)
-        self.attention_layer.build((None, self.config.max_label_length, 2 * self.config.units))
+        self.attention_layer.build((None, self.config.num_positions, 2 * self.config.units))
         self.built = True
 
     def call(self, images: Any, training: bool = False) -> dict[str, Any]:
         # White becomes 0, as the zero padding of the convolutions.
         ink = 1 - ops.cast(images, self.compute_dtype) / 255
         cells = self.trunk(ink, training=training)
-        columns = self.context_dropout(self.context(self.column_attention(cells)), training=training)
+        columns = self.context_dropout(self.context(self._attend_to_rows(cells)), training=training)
         return {
-            "ctc": _split_classes(self.ctc_layer(columns)),
+            "ctc": self._split_classes(self.ctc_layer(columns)),
             "attention": self.attention_layer(self.position_attention(columns)),
-            "cells": _split_classes(self.cell_layer(cells)),
+            "cells": self._split_classes(self.cell_layer(cells)),
         }
+
+    def _attend_to_rows(self, cells: Any) -> Any:
+        """Returns the columns of every row of text, one row after the other, float [B, text_rows · columns, C]."""
+        if self.config.text_rows == 1:
+            return self.column_attention(cells)
+        edges = np.linspace(0, cells.shape[1], self.config.text_rows + 1).round().astype(int).tolist()
+        return ops.concatenate([self.column_attention(cells[:, a:b]) for a, b in pairwise(edges)], axis=1)
 
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
     ) -> Any:
         """Returns the weighted sum of the losses of the three outputs; y is int32 [B, L], IDs padded with 0."""
         config = self.config
-        labels = pad_labels(y, config.max_label_length)
+        labels = pad_labels(y, config.num_positions)
         losses = {
             "ctc": ctc_losses(labels, y_pred["ctc"]),
             "attention": position_losses(labels, y_pred["attention"], config.label_smoothing),
@@ -202,7 +210,6 @@ class Recognizer(keras.Model):
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "config": self.config.model_dump()}
 
-
-def _split_classes(logits: Any) -> Any:
-    """Reshapes [B, …] to [B, rows, 27]."""
-    return ops.reshape(logits, (-1, math.prod(logits.shape[1:]) // NUM_CLASSES, NUM_CLASSES))
+    def _split_classes(self, logits: Any) -> Any:
+        """Reshapes [B, …] to [B, rows, classes]."""
+        return ops.reshape(logits, (-1, math.prod(logits.shape[1:]) // self.num_classes, self.num_classes))

@@ -1,10 +1,13 @@
 """Plots the loss by epoch and the confusion matrix of characters, and draws the attention maps of reports."""
 
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, get_font
+from matplotlib.font_manager import findfont as find_font
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
@@ -99,7 +102,7 @@ def _plot_by_epoch(
     axes.legend()
 
 
-def confusion_figure(counts: NDArray[np.int64], charset: str) -> Figure:
+def confusion_figure(counts: NDArray[np.int64], charset: Sequence[str]) -> Figure:
     """Plots how often characters were confused; darker cells are more frequent. Correct characters are omitted.
 
     Rows of `counts` [N + 1, N + 1] are true characters, columns predicted ones; the last ones mean no character.
@@ -109,10 +112,17 @@ def confusion_figure(counts: NDArray[np.int64], charset: str) -> Figure:
     errors = np.where(np.eye(len(counts), dtype=bool), 0, counts)
     image = axes.imshow(np.ma.masked_equal(errors, 0), cmap="Blues", vmin=0, vmax=max(1, errors.max()))
     figure.colorbar(image, ax=axes, label="characters", shrink=0.8)
-    names = [*charset, "none"]
+    names = [*map(_name_character, charset), "none"]
     axes.set_xticks(range(len(names)), names)
     axes.set_yticks(range(len(names)), names)
     return figure
+
+
+def _name_character(character: str) -> str:
+    """Returns a character, or its code point if the font does not have it or it is not visible by itself."""
+    font = get_font(find_font(FontProperties()))
+    is_visible = character.isprintable() and not character.isspace() and not unicodedata.combining(character)
+    return character if is_visible and font.get_char_index(ord(character)) else f"U+{ord(character):04X}"
 
 
 def draw_attention_maps(

@@ -3,6 +3,7 @@
 import importlib.metadata
 from collections.abc import Iterator
 from pathlib import Path
+from string import ascii_lowercase
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
@@ -38,6 +39,8 @@ _SAMPLES = ("num_sample_captions", "sample_images", "sample_temperatures")
 _EXTRACTOR_LOCATION = ("extractor", "extractor_weights", "extractor_layer", "extractor_preprocess")
 _TRAINING = {*_LENGTH, *_OUTPUT, *_SAMPLES, *_EXTRACTOR_LOCATION}
 _MAY_CHANGE: Any = {"training": _TRAINING, "libraries": True, "label_format": True}
+# The charset of runs that do not record one.
+_FIRST_CHARSET = ascii_lowercase
 _DESCRIPTIONS = {
     "train_digest": "digest of the train split",
     "validation_digest": "digest of the validation split",
@@ -96,6 +99,15 @@ class RunMetadata(Frozen):
     def config(self) -> ModelConfig:
         """The hyperparameters of the model, typed."""
         raise NotImplementedError
+
+    @property
+    def default_config(self) -> ModelConfig:
+        """The default hyperparameters of the model, with those that follow from the data.
+
+        Raises:
+            ValidationError: A model of one's own has hyperparameters without a default.
+        """
+        return type(self.config)()
 
     @property
     def target_counts(self) -> dict[str, int]:
@@ -164,11 +176,17 @@ class RecognizerMetadata(RunMetadata):
 
     @property
     def config(self) -> RecognizerConfig:
-        return recognizer_spec(self.model, self.source).config(**self.architecture)
+        architecture = {"charset": _FIRST_CHARSET, **self.architecture}
+        return recognizer_spec(self.model, self.source).config(**architecture)
+
+    @property
+    def default_config(self) -> RecognizerConfig:
+        config = self.config
+        return type(config)(charset=config.charset, max_label_length=config.max_label_length)
 
     @property
     def target_counts(self) -> dict[str, int]:
-        return {"distinct labels": self.num_labels}
+        return {"distinct labels": self.num_labels, "characters": len(self.config.characters.characters)}
 
     def build(self, root: Path) -> "Recognizer":
         return recognizer_spec(self.model, self.source).build(self.config, self.features.shape)

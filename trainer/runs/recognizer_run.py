@@ -55,7 +55,7 @@ class RecognizerRun(Run):
         """The distinct labels of the train split, sorted."""
         path = self.path / LABELS
         try:
-            labels = tuple(path.read_text(encoding="utf-8").split())
+            labels = tuple(path.read_bytes().decode().split("\n")[:-1])
         except FileNotFoundError:
             raise CorruptFileError("the labels of the train split are missing", location=str(path)) from None
         except UnicodeDecodeError:
@@ -68,8 +68,10 @@ class RecognizerRun(Run):
 
     @cached_property
     def _decoders(self) -> dict[DecodingStrategy, LabelDecoder]:
-        head = self.metadata.config.head
-        return {strategy: LabelDecoder(head, strategy, self.labels) for strategy in STRATEGIES}
+        config = self.metadata.config
+        return {
+            strategy: LabelDecoder(config.characters, config.head, strategy, self.labels) for strategy in STRATEGIES
+        }
 
     @cached_property
     def _compute_logits(self) -> Any:
@@ -120,7 +122,7 @@ class RecognizerRun(Run):
         return [prediction.text for prediction in self._decoders["greedy"](self.logits(features))]
 
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Computes the logits float32 [N, T, 27] of the decoded head from images uint8 [N, H, W, 3]."""
+        """Computes the logits float32 [N, T, classes] of the decoded head from images uint8 [N, H, W, 3]."""
         from features.runtime.keras_settings import ops
 
         logits: NDArray[np.float32] = ops.convert_to_numpy(self._compute_logits(ops.convert_to_tensor(pixels)))

@@ -1,22 +1,24 @@
 """Implements the task `captcha`: recognition of the text in CAPTCHA images."""
 
+import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from features.store import Store
-from schemas.errors import UsageError
+from schemas.errors import CaptError, UsageError
 from schemas.options.inference import Evaluate, Export, SearchOptions
 from schemas.options.training import RECOGNIZER, TrainCaptcha, TrainingOptions
 from trainer.config import DEFAULT_PROFILE, PROFILES, Hyperparameters, RecognizerTraining, parse_recognizer
 from trainer.data.captcha_data import LabelledImages, join_labels
+from trainer.data.label_limits import LabelLimits, check_text_rows, check_time_steps, resolve_config
 from trainer.data.table_selection import TrainingTables, select_labelled_tables
 from trainer.data.training_data import TrainingData
 from trainer.evaluation.bootstrap import MetricSamples, sample_labels
 from trainer.evaluation.recognition_evaluation import RecognitionEvaluation
-from trainer.models.charset import CHARACTERS
 from trainer.models.configs import RecognizerConfig
 from trainer.models.model_specs import RECOGNIZER_INPUT, recognizer_spec
 from trainer.runs.metadata import RecognizerMetadata, RunMetadata
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from trainer.tasks.captcha_job import CaptchaJob
 
 _Hyperparameters = Hyperparameters[RecognizerTraining]
+
+_log = logging.getLogger("capt.training")
 
 
 class CaptchaTask(Task):
@@ -73,19 +77,27 @@ class CaptchaTask(Task):
     def load_data(self, tables: TrainingTables) -> TrainingData[LabelledImages]:
         return join_labels(tables)
 
-    def check_data(self, hyperparameters: _Hyperparameters, data: TrainingData[LabelledImages]) -> None:
+    def resolve(
+        self, hyperparameters: _Hyperparameters, tables: TrainingTables, data: TrainingData[LabelledImages]
+    ) -> _Hyperparameters:
+        """Sets the characters and the maximum length of the labels, and counts held-out labels beyond them."""
         assert isinstance(hyperparameters.architecture, RecognizerConfig)
-        limit = hyperparameters.architecture.max_label_length
-        if data.max_length > limit:
-            raise UsageError(
-                f"the longest label has {data.max_length} characters, and the model recognizes at most {limit}",
-                hint=f"Set max_label_length to {data.max_length} in --config.",
-            )
         weights = hyperparameters.training.dataset_weights
         with_images = sorted({dataset for dataset, _ in data.train.names})
         if weights and len(with_images) < len(weights):
             message = f"only {', '.join(with_images)} has labelled images in train"
             raise UsageError(message, location="--dataset-weights", hint="Omit the other --dataset and its weight.")
+        config = resolve_config(hyperparameters.architecture, data.train.labels)
+        time_steps = None
+        # The time steps of a user's own model are known when it is built.
+        if hyperparameters.source is None:
+            height, width = tables.features.shape[:2]
+            check_text_rows(config, height)
+            time_steps = config.count_time_steps(width)
+            check_time_steps(data.train.labels, width, time_steps, config.find_width)
+        limits = LabelLimits(config.characters, config.num_positions, time_steps)
+        check_held_out_labels(limits, data, hyperparameters.training.num_validation_images)
+        return replace(hyperparameters, architecture=config)
 
     def job_class(self) -> "type[CaptchaJob]":
         from trainer.tasks.captcha_job import CaptchaJob
@@ -105,7 +117,7 @@ class CaptchaTask(Task):
         from trainer.export.run_graph import build_recognizer_graph
 
         _refuse_generation_options(options)
-        return build_recognizer_graph(run), len(CHARACTERS)
+        return build_recognizer_graph(run), len(run.metadata.config.characters.characters)
 
     def check_evaluation(self, options: Evaluate) -> None:
         for flag, value in (
@@ -144,6 +156,22 @@ def _check_dataset_weights(weights: Sequence[float], datasets: Sequence[str]) ->
     if weights and len(weights) != len(datasets):
         message = f"got {len(weights)} weights for {len(datasets)} datasets ({', '.join(datasets)})"
         raise UsageError(message, location="--dataset-weights", hint="Write one weight per --dataset, in their order.")
+
+
+def check_held_out_labels(limits: LabelLimits, data: TrainingData[LabelledImages], num_validation: int | None) -> None:
+    """Warns of labels of val and test that the recognizer cannot output; CaptError if validation has no others."""
+    for name in ("val", "test"):
+        labels = data.splits[name].labels
+        if problems := limits.describe_problems(labels):
+            count = len(labels) - int(limits.allows(labels).sum())
+            message = "%s: %s of %s labels cannot be recognized and count as wrong: %s."
+            _log.warning(message, name, f"{count:,}", f"{len(labels):,}", problems)
+    split = data.validation_split
+    if split and not limits.allows(data.splits[split].first(num_validation).labels).any():
+        message = (
+            f"no label of the {split} split can be recognized: {limits.describe_problems(data.splits[split].labels)}"
+        )
+        raise CaptError(message, hint="Prepare splits whose labels have the same characters.")
 
 
 def _refuse_generation_options(options: SearchOptions) -> None:

@@ -1,7 +1,9 @@
 """Provides data, model and metrics of a CAPTCHA recognizer to the training loop."""
 
+import math
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -12,6 +14,7 @@ from features.io.atomic_files import write
 from features.runtime.keras_settings import keras
 from trainer.config import RecognizerTraining
 from trainer.data.captcha_data import LabelledImages
+from trainer.data.label_limits import LabelLimits, check_time_steps
 from trainer.data.labelled_batches import LabelledBatchReader, mix_datasets, shuffle_images
 from trainer.models.custom_models import check_recognizer
 from trainer.models.recognizer import Recognizer
@@ -19,8 +22,10 @@ from trainer.reports.plots import recognizer_figure
 from trainer.runs.directory import LABELS
 from trainer.runs.epoch_metrics import EpochMetrics
 from trainer.runs.metadata import RecognizerMetadata
+from trainer.runs.recognizer_run import RecognizerRun
 from trainer.training.compile_model import build_scope, compile_model
 from trainer.training.training_job import Epoch, TrainingJob
+from trainer.training.warm_start import Vocabulary, copy_weights
 
 _VALIDATION_BATCH = 256
 
@@ -39,8 +44,13 @@ class CaptchaJob(TrainingJob[RecognizerTraining, LabelledImages]):
 
     @cached_property
     def _validation(self) -> LabelledBatchReader | None:
+        images = self._validation_images
+        return self._open_reader(images.select(self._limits.allows(images.labels))) if images else None
+
+    @property
+    def _validation_images(self) -> LabelledImages | None:
         split, limit = self.data.validation_split, self.config.num_validation_images
-        return self._open_reader(self.data.splits[split].first(limit)) if split else None
+        return self.data.splits[split].first(limit) if split else None
 
     @property
     def steps_per_pass(self) -> int:
@@ -70,7 +80,28 @@ class CaptchaJob(TrainingJob[RecognizerTraining, LabelledImages]):
         with build_scope(self.config):
             model = self.metadata.build(self.root)
             compile_model(model, self.config, self.steps)
+        self._limits = self._find_limits(model)
         return model, [model.head_loss, model.exact_match]
+
+    def initialize(self, model: Recognizer) -> None:
+        if self.warm_start:
+            assert isinstance(self.warm_start, RecognizerRun)
+            copy_weights(self.warm_start, model, self.root, self._compare_vocabularies(self.warm_start))
+
+    def _compare_vocabularies(self, run: RecognizerRun) -> tuple[Vocabulary, Vocabulary]:
+        """Returns the classes and the positions of the labels of another run and of this one."""
+        old, new = run.metadata.config, self.metadata.config
+        before, after = old.characters.characters, new.characters.characters
+        other = next(one for one in map(chr, range(0x110000)) if one not in after)
+        more_classes = self._change_config(charset="".join(sorted((*after, other))))
+        more_positions = self._change_config(max_label_length=new.num_positions + 1)
+        return (
+            Vocabulary(("blank", *before), ("blank", *after), more_classes),
+            Vocabulary(range(old.num_positions), range(new.num_positions), more_positions),
+        )
+
+    def _change_config(self, **values: Any) -> RecognizerMetadata:
+        return self.metadata.model_copy(update={"architecture": {**self.metadata.architecture, **values}})
 
     def epoch(self, number: int) -> Epoch:
         order = self._order_images(number)
@@ -88,6 +119,20 @@ class CaptchaJob(TrainingJob[RecognizerTraining, LabelledImages]):
     def validation_batches(self) -> tf.data.Dataset | None:
         return self._validation.all_images(_VALIDATION_BATCH) if self._validation else None
 
+    def derived_metrics(self, epoch: int, metrics: dict[str, float]) -> dict[str, float]:
+        """Counts the validation labels that the recognizer cannot output as wrong; the loss is that of the others."""
+        if "val_exact_match" not in metrics or self._validation_images is None:
+            return {}
+        fraction = self._limits.allows(self._validation_images.labels).mean()
+        return {"val_exact_match": metrics["val_exact_match"] * float(fraction)}
+
+    def summary(self) -> dict[str, Any]:
+        unreadable = {
+            split: len(images) - int(self._limits.allows(images.labels).sum())
+            for split, images in self.data.splits.items()
+        }
+        return {**super().summary(), "unrecognizable_labels": unreadable}
+
     def monitored(self, metrics: dict[str, float]) -> tuple[float, ...]:
         if "val_exact_match" in metrics:
             return -metrics["val_exact_match"], metrics["val_loss"]
@@ -98,5 +143,16 @@ class CaptchaJob(TrainingJob[RecognizerTraining, LabelledImages]):
         return recognizer_figure(history, from_zero=from_zero)
 
     def _open_reader(self, images: LabelledImages) -> LabelledBatchReader:
-        length = self.metadata.config.max_label_length
-        return LabelledBatchReader(self.tables.features, images.rows, images.encode(length))
+        config = self.metadata.config
+        targets = images.encode(config.characters, config.num_positions)
+        return LabelledBatchReader(self.tables.features, images.rows, targets)
+
+    def _find_limits(self, model: Recognizer) -> LabelLimits:
+        """Returns what the model can output; UsageError if it has too few time steps for a train label."""
+        config, shape = self.metadata.config, self.tables.features.shape
+        time_steps = config.count_time_steps(shape[1])
+        if self.metadata.source:
+            time_steps = model(np.zeros((1, *shape), np.uint8))["ctc"].shape[1]
+            pixels = shape[1] / time_steps
+            check_time_steps(self.data.train.labels, shape[1], time_steps, lambda steps: math.ceil(steps * pixels))
+        return LabelLimits(config.characters, config.num_positions, time_steps)

@@ -73,11 +73,13 @@ class CaptioningTask(Task):
     def load_data(self, tables: TrainingTables) -> TrainingData[Captions]:
         return join_captions(tables)
 
-    def check_data(self, hyperparameters: _Hyperparameters, data: TrainingData[Captions]) -> None:
+    def resolve(
+        self, hyperparameters: _Hyperparameters, tables: TrainingTables, data: TrainingData[Captions]
+    ) -> _Hyperparameters:
         check_sample_images(hyperparameters.training.sample_images)
         limit = hyperparameters.architecture.max_caption_length
         if limit is None:
-            return
+            return hyperparameters
         if data.max_length > limit:
             raise UsageError(
                 f"the longest caption has {data.max_length} tokens, and the model reads at most {limit}",
@@ -86,6 +88,7 @@ class CaptioningTask(Task):
         requested = hyperparameters.training.max_new_tokens or 0
         if requested > limit + 1:
             raise UsageError(f"max_new_tokens is {requested}, and the model generates at most {limit + 1} tokens")
+        return hyperparameters
 
     def job_class(self) -> "type[CaptioningJob]":
         from trainer.tasks.captioning_job import CaptioningJob

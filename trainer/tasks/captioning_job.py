@@ -28,7 +28,7 @@ from trainer.training.caption_validation import CiderMetric
 from trainer.training.compile_model import build_scope, compile_model
 from trainer.training.sample_captions import SampleLogger, extract_sample_images, select_validation_samples
 from trainer.training.training_job import Epoch, TrainingJob
-from trainer.training.warm_start import copy_weights
+from trainer.training.warm_start import Vocabulary, copy_weights
 
 _NORMALIZATION_IMAGES = 256
 _SENTENCE_TOKENS = 2  # start and end token
@@ -117,7 +117,8 @@ class CaptioningJob(TrainingJob[CaptionerTraining, Captions]):
         if self.warm_start:
             run = self.warm_start
             assert isinstance(run, CaptionerRun)
-            copy_weights(run, model, self.metadata, self.root, (run.vocabulary, self.vocabulary))
+            larger = self.metadata.model_copy(update={"vocab_size": self.metadata.vocab_size + 1})
+            copy_weights(run, model, self.root, [Vocabulary(run.vocabulary, self.vocabulary, larger)])
 
     def epoch(self, number: int) -> Epoch:
         order, size = self._order(number), self.config.batch_size

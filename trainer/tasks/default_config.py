@@ -1,5 +1,6 @@
 """Implements `capt config`: the hyperparameters of a model as YAML, which `--config` reads, or its layers."""
 
+from string import ascii_lowercase
 from typing import Any
 
 import yaml
@@ -24,6 +25,8 @@ from trainer.tasks.captioning import CaptioningTask
 
 _VOCAB_SIZE = 5000
 _SPATIAL, _POOLED = (64, 2048), (2048,)  # of InceptionV3
+# Labels of the published CAPTCHAs, for sizes that otherwise follow from the data.
+_LABELS = {"charset": ascii_lowercase, "max_label_length": 5}
 _FOR_SUMMARY = ("feature_shape", "vocab_size", "output")
 
 
@@ -74,6 +77,9 @@ def print_defaults(result: dict[str, Any]) -> None:
     printer.table(title, ("layer", "class", "output"), ("weights",), rows)
     shape = "×".join(map(str, result["feature_shape"]))
     vocabulary = f", vocabulary {result['vocab_size']:,} (--vocab-size)" if "vocab_size" in result else ""
+    if "charset" in result:
+        characters, length = len(result["charset"]), result["max_label_length"]
+        vocabulary = f", {characters:,} characters (charset), labels of up to {length} (max_label_length)"
     printer.line(f"Sizes: features {shape} (--feature-shape){vocabulary}. Outputs are for one image and one token.")
     if result.get("figure"):
         printer.line(f"Figure: {result['figure']}")
@@ -97,6 +103,9 @@ def _summarize(
     from trainer.reports.layer_figure import layer_figure
 
     config: Any = hyperparameters.architecture
+    if not is_captioner:
+        sizes = {name: value for name, value in _LABELS.items() if getattr(config, name) is None}
+        config = config.model_copy(update=sizes)
     model = spec.build(config, vocab_size, shape) if isinstance(spec, ModelSpec) else spec.build(config, shape)
     graph = trace_layers(model, shape)
     if output:
@@ -104,7 +113,7 @@ def _summarize(
     return {
         "model": spec.name,
         "feature_shape": list(shape),
-        **({"vocab_size": vocab_size} if is_captioner else {}),
+        **({"vocab_size": vocab_size} if is_captioner else {name: getattr(config, name) for name in _LABELS}),
         "layers": [vars(layer) for layer in graph.layers],
         "weights": sum(layer.weights for layer in graph.layers),
         "trainable_weights": sum(layer.trainable_weights for layer in graph.layers),

@@ -78,8 +78,15 @@ class Task(ABC):
     def load_data(self, tables: TrainingTables) -> TrainingData[Any]:
         """Joins references to features; raises CaptError if the train split is empty."""
 
-    def check_data(self, hyperparameters: Hyperparameters[Any], data: TrainingData[Any]) -> None:  # noqa: B027
-        """Raises UsageError if the model cannot be trained on the data."""
+    def resolve(
+        self, hyperparameters: Hyperparameters[Any], tables: TrainingTables, data: TrainingData[Any]
+    ) -> Hyperparameters[Any]:
+        """Returns the hyperparameters with those that follow from the data.
+
+        Raises:
+            UsageError: The model cannot be trained on the data.
+        """
+        return hyperparameters
 
     @abstractmethod
     def job_class(self) -> "type[TrainingJob[Any, Any]]":

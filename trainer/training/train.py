@@ -16,6 +16,8 @@ from trainer.training.warm_start import open_warm_start
 if TYPE_CHECKING:
     from trainer.tasks.task import Task
 
+_MAX_LOGGED = 80
+
 _log = logging.getLogger("capt.training")
 
 
@@ -25,7 +27,8 @@ def train(task: "Task", options: Any) -> dict[str, Any]:
     Returns:
         `run_dir`, `model`, `datasets`, `feature_table` and `caption_tables` (fingerprints), `epochs`, `steps`,
         `resumed_at` (steps done before this call), `captions` or `images`, `without_features` and `without_label` by
-        split, `validation_split`, `best_epoch`, the metrics of the best epoch (`val_…` if there is validation), and
+        split, for recognizers `unrecognizable_labels` by split (with characters or lengths that the train labels lack),
+        `validation_split`, `best_epoch`, the metrics of the best epoch (`val_…` if there is validation), and
         `seconds`.
 
     Raises:
@@ -42,7 +45,7 @@ def train(task: "Task", options: Any) -> dict[str, Any]:
     with hold_snapshot(store.path, partial(task.select_tables, store, options, hyperparameters)) as tables:
         data = replace(task.load_data(tables), validate_on=hyperparameters.training.validation_split)
         _log_skipped(data)
-        task.check_data(hyperparameters, data)
+        hyperparameters = task.resolve(hyperparameters, tables, data)
         # Importing Keras takes seconds, so all checks without Keras are first.
         from trainer.training.training_loop import TrainingLoop
 
@@ -50,8 +53,16 @@ def train(task: "Task", options: Any) -> dict[str, Any]:
         with lock_run(root):
             start_run(root, job.metadata, store.path, job.write_files)
             values = {**job.metadata.architecture, **job.metadata.training.model_dump(exclude_none=True)}
-            _log.info("%s: %s", job.metadata.model, ", ".join(f"{name} {value}" for name, value in values.items()))
+            _log.info(
+                "%s: %s", job.metadata.model, ", ".join(f"{name} {_shorten(value)}" for name, value in values.items())
+            )
             return TrainingLoop(root, job).run()
+
+
+def _shorten(value: Any) -> str:
+    """Returns a value as text of at most one line, because a charset may have thousands of characters."""
+    text = str(value)
+    return text if len(text) <= _MAX_LOGGED else f"{text[:_MAX_LOGGED]}…"
 
 
 def _log_skipped(data: TrainingData[AnySplit]) -> None:

@@ -113,7 +113,7 @@ class TrainingJob(ABC, Generic[AnyConfig, AnySplit]):
     def initialize(self, model: keras.Model) -> None:
         """Prepares the weights of the model before the first step of the run."""
         if self.warm_start:
-            copy_weights(self.warm_start, model, self.metadata, self.root)
+            copy_weights(self.warm_start, model, self.root)
 
     def write_files(self) -> None:
         """Writes the files that the run needs besides metadata and weights."""

@@ -138,7 +138,9 @@ def test_int8_differs_only_near_subnormal_numbers():
 
 
 def test_an_image_whose_features_do_not_fit_has_an_error(run, captchas):
-    graph = GraphRun(run, "labels", lambda features: (tf.fill(tf.shape(features)[:1], "text"), features[:, 0, 0, 0]))
+    graph = GraphRun(
+        run, "labels", lambda features: (tf.fill(tf.shape(features)[:1], "text"), {"scores": features[:, 0, 0, 0]})
+    )
     graph._table_config = graph._table_config.model_copy(update={"dtype": "float16"})
     graph._extract = lambda pixels: tf.cast(pixels, tf.float32) * tf.constant([1.0, 1e6])[:, None, None, None]
     made = graph.serve(tf.constant([captchas[0].data] * 2))

@@ -48,7 +48,9 @@ def test_files_directories_and_archives_are_recognized_and_a_corrupt_one_does_no
     first = result["results"][0]
     assert (first["text"], first["score"]) == (first["lexicon"]["text"], first["lexicon"]["score"])
     assert first["greedy"]["text"] == run.recognize(captchas[0].data).text
-    assert set(first) == {"image", "text", "score", *STRATEGIES}
+    values = {"text", "score", "confidence", "character_confidence"}
+    assert set(first) == {"image", *values, *STRATEGIES}
+    assert all(set(first[strategy]) == values for strategy in STRATEGIES)
     print_results(result)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"{folder}/a0.png\t{first['text']}"

@@ -2,18 +2,19 @@ import keras
 import numpy as np
 import pytest
 
+from tests.trainer.alignments import LETTERS, NUM_CLASSES
 from trainer.decoding.label_decoder import LabelDecoder
-from trainer.models.charset import NUM_CLASSES, encode
 from trainer.models.configs import RecognizerConfig
 from trainer.models.recognizer import ColumnAttention, Convolution, PositionAttention, Recognizer, ResidualBlock
 
 HEIGHT, WIDTH = 32, 48
 SIZES = {"filters": (8, 12, 16), "blocks_per_stage": (0, 1, 1), "units": 12}
+LABELS = {"charset": "".join(LETTERS.characters), "max_label_length": 5}
 
 
 def made(**fields):
     keras.utils.set_random_seed(3)
-    model = Recognizer(RecognizerConfig(**{**SIZES, **fields}))
+    model = Recognizer(RecognizerConfig(**{**SIZES, **LABELS, **fields}))
     model.build((None, HEIGHT, WIDTH, 3))
     return model
 
@@ -64,16 +65,16 @@ def test_each_head_learns_to_recognize(head):
     images = np.clip(images + rng.normal(0, 5, images.shape), 0, 255).astype(np.uint8)
     model = made(head=head, units=48, dropout=0.0)
     model.compile(optimizer=keras.optimizers.Adam(1e-2))
-    logs = model.fit(images, encode(words), epochs=100, batch_size=4, verbose=0).history
+    logs = model.fit(images, LETTERS.encode(words), epochs=100, batch_size=4, verbose=0).history
     assert logs["head_loss"][-1] < 0.2
     assert logs["exact_match"][-1] == 1
-    assert set(figures(model, images, encode(words))) == {"loss", "head_loss", "exact_match"}
-    predictions = LabelDecoder(head, "greedy")(np.array(model(images, training=True)[head]))
+    assert set(figures(model, images, LETTERS.encode(words))) == {"loss", "head_loss", "exact_match"}
+    predictions = LabelDecoder(LETTERS, head, "greedy")(np.array(model(images, training=True)[head]))
     assert [prediction.text for prediction in predictions] == words
 
 
 def test_the_loss_is_the_weighted_sum_of_its_parts(images):
-    words = encode(["a", "null", "zzz", "on", "who", "what"])
+    words = LETTERS.encode(["a", "null", "zzz", "on", "who", "what"])
     whole = figures(made(), images, words)
     head = figures(made(ace_loss_weight=0.0, auxiliary_loss_weight=0.0), images, words)
     assert head["loss"] == pytest.approx(head["head_loss"], rel=1e-5)
@@ -110,3 +111,22 @@ def test_layers_survive_their_config(layer):
 def test_blocks_per_stage_and_filters_have_equal_lengths():
     with pytest.raises(ValueError, match="blocks_per_stage must have as many numbers as filters, 3"):
         RecognizerConfig(blocks_per_stage=(1, 2))
+
+
+def test_rows_of_text_are_read_one_after_the_other(images):
+    model = made(text_rows=2)
+    whole = model(images)["ctc"]
+    assert whole.shape[1] == 2 * WIDTH // 4 == model.config.count_time_steps(WIDTH)
+    cells = np.random.default_rng(0).normal(size=(1, 4, 6, 16)).astype(np.float32)
+    changed = cells.copy()
+    changed[:, 2:] += 1
+    one, other = (np.array(model._attend_to_rows(values)) for values in (cells, changed))
+    np.testing.assert_array_equal(one[:, :6], other[:, :6])
+    assert (one[:, 6:] != other[:, 6:]).all()
+
+
+@pytest.mark.parametrize("shape", [(7, 5), (28, 28), (16, 333), (97, 41)])
+def test_images_of_any_size_are_read(shape):
+    config = RecognizerConfig(**SIZES, **LABELS)
+    logits = Recognizer(config)(np.zeros((2, *shape, 3), np.uint8))["ctc"]
+    assert tuple(logits.shape) == (2, config.count_time_steps(shape[1]), NUM_CLASSES)

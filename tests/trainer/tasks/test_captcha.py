@@ -6,6 +6,7 @@ import pytest
 
 import capt
 from features.store import open_store
+from features.text.charset import Charset
 from schemas.errors import CaptError, StoreError, UsageError
 from schemas.manifests import LabelFormat
 from tests.trainer.killing import RECOGNIZER_INPUT, kill_after, start
@@ -124,7 +125,7 @@ def test_other_data_or_settings_are_another_run(words_run, words_store, captchas
         )
     other = tmp_path / "store"
     shutil.copytree(words_store.path, other)
-    relabeled = [c if c.image_id != "a0" else type(c)(c.image_id, c.split, c.data, "zoo") for c in captchas]
+    relabeled = [c if c.image_id != "a0" else type(c)(c.image_id, c.split, c.data, "oat") for c in captchas]
     shutil.rmtree(other / "datasets")
     add_words(open_store(other), relabeled, ("train", "val"))
     with pytest.raises(StoreError, match="digest of the train split"):
@@ -249,7 +250,7 @@ def test_runs_without_weights_have_no_key_for_them(words_run):
 def test_batches_read_from_any_step_are_those_of_the_whole_epoch(words_store):
     tables = select_labelled_tables(words_store, model_specs.RECOGNIZER_INPUT)
     images = join_labels(tables).train
-    reader = LabelledBatchReader(tables.features, images.rows, images.encode(5))
+    reader = LabelledBatchReader(tables.features, images.rows, images.encode(Charset.from_labels(images.labels), 5))
     order = shuffle_images(len(images), 16, 1, 0)
     whole, rest = list(reader.dataset(order)), list(reader.dataset(order, 2))
     assert (len(whole), len(rest)) == (10, 8)

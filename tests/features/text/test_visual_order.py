@@ -1,0 +1,45 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from features.text.charset import Charset
+from features.text.visual_order import decode_visually, encode_visually, visual_positions
+
+LABELS = st.text("ab1٢-שלبح\u064e", max_size=8)
+
+
+def displayed(text):
+    return "".join(text[position] for position in visual_positions(text))
+
+
+@pytest.mark.parametrize(
+    ("label", "shown"),
+    [
+        ("null", "null"),
+        ("שלום", "םולש"),
+        ("ب٢٣", "٢٣ب"),
+        ("12ب345", "345ب12"),
+        ("تهران-11", "11-نارهت"),
+        ("ABب", "بAB"),
+        ("", ""),
+    ],
+)
+def test_right_to_left_characters_are_shown_in_reverse_and_numbers_among_them_are_not(label, shown):
+    assert displayed(label) == shown
+
+
+@given(LABELS)
+def test_the_order_shown_gives_the_logical_order_back(label):
+    assert displayed(displayed(label)) == label
+
+
+@given(st.lists(LABELS, min_size=1))
+def test_labels_survive_visual_encoding(labels):
+    charset = Charset.from_labels([*labels, "a"])
+    assert decode_visually(charset, encode_visually(charset, labels)) == labels
+
+
+def test_ids_are_those_of_the_characters_from_left_to_right():
+    charset = Charset.from_labels(["אבג"])
+    np.testing.assert_array_equal(encode_visually(charset, ["אבג", "א"]), [[3, 2, 1], [1, 0, 0]])

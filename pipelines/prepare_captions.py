@@ -11,14 +11,15 @@ from typing import Any
 from features.io.locks import wait_for_lock
 from features.store import Dataset, Store
 from features.text.caption_keys import CaptionsDigest, compute_caption_key, identify_built_vocabulary
+from features.text.lines import FailedRecord
+from features.text.record_fields import check_caption
 from features.text.vocabulary import identify_given_vocabulary
 from pipelines.beam.disk_errors import report_full_disk
 from pipelines.beam.gc_freeze import freeze_gc
 from pipelines.beam.scratch import open_scratch
 from pipelines.datasets import open_reader
-from pipelines.datasets.base import DatasetReader, FailedRecord
+from pipelines.datasets.base import DatasetReader
 from pipelines.datasets.limits import parse_limits
-from pipelines.datasets.record_fields import check_caption
 from pipelines.datasets.splits import compute_rank, parse_split_ratios
 from pipelines.ingest.caption_database import CaptionDatabase
 from pipelines.ingest.list_inputs import build_records, rank_captions

@@ -23,9 +23,9 @@ from features.io.atomic_files import write_directory
 from features.io.file_trees import count_bytes
 from features.io.locations import local_path
 from features.store import Dataset
+from features.text.record_fields import check_caption
 from pipelines.datasets import open_reader
 from pipelines.datasets.base import CaptionEntry, DatasetReader
-from pipelines.datasets.record_fields import check_caption
 from pipelines.datasets.splits import Splitter
 from pipelines.ingest.image_database import HASH_CACHE, ImageDatabase
 from pipelines.ingest.job_database import JOB_DATABASE

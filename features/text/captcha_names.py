@@ -6,7 +6,7 @@ from typing import NamedTuple
 _NUMBER = r"a(0|[1-9][0-9]{0,14})"
 _IMAGE = re.compile(rf"(?:.*/)?{_NUMBER}\.png", re.DOTALL)
 _ID = re.compile(rf"{_NUMBER}(?![0-9A-Za-z_.])")
-_LABEL = re.compile(rf"{_NUMBER}([ \t])([a-z]+)")
+_LABEL = re.compile(rf"{_NUMBER}([ \t])(\S+)")
 
 
 class LabelLine(NamedTuple):
@@ -30,6 +30,6 @@ def parse_line_number(line: str) -> int | None:
 
 
 def parse_label_line(line: str) -> LabelLine | None:
-    """Parses a line `a12 thus`: an ID, one space or tab, letters a-z. Returns None for any other line."""
+    """Parses a line `a12 thus`: an ID, one space or tab, a label without white space. Returns None for another line."""
     match = _LABEL.fullmatch(line)
     return LabelLine(int(match[1]), match[3], match[2]) if match else None

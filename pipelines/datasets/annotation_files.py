@@ -17,9 +17,9 @@ from features.inputs import FileReference, is_collection, list_files
 from features.inputs.archives import find_unpack_command, gunzip_within
 from features.io.uris import is_uri
 from features.text.byte_order_marks import convert_to_utf8
-from pipelines.datasets.base import CaptionEntry, DatasetReader, FailedRecord, ImageEntry, build_failed_image
-from pipelines.datasets.lines import Line, decode_lines
-from pipelines.datasets.record_fields import DuplicateKey, read_record, reject_duplicate_keys
+from features.text.lines import FailedRecord, Line, decode_lines
+from features.text.record_fields import DuplicateKey, read_record, reject_duplicate_keys
+from pipelines.datasets.base import CaptionEntry, DatasetReader, ImageEntry, build_failed_image
 from schemas.errors import CaptError, RecordError, UsageError
 
 MAX_BYTES = 2 << 30

@@ -2,9 +2,9 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
+from features.text.lines import FailedRecord
 from schemas.defaults import MAX_FAILURES
 from schemas.manifests import LabelFormat
 
@@ -17,15 +17,6 @@ class CaptionEntry(NamedTuple):
     caption: str
     repaired: str = ""
     document: str = ""
-
-
-@dataclass(frozen=True)
-class FailedRecord:
-    """A record that cannot be read: file and position in it, a few words that group similar failures, an excerpt."""
-
-    location: str
-    reason: str
-    detail: str
 
 
 class ImageEntry(NamedTuple):

@@ -15,10 +15,10 @@ from functools import partial
 from typing import Literal
 
 from features.text.captcha_names import parse_image_number, parse_label_line, parse_line_number
+from features.text.lines import FailedRecord, Line, decode_lines, find_line_end
+from features.text.record_fields import read_record
 from pipelines.datasets.annotation_files import list_annotation_files
-from pipelines.datasets.base import FailedRecord, ImageEntry, ListedImage, ListingReader, build_failed_image
-from pipelines.datasets.lines import Line, decode_lines, find_line_end
-from pipelines.datasets.record_fields import read_record
+from pipelines.datasets.base import ImageEntry, ListedImage, ListingReader, build_failed_image
 from pipelines.datasets.splits import SplitCounts, split_like_published
 from schemas.errors import UsageError
 from schemas.manifests import LabelFormat

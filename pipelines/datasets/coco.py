@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from pipelines.datasets.annotation_files import AnnotationFile, AnnotationReader
-from pipelines.datasets.base import CaptionEntry, FailedRecord, ImageEntry
-from pipelines.datasets.record_fields import (
+from features.text.lines import FailedRecord
+from features.text.record_fields import (
     find_split_in_name,
     read_caption,
     read_identifier,
@@ -19,6 +18,8 @@ from pipelines.datasets.record_fields import (
     read_record,
     read_value,
 )
+from pipelines.datasets.annotation_files import AnnotationFile, AnnotationReader
+from pipelines.datasets.base import CaptionEntry, ImageEntry
 from schemas.errors import UsageError
 
 _YEAR = re.compile(r"(train|val|test)(\d{4})")

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from features.inputs.image_urls import build_download_name
+from features.text.lines import FailedRecord, Line
+from features.text.record_fields import find_split_in_name
 from pipelines.datasets.annotation_files import AnnotationFile, AnnotationReader
-from pipelines.datasets.base import CaptionEntry, FailedRecord, ImageEntry
-from pipelines.datasets.lines import Line
-from pipelines.datasets.record_fields import find_split_in_name
+from pipelines.datasets.base import CaptionEntry, ImageEntry
 from schemas.defaults import MAX_DOWNLOAD_FAILURES
 
 

@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
+from features.text.csv_rows import Fields, read_rows
+from features.text.lines import FailedRecord, shorten
+from features.text.record_fields import read_record, read_split_field
 from pipelines.datasets.annotation_files import AnnotationFile, AnnotationReader
-from pipelines.datasets.base import CaptionEntry, FailedRecord, ImageEntry
-from pipelines.datasets.csv_rows import Fields, read_rows
-from pipelines.datasets.lines import shorten
-from pipelines.datasets.record_fields import read_record, read_split_field
+from pipelines.datasets.base import CaptionEntry, ImageEntry
 from schemas.errors import CaptError
 
 _REQUIRED = ("image", "caption")

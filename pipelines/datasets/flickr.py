@@ -9,10 +9,10 @@ import re
 from collections.abc import Iterator
 from itertools import islice
 
+from features.text.lines import FailedRecord, Line
+from features.text.record_fields import parse_split_name
 from pipelines.datasets.annotation_files import AnnotationFile, AnnotationReader
-from pipelines.datasets.base import CaptionEntry, FailedRecord, ImageEntry
-from pipelines.datasets.lines import Line
-from pipelines.datasets.record_fields import parse_split_name
+from pipelines.datasets.base import CaptionEntry, ImageEntry
 from schemas.errors import CaptError, UsageError
 
 _log = logging.getLogger("capt.prepare")

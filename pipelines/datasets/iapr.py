@@ -13,10 +13,10 @@ from functools import partial
 from xml.sax.saxutils import unescape
 
 from features.text.byte_order_marks import convert_to_utf8, find_byte_order_mark
+from features.text.lines import FailedRecord, shorten
+from features.text.record_fields import read_record
 from pipelines.datasets.annotation_files import AnnotationFile, AnnotationReader
-from pipelines.datasets.base import CaptionEntry, FailedRecord, ImageEntry
-from pipelines.datasets.lines import shorten
-from pipelines.datasets.record_fields import read_record
+from pipelines.datasets.base import CaptionEntry, ImageEntry
 
 _MAX_BYTES = 16 << 20
 _COMPLETE = re.compile(r"(^|/)annotations_complete_eng/")

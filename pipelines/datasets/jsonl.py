@@ -11,10 +11,8 @@ from functools import partial
 from reprlib import repr as abbreviate
 from typing import Any, NamedTuple
 
-from pipelines.datasets.annotation_files import AnnotationFile, AnnotationReader
-from pipelines.datasets.base import CaptionEntry, FailedRecord, ImageEntry
-from pipelines.datasets.lines import Line
-from pipelines.datasets.record_fields import (
+from features.text.lines import FailedRecord, Line
+from features.text.record_fields import (
     read_caption,
     read_identifier,
     read_name,
@@ -22,6 +20,8 @@ from pipelines.datasets.record_fields import (
     read_split_field,
     reject_duplicate_keys,
 )
+from pipelines.datasets.annotation_files import AnnotationFile, AnnotationReader
+from pipelines.datasets.base import CaptionEntry, ImageEntry
 from schemas.errors import RecordError
 
 

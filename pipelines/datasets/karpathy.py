@@ -10,9 +10,8 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from pipelines.datasets.annotation_files import AnnotationFile, AnnotationReader
-from pipelines.datasets.base import CaptionEntry, FailedRecord, ImageEntry
-from pipelines.datasets.record_fields import (
+from features.text.lines import FailedRecord
+from features.text.record_fields import (
     read_caption,
     read_identifier,
     read_name,
@@ -20,6 +19,8 @@ from pipelines.datasets.record_fields import (
     read_split_field,
     read_value,
 )
+from pipelines.datasets.annotation_files import AnnotationFile, AnnotationReader
+from pipelines.datasets.base import CaptionEntry, ImageEntry
 from schemas.errors import RecordError, UsageError
 
 _HINT = "Check that this is one of Karpathy's dataset_*.json."

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from features.io.atomic_files import hash_file
 from features.text.caption_keys import CaptionsDigest, compute_caption_digest
-from pipelines.datasets.base import FailedRecord
+from features.text.lines import FailedRecord
 from pipelines.datasets.limits import Limits
 from pipelines.ingest.job_database import TWO_SPLITS, InputRecord, JobDatabase, build_batch
 from schemas.errors import RecordError

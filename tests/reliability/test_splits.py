@@ -14,7 +14,7 @@ import capt
 from features.io.locations import parse_location
 from features.store import Dataset, commit_log
 from features.store.layout import DATASETS
-from pipelines.datasets.record_fields import find_split_in_name
+from features.text.record_fields import find_split_in_name
 from schemas.errors import StoreError
 from tests.conftest import noise_image
 from tests.features.buckets import BUCKET, bucket

@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 from typing import Any
 
-from pipelines.datasets.base import FailedRecord, ImageEntry
+from features.text.lines import FailedRecord
+from pipelines.datasets.base import ImageEntry
 
 
 def bare(entry: Any) -> Any:

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from features.text.lines import FailedRecord, Line
 from pipelines.datasets.annotation_files import AnnotationFile, list_annotation_files
-from pipelines.datasets.base import FailedRecord
-from pipelines.datasets.lines import Line
 from schemas.errors import CaptError, UsageError
 from tests.features.buckets import put_s3, s3_server
 
@@ -143,7 +142,7 @@ def test_each_part_of_a_line_that_cr_divides_among_lf_is_a_failed_record(tmp_pat
 
 
 def test_a_line_above_the_limit_fails_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.datasets.lines.MAX_LINE", 5)
+    monkeypatch.setattr("features.text.lines.MAX_LINE", 5)
     seen = lines(tmp_path, b"one\n" + b"x" * 6 + b"\nthree\n")
     assert [line.reason if isinstance(line, FailedRecord) else line.text for line in seen] == [
         "one",

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from pipelines.datasets.base import CaptionEntry, FailedRecord, ImageEntry
+from features.text.lines import FailedRecord
+from pipelines.datasets.base import CaptionEntry, ImageEntry
 from pipelines.datasets.coco import CocoReader
 from schemas.errors import CaptError, UsageError
 from tests.pipelines.datasets.entries import bare, bare_entries

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from features.inputs.image_urls import build_download_name
+from features.text.lines import FailedRecord
 from pipelines.datasets import open_reader
-from pipelines.datasets.base import CaptionEntry, FailedRecord
+from pipelines.datasets.base import CaptionEntry
 from schemas.errors import UsageError
 from tests.pipelines.datasets.entries import bare_entries
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.datasets.base import CaptionEntry, FailedRecord, ImageEntry
+from features.text.lines import FailedRecord
+from pipelines.datasets.base import CaptionEntry, ImageEntry
 from pipelines.datasets.csv_file import CsvReader
 from schemas.errors import CaptError
 from tests.pipelines.datasets.entries import bare_entries

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.datasets.base import CaptionEntry, FailedRecord, ImageEntry
+from features.text.lines import FailedRecord
+from pipelines.datasets.base import CaptionEntry, ImageEntry
 from pipelines.datasets.flickr import Flickr30kReader
 from tests.pipelines.datasets.entries import bare_entries
 

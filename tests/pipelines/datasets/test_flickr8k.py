@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.datasets.base import CaptionEntry, FailedRecord
+from features.text.lines import FailedRecord
+from pipelines.datasets.base import CaptionEntry
 from pipelines.datasets.flickr import Flickr8kReader
 from schemas.errors import CaptError, UsageError
 from tests.pipelines.datasets.entries import bare_entries

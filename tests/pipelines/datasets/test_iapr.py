@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from features.text.lines import FailedRecord
 from pipelines.datasets import open_reader
-from pipelines.datasets.base import CaptionEntry, FailedRecord, ImageEntry
+from pipelines.datasets.base import CaptionEntry, ImageEntry
 from pipelines.datasets.iapr import IaprReader
 from schemas.errors import UsageError
 from tests.pipelines.datasets.entries import bare_entries

@@ -11,7 +11,7 @@ import pytest
 
 import pipelines.ingest.caption_database
 from features.text.caption_keys import CaptionsDigest
-from pipelines.datasets.base import FailedRecord
+from features.text.lines import FailedRecord
 from pipelines.datasets.limits import Limits
 from pipelines.ingest.caption_database import SELECTED_CAPTIONS, CaptionDatabase
 from pipelines.ingest.job_database import InputRecord

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from reprlib import repr as abbreviate
 from typing import Any, TypeVar
 
-from pipelines.datasets.base import FailedRecord
+from features.text.lines import FailedRecord
 from schemas.errors import RecordError, to_record_error
 from schemas.tables import SPLITS
 

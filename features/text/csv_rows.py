@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from pipelines.datasets.base import FailedRecord
-from pipelines.datasets.lines import report_mixed_ends, shorten
+from features.text.lines import FailedRecord, report_mixed_ends, shorten
 
 # The field limit of the csv module.
 MAX_ROW = 131_072

@@ -5,11 +5,18 @@ from dataclasses import dataclass
 from io import BytesIO
 from typing import Literal
 
-from pipelines.datasets.base import FailedRecord
-
 MAX_LINE = 16 << 20
 
 _EXCERPT = 80
+
+
+@dataclass(frozen=True)
+class FailedRecord:
+    """A record that cannot be read: file and position in it, a few words that group similar failures, an excerpt."""
+
+    location: str
+    reason: str
+    detail: str
 
 
 @dataclass(frozen=True)
@@ -44,12 +51,17 @@ def decode_lines(data: bytes, location: str) -> Iterator[Line | FailedRecord]:
     A line that is not UTF-8, contains a NUL byte, or is longer than `MAX_LINE`, is a failed record. If CR divides a
     line, each part may be a record, so each part is a failed record.
     """
+    return (record for _, record in number_lines(data, location))
+
+
+def number_lines(data: bytes, location: str) -> Iterator[tuple[int, Line | FailedRecord]]:
+    """Yields what `decode_lines` yields, with the numbers of the lines; blank lines count."""
     for number, line in enumerate(BytesIO(data if b"\n" in data else data.replace(b"\r", b"\n")), 1):
         parts = [part for part in line.split(b"\r") if part.strip()]
         if len(parts) == 1:
-            yield _decode(parts[0].removesuffix(b"\n"), f"{location}:{number}")
+            yield number, _decode(parts[0].removesuffix(b"\n"), f"{location}:{number}")
         else:
-            yield from report_mixed_ends(parts, f"{location}:{number}")
+            yield from ((number, part) for part in report_mixed_ends(parts, f"{location}:{number}"))
 
 
 def report_mixed_ends(parts: Iterable[bytes], location: str) -> Iterator[FailedRecord]:

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pipelines.datasets import csv_rows
-from pipelines.datasets.base import FailedRecord
-from pipelines.datasets.csv_rows import read_rows
+from features.text import csv_rows
+from features.text.csv_rows import read_rows
+from features.text.lines import FailedRecord
 
 
 def rows(data: bytes, delimiter: str = ",") -> list[tuple[int, list[str] | str]]:

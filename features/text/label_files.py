@@ -1,0 +1,266 @@
+"""Reads label files in three layouts: lines `ID LABEL`, tables, and lists of labels.
+
+    bytes → layout: ids    lines `a0 thus` (`features.text.captcha_names`)
+                    table  CSV, TSV, JSON lines or Parquet: image, label and split per row
+                    list   one label per line, in the order of the images
+
+Text stays text: `null`, `NaN`, `007` and `1e5` are labels, and a number in JSON or Parquet is not one.
+"""
+
+import json
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from io import BytesIO
+from itertools import chain
+from pathlib import PurePosixPath
+from reprlib import repr as abbreviate
+from typing import Any, Literal, NamedTuple
+
+from features.text.captcha_names import parse_line_number
+from features.text.csv_rows import Fields, read_rows
+from features.text.lines import FailedRecord, Line, decode_lines, number_lines, shorten
+from features.text.record_fields import (
+    escape_surrogates,
+    read_record,
+    read_split_field,
+    read_value,
+    reject_duplicate_keys,
+)
+from schemas.errors import CaptError, RecordError, UsageError
+
+Layout = Literal["ids", "table", "list"]
+
+PUBLISHED = "spec_train_val.txt"
+_DELIMITED = (".csv", ".tsv")
+_JSON_LINES = (".jsonl", ".ndjson")
+_PARQUET = ".parquet"
+TABLES = (*_DELIMITED, *_JSON_LINES, _PARQUET)
+
+# The usual names of columns, the most specific first.
+_USUAL: dict[str, tuple[str, ...]] = {
+    "image": (
+        *("image", "image_path", "image_name", "image_file", "file_name", "filename", "file", "filepath", "file_path"),
+        *("path", "img", "img_path", "images", "image_id", "name", "id"),
+    ),
+    "label": (
+        *("label", "text", "word", "labels", "words", "transcription", "transcript", "ground_truth", "gt", "target"),
+        *("solution", "answer", "captcha", "plate", "value", "caption"),
+    ),
+    "split": ("split", "subset"),
+}
+
+_log = logging.getLogger("capt.labels")
+
+
+class LabelColumns(NamedTuple):
+    """Names of the columns of a table; None to find the column by the usual names."""
+
+    image: str | None = None
+    label: str | None = None
+    split: str | None = None
+
+
+USUAL_COLUMNS = LabelColumns()
+
+
+class LabelRow(NamedTuple):
+    """A row of a table: where it is, the image that it names, its label as written, and its split if it has one."""
+
+    location: str
+    image: str
+    label: str
+    split: str | None
+
+
+@dataclass(frozen=True)
+class LabelTable:
+    """A table of labels: its columns, and its rows."""
+
+    columns: Mapping[str, str]
+    rows: Iterator[LabelRow | FailedRecord]
+
+
+def find_layout(name: str, data: bytes) -> Layout:
+    """Returns the layout of a label file, by its name and its text in UTF-8.
+
+    A text file has the layout `ids` if it has the published name, or if at least half of its lines begin with an ID.
+    """
+    if name.lower().endswith(TABLES):
+        return "table"
+    lines = [line for line in decode_lines(data, name) if isinstance(line, Line)]
+    with_id = sum(parse_line_number(line.text) is not None and len(line.text.split()) > 1 for line in lines)
+    return "ids" if PurePosixPath(name).name == PUBLISHED or 2 * with_id >= len(lines) else "list"
+
+
+def read_label_list(data: bytes, location: str) -> dict[int, Line | FailedRecord]:
+    """Returns the lines of a list of labels by line number from 1; a blank line has none. UsageError for no line."""
+    lines: dict[int, Line | FailedRecord] = {}
+    for number, line in number_lines(data, location):
+        lines.setdefault(number, line)
+    if not lines:
+        raise _no_label(location)
+    return lines
+
+
+def read_label_table(name: str, data: bytes, location: str, wanted: LabelColumns = USUAL_COLUMNS) -> LabelTable:
+    """Reads a table of labels, and logs which columns it uses.
+
+    Args:
+        name: File name, whose suffix is the format.
+        data: The file; a text in UTF-8.
+        location: The file for messages.
+        wanted: Names of columns that the user has given.
+
+    Raises:
+        UsageError: A column is missing, or the table has no row.
+        CaptError: The file cannot be read.
+    """
+    lower = name.lower()
+    read = _read_delimited if lower.endswith(_DELIMITED) else _read_parquet if lower.endswith(_PARQUET) else _read_json
+    table = read(data, location, wanted)
+    first = next(table.rows, None)
+    if first is None:
+        raise _no_label(location)
+    used = ", ".join(f"{role} {shorten(column)}" for role, column in table.columns.items())
+    _log.info("%s: columns: %s.", location, used)
+    return LabelTable(table.columns, chain([first], table.rows))
+
+
+# === Columns ===
+
+
+def _find_columns(header: Sequence[str], location: str, wanted: LabelColumns) -> dict[str, str]:
+    """Returns the name of the column of each role."""
+    found: dict[str, str] = {}
+    for role, given in wanted._asdict().items():
+        names = (given,) if given is not None else _USUAL[role]
+        column = next(iter(_match(header, names, is_given=given is not None)), None)
+        if column is None and (given is not None or role != "split"):
+            what = f"no column {given!r}" if given is not None else f"no column with a usual name for the {role}"
+            message = f"{what}; the columns are {shorten(', '.join(map(str, header)))}"
+            hint = f"Name the column with --{role}-column. The first row of a CSV file has the names of the columns."
+            raise UsageError(message, location=location, hint=hint)
+        if column is not None:
+            if header.count(column) > 1:
+                message = f"there are {header.count(column)} columns {column!r}"
+                raise UsageError(message, location=location, hint="Rename one of them.")
+            found[role] = column
+    return found
+
+
+def _match(header: Sequence[str], names: Iterable[str], *, is_given: bool) -> Iterator[str]:
+    for name in names:
+        for column in header:
+            plain = column.strip() if is_given else column.strip().lower().replace(" ", "_").replace("-", "_")
+            if plain == (name.strip() if is_given else name):
+                yield column
+
+
+def _no_label(location: str) -> UsageError:
+    return UsageError("the file contains no label", location=location, hint="Check --labels.")
+
+
+# === CSV and TSV ===
+
+
+def _read_delimited(data: bytes, location: str, wanted: LabelColumns) -> LabelTable:
+    delimiter = _find_delimiter(data)
+    rows = read_rows(data, location, delimiter)
+    header = next(rows, None)
+    if header is None:
+        raise _no_label(location)
+    if isinstance(header, FailedRecord):
+        hint = "Start the file with the names of the columns, such as image and label."
+        raise CaptError(f"no header: {header.reason}: {header.detail}", location=location, hint=hint)
+    names = header.fields
+    columns = _find_columns(names, location, wanted)
+    positions = {role: names.index(column) for role, column in columns.items()}
+    return LabelTable(columns, (_read_fields(row, positions, len(names)) for row in rows))
+
+
+def _find_delimiter(data: bytes) -> str:
+    """Returns the character that divides the first line most often: a tab, a comma or a semicolon."""
+    first = data.lstrip(b"\r\n").partition(b"\n")[0]
+    return max(",", "\t", ";", key=lambda delimiter: first.count(delimiter.encode()))
+
+
+def _read_fields(row: Fields | FailedRecord, positions: Mapping[str, int], width: int) -> LabelRow | FailedRecord:
+    if isinstance(row, FailedRecord):
+        return row
+    if len(row.fields) != width:
+        reason = "too few columns" if len(row.fields) < width else "too many columns"
+        detail = f"{len(row.fields)} columns, the header has {width}: {shorten(' '.join(row.fields))}"
+        return FailedRecord(row.location, reason, detail)
+    values = {role: row.fields[position] for role, position in positions.items()}
+    return read_record(row.location, partial(_build_row, row.location, values))
+
+
+# === JSON lines ===
+
+
+def _read_json(data: bytes, location: str, wanted: LabelColumns) -> LabelTable:
+    records = [_parse_json(line) for line in decode_lines(data, location)]
+    first = next((found for _, found in records if isinstance(found, dict)), None)
+    if first is None:
+        if not records:
+            raise _no_label(location)
+        hint = 'Write one object per line, such as {"image": "a.png", "label": "7Hq"}.'
+        raise UsageError("no line is a JSON object", location=location, hint=hint)
+    columns = _find_columns(list(first), location, wanted)
+    return LabelTable(columns, (_read_object(where, found, columns) for where, found in records))
+
+
+def _parse_json(line: Line | FailedRecord) -> tuple[str, Any]:
+    """Returns location and value of a line, or its failure."""
+    if isinstance(line, FailedRecord):
+        return line.location, line
+    try:
+        return line.location, json.loads(line.text, object_pairs_hook=reject_duplicate_keys)
+    except (ValueError, RecursionError) as error:
+        return line.location, line.fail("not JSON", str(error))
+
+
+def _read_object(location: str, found: Any, columns: Mapping[str, str]) -> LabelRow | FailedRecord:
+    if isinstance(found, FailedRecord):
+        return found
+
+    def read() -> LabelRow:
+        read_value(found, columns["image"])
+        return _build_row(location, {role: found.get(key) for role, key in columns.items()})
+
+    return read_record(location, read)
+
+
+# === Parquet ===
+
+
+def _read_parquet(data: bytes, location: str, wanted: LabelColumns) -> LabelTable:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(BytesIO(data))
+        columns = _find_columns(file.schema_arrow.names, location, wanted)
+        table = file.read(columns=list(columns.values()))
+    except (pa.ArrowException, OSError) as error:
+        raise CaptError(f"not a Parquet file: {error}", location=location, hint="Check --labels.") from error
+    values = {role: table[column].to_pylist() for role, column in columns.items()}
+    rows = (
+        (f"{location}: row {number}", dict(zip(values, some, strict=True)))
+        for number, some in enumerate(zip(*values.values(), strict=True), 1)
+    )
+    return LabelTable(columns, (read_record(where, partial(_build_row, where, row)) for where, row in rows))
+
+
+# === Rows ===
+
+
+def _build_row(location: str, values: Mapping[str, Any]) -> LabelRow:
+    image, label = values["image"], values["label"]
+    if not isinstance(image, str) or not image.strip():
+        raise RecordError("parse", "no image", abbreviate(image))
+    if not isinstance(label, str):
+        raise RecordError("parse", "label is not text", f"{abbreviate(label)} for {abbreviate(image)}")
+    return LabelRow(location, escape_surrogates(image.strip()), label, read_split_field(values.get("split")))

@@ -13,7 +13,7 @@ import logging
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
@@ -194,6 +194,9 @@ def _show_version(version: bool) -> None:
         raise typer.Exit
 
 
+_PRINT_SUMMARY = "schemas.terminal.summary:print_summary"
+
+
 def _entry(command: Command) -> Callable[..., None]:
     """Returns the function that Typer calls: its parameters are the options of the command and the common ones."""
 
@@ -210,7 +213,7 @@ def _entry(command: Command) -> Callable[..., None]:
                 print(jsonlib.dumps(result))
             elif not quiet:
                 module = "" if ":" in command.prints else f"{command.runs.partition(':')[0]}:"
-                (_load(module + command.prints) if command.prints else print_summary)(result)
+                _load(module + command.prints if command.prints else _PRINT_SUMMARY)(result)
 
     parameters = [*(to_parameter(*one) for one in command.options.declared()), *_common_options(command)]
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -236,30 +239,6 @@ def _common_options(command: Command) -> Iterator[inspect.Parameter]:
         yield inspect.Parameter(
             name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option]
         )
-
-
-def print_summary(result: Mapping[str, Any]) -> None:
-    """Prints the result of a command as a table on standard error."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(show_header=False, box=None)
-    for key, value in result.items():
-        if value or isinstance(value, (int, float)):
-            table.add_row(key, Text(_summarize(value)))
-    Console(stderr=True).print(table)
-
-
-def _summarize(value: Any) -> str:
-    """Returns a value of a result as text: `train 1,200, val 300`."""
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_summarize(one)}" for key, one in value.items())
-    if isinstance(value, (list, tuple)):
-        separator = "; " if any(isinstance(one, Mapping) for one in value) else ", "
-        return separator.join(map(_summarize, value))
-    is_count = isinstance(value, int) and not isinstance(value, bool)
-    return f"{value:,}" if is_count else printable(value)
 
 
 def _load(reference: str) -> Callable[..., Any]:

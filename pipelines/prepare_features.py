@@ -44,6 +44,7 @@ from pipelines.jobs.frozen_extractor import (
     find_or_freeze_extractor,
     is_extractor_intact,
 )
+from pipelines.jobs.label_summary import summarize_labels
 from pipelines.jobs.provenance import check_launch
 from pipelines.jobs.sinks import Sink, log_removed, open_sink
 from schemas.choices import Precision
@@ -140,6 +141,7 @@ def prepare_images(options: PrepareFeatures, source: SourceDataset) -> dict[str,
                 "unannotated": unannotated,
                 "replaced": _count_replaced(database, dataset.name),
                 "removed": log_removed(database.count_removed(), dataset.name, "images", "dataset"),
+                **(summarize_labels(database.count_label_texts(), dataset.name) if database.count_labels() else {}),
                 "fingerprint": table_config.fingerprint,
                 "precision": table_config.precision,
                 **({} if options.dry_run else repair.unrepaired),

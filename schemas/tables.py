@@ -158,8 +158,8 @@ FILE_NAMES = Table(
 
 LABELS = Table(
     "labels",
-    "The labels of a CAPTCHA dataset; images without a label have no row.",
-    (_IMAGE_ID, Field("word", "text", "the label, characters a–z")),
+    "The labels of a dataset of images with text; images without a label have no row.",
+    (_IMAGE_ID, Field("word", "text", "the label, in NFC")),
 )
 
 REPORT = Table(

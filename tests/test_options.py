@@ -14,6 +14,7 @@ import capt
 from schemas.errors import UsageError
 from schemas.options.commands import COMMANDS, Command
 from schemas.options.training import TrainCaptcha, TrainCaptioner
+from schemas.terminal.summary import print_summary
 from trainer.task_registry import find_task
 
 runner = CliRunner()
@@ -92,7 +93,7 @@ def test_a_path_is_converted_to_text_and_a_text_to_a_list_of_one(tmp_path: Path)
 def test_a_summary_shows_counts_lists_and_parts_without_the_notation_of_python(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    capt.print_summary({"images": 1500, "splits": {"train": 1200, "val": 300}, "files": ["a", "b"], "failed": []})
+    print_summary({"images": 1500, "splits": {"train": 1200, "val": 300}, "files": ["a", "b"], "failed": []})
     printed = [line.split(maxsplit=1) for line in capsys.readouterr().err.splitlines()]
     assert [(key, value.strip()) for key, value in printed] == [
         ("images", "1,500"),

@@ -40,6 +40,7 @@ _DATASET_OPTIONS = {
         "retry_failed",
         "rehash",
     ),
+    *("label_pattern", "image_column", "label_column", "split_column", "charset", "fold_case"),
     *("allow_mixed_numerics", "allow_private_addresses", "beam_options"),
 }
 _STORE_OPTIONS = ("store", "dry_run")

@@ -60,6 +60,9 @@ class LabelRules:
         return label
 
 
+ANY_LABEL = LabelRules()
+
+
 def describe_character(character: str) -> str:
     """Returns a character for a message: itself if it can be seen, its code point, and its name."""
     name = unicodedata.name(character, "")

@@ -2,29 +2,26 @@
 
     listed files + label lines → image numbers in order → ID, split by position, label | failure
 
-An image's ID is its name without extension. A label line must be an ID, one space or tab, and letters a–z; any other
-line fails its image only. Images after the last labeled one have no label, which is not a failure. `null` is an
-ordinary label.
+An image's ID is its name without extension. A label line must be an ID, one space or tab, and a label without white
+space; any other line fails its image only. Images after the last labeled one have no label, which is not a failure.
+`null` is an ordinary label.
 """
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
-from features.text.captcha_names import parse_image_number, parse_label_line, parse_line_number
+from features.text.captcha_names import LabelLine, parse_image_number, parse_label_line, parse_line_number
+from features.text.label_rules import ANY_LABEL, LabelRules
 from features.text.lines import FailedRecord, Line, decode_lines, find_line_end
 from features.text.record_fields import read_record
-from pipelines.datasets.annotation_files import list_annotation_files
+from pipelines.datasets.annotation_files import AnnotationFile
 from pipelines.datasets.base import ImageEntry, ListedImage, ListingReader, build_failed_image
-from pipelines.datasets.splits import SplitCounts, split_like_published
-from schemas.errors import UsageError
+from pipelines.datasets.splits import SplitCounts, check_counts, split_like_published
+from schemas.errors import RecordError, UsageError
 from schemas.manifests import LabelFormat
-
-_PATTERN = re.compile(r"(^|/)spec_train_val\.txt$")
-_LETTERS = re.compile(r"[A-Za-z]+")
 
 
 @dataclass(frozen=True)
@@ -34,6 +31,7 @@ class _Labels:
     `separators` are the numbers of labels by separator.
     """
 
+    rules: LabelRules
     texts: dict[int, str] = field(default_factory=dict)
     failures: dict[int, FailedRecord] = field(default_factory=dict)
     unassigned: list[FailedRecord] = field(default_factory=list)
@@ -53,27 +51,32 @@ class _Labels:
             self.texts.pop(number, None)
             self.failures[number] = line.fail("duplicate id")
         elif labelled:
-            self.texts[number] = labelled.label
-            self.separators[labelled.separator] += 1
+            self._add_label(line, labelled)
         else:
             self.failures[number] = line.fail(*_explain(line.text))
         return None
+
+    def _add_label(self, line: Line, labelled: LabelLine) -> None:
+        try:
+            self.texts[labelled.number] = self.rules.apply(labelled.label)
+            self.separators[labelled.separator] += 1
+        except RecordError as error:
+            self.failures[labelled.number] = line.fail(error.reason, error.detail)
 
 
 class CaptchaReader(ListingReader):
     """Reads a set of CAPTCHAs.
 
-    `labels` is a label file, or a directory or archive with one `spec_train_val.txt`. `counts` are images per split, in
-    order; the remaining ones are `unused`. The default is 5/7, 1/7 and 1/7.
+    `document` is the label file. `counts` are images per split, in order; the remaining ones are `unused`. The default
+    is 5/7, 1/7 and 1/7.
     """
 
-    def __init__(self, labels: str, counts: SplitCounts | None = None) -> None:
-        found = list(list_annotation_files([labels], _PATTERN, "spec_train_val.txt", option="--labels"))
-        if len(found) > 1:
-            names = ", ".join(one.name for one in found)
-            raise UsageError(f"there are several label files: {names}", location=labels, hint="Choose one of them.")
-        self._document = found[0]
+    def __init__(
+        self, document: AnnotationFile, counts: SplitCounts | None = None, rules: LabelRules = ANY_LABEL
+    ) -> None:
+        self._document = document
         self._counts = counts
+        self._rules = rules
 
     def read_listed_images(self, files: Iterable[ListedImage]) -> Iterator[ImageEntry]:
         """Yields the images by number, then the other files and the label lines without an image, which have failed."""
@@ -83,7 +86,7 @@ class CaptchaReader(ListingReader):
             known = parse_image_number(one.name)
             (others if known is None else numbered.setdefault(known, [])).append(one)
         data = self._document.read_text()
-        labels = _read_labels(self._document.location, data)
+        labels = _read_labels(self._document.location, data, self._rules)
         label_format = LabelFormat(separator=labels.separator, line_end=find_line_end(data))
         self.label_format = None if label_format == LabelFormat() else label_format
         labelled = labels.texts.keys() | labels.failures.keys()
@@ -103,15 +106,11 @@ class CaptchaReader(ListingReader):
         yield from map(build_failed_image, labels.unassigned)
 
     def _count_splits(self, images: int) -> SplitCounts:
-        counts = self._counts or split_like_published(images)
-        if sum(counts) > images:
-            message = f"the splits need {sum(counts):,} images, and there are {images:,}"
-            raise UsageError(message, location="--split-sizes", hint="Use smaller sizes.")
-        return counts
+        return check_counts(self._counts or split_like_published(images), images)
 
 
-def _read_labels(location: str, data: bytes) -> _Labels:
-    labels = _Labels()
+def _read_labels(location: str, data: bytes, rules: LabelRules) -> _Labels:
+    labels = _Labels(rules)
     for line in decode_lines(data, location):
         failure = line if isinstance(line, FailedRecord) else read_record(line.location, partial(labels.add, line))
         if failure:
@@ -126,9 +125,7 @@ def _explain(line: str) -> tuple[str, str]:
     fields = line.split()
     if len(fields) == 1 and parse_line_number(fields[0]) is not None and fields[0].isalnum():
         return "no word", ""
-    if len(fields) != 2 or line not in (" ".join(fields), "\t".join(fields)):
-        return "separator", "expected an ID, one space or tab, and a label"
-    return ("upper case" if _LETTERS.fullmatch(fields[1]) else "not a-z"), "expected a-z"
+    return "separator", "expected an ID, one space or tab, and a label"
 
 
 def _check_single(files: list[ListedImage]) -> FailedRecord | None:

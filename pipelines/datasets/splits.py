@@ -78,6 +78,14 @@ def parse_split_sizes(text: str) -> SplitCounts:
     return counts
 
 
+def check_counts(counts: SplitCounts, images: int) -> SplitCounts:
+    """Returns the counts; UsageError if they need more images than there are."""
+    if sum(counts) > images:
+        message = f"the splits need {sum(counts):,} images, and there are {images:,}"
+        raise UsageError(message, location="--split-sizes", hint="Use smaller sizes.")
+    return counts
+
+
 def parse_split_ratios(text: str) -> Splitter:
     """Parses `--split-ratios`: `own`, or the fractions of train, val and test, such as `0.8,0.1,0.1`.
 

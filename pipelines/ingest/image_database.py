@@ -249,6 +249,11 @@ class ImageDatabase(JobDatabase):
     def count_labels(self) -> int:
         return self._count(f"SELECT count(*) FROM record WHERE {_LABELLED}")
 
+    def count_label_texts(self) -> Iterator[tuple[str, str, int]]:
+        """Yields split, label and number of images of the usable labels."""
+        query = f"SELECT split, label, count(*) FROM record WHERE {_LABELLED} GROUP BY split, label"
+        return iter(self._db.execute(query))
+
     def write_catalog(self, path: Path) -> None:
         query = "SELECT image_id, key, split, location, member, size FROM record WHERE status != 'failed' ORDER BY 1"
         self._write(path, CATALOG, query)

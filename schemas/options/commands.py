@@ -46,7 +46,7 @@ COMMANDS = (
     Command("synth sample", data.SynthSample, "pipelines.sample_dataset:synth_sample"),
     Command("prepare features", prepare.PrepareFeatures, "pipelines.prepare_features:prepare_features"),
     Command("prepare captions", prepare.PrepareCaptions, "pipelines.prepare_captions:prepare_captions"),
-    Command("prepare captcha", prepare.PrepareCaptcha, "pipelines.prepare_captcha:prepare_captcha"),
+    Command("prepare captcha", prepare.PrepareCaptcha, "pipelines.prepare_captcha:prepare_captcha", "print_prepared"),
     Command("tokenize", prepare.Tokenize, "trainer.inference.tokenize_captions:tokenize", "print_tokens"),
     Command("store ls", store.StoreLs, "features.store.stats:list_store", "workflows.print_store:print_list"),
     Command("store stats", store.StoreStats, "features.store.stats:store_stats", "workflows.print_store:print_stats"),

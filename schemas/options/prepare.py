@@ -6,7 +6,7 @@ from schemas import defaults
 from schemas.choices import Compression, Format, ResizeMethodOption, ResizeMode, Standardizer
 from schemas.options.base import Argument, Count, Natural, Option, Options, option
 from schemas.options.extractor import ExtractorOptions
-from schemas.options.shared import CAPTION_TABLE, DRY_RUN, NUM_SHARDS, CaptchaImages
+from schemas.options.shared import CAPTION_TABLE, DRY_RUN, NUM_SHARDS
 
 SampledCaptionType = Literal["coco", "karpathy", "flickr8k", "flickr30k", "iapr", "csv", "jsonl"]
 CaptionDatasetType = Literal[SampledCaptionType, "conceptual"]
@@ -266,28 +266,61 @@ class Tokenize(Options):
 
 
 class PrepareCaptcha(Options):
-    """Resize CAPTCHA images and write their pixels and labels to the store.
+    """Resize images with text, such as CAPTCHAs, and write their pixels and labels to the store.
 
     The dataset then consists of the images of this run. Images of earlier runs that this run does not list leave
     the dataset; their pixels stay until `capt store compact`.
     """
 
     store: StoreToWrite
-    images: CaptchaImages
-    labels: Annotated[
-        str,
+    images: Annotated[
+        tuple[str, ...],
         Option(
-            "Label file with one `ID LABEL` per line, separated by a space or a tab (`a0 thus`), or a directory or "
-            "archive that contains spec_train_val.txt.",
-            "FILE",
+            "Directory or archive (.zip, uncompressed .tar) with images; local, s3:// or gs://. Repeatable.", "PATH"
         ),
     ]
+    labels: str | None = option(
+        None,
+        "Labels of the images. `names`: the file names. FILE: a table (.csv, .tsv, .jsonl or .parquet) with an image "
+        "and a label per row; a text file with lines `ID LABEL` (`a0 thus`); or a text file with one label per line, "
+        "in the order of the image names. A directory or archive stands for the label file in it. [default: names]",
+        "FILE|names",
+    )
+    label_pattern: str | None = option(
+        None,
+        "Regular expression with a group `label` that matches a whole file name without its suffix, such as "
+        r"`(?P<label>.+)-\d+` for abc-0.png. Only with --labels names. [default: the name without its suffix]",
+        "REGEX",
+    )
+    image_column: str | None = option(
+        None, "Column of a table with the image names. [default: image, filename, path or another usual name]", "NAME"
+    )
+    label_column: str | None = option(
+        None, "Column of a table with the labels. [default: label, text, word or another usual name]", "NAME"
+    )
+    split_column: str | None = option(
+        None,
+        "Column of a table with the splits: train, val or test. [default: split or subset, if there is one]",
+        "NAME",
+    )
+    charset: str | None = option(
+        None, "Characters that labels may have. An image whose label has another one fails. [default: all]", "CHARS"
+    )
+    fold_case: bool = option(False, "Ignore case: every character is replaced by its case folding, usually lowercase.")
     dataset_name: str | None = option(None, "Name of the dataset in the store. [default: captcha]", "NAME")
     split_sizes: str | None = option(
         None,
-        "Number of images in train, val and test, by image number: TRAIN,VAL,TEST. The remaining images get the "
-        "split `unused`. [default: 5/7, 1/7 and 1/7 of the images]",
+        "Number of images in train, val and test, by position: TRAIN,VAL,TEST. The order is that of the image numbers "
+        "or names, or of the rows of a table. The remaining images get the split `unused`. Not valid with "
+        "--split-ratios. [default for lines `ID LABEL`: 5/7, 1/7 and 1/7 of the images]",
         "SIZES",
+    )
+    split_ratios: str | None = option(
+        None,
+        "Split assignment by a hash of the image ID: TRAIN,VAL,TEST, such as 0.8,0.1,0.1, or TRAIN,VAL, such as "
+        "0.8,0.2. An image already in the store keeps its split. [default: the splits of the table, otherwise "
+        f"{','.join(map(str, defaults.SPLIT_RATIOS))}; for lines `ID LABEL` see --split-sizes]",
+        "RATIOS",
     )
     height: Count = option(80, "Height of the stored image in pixels.")
     width: Count = option(160, "Width of the stored image in pixels.")

@@ -1,6 +1,7 @@
 """CAPTCHAs are stored as pixels by content hash, with labels, and splits that never change."""
 
 import io
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -128,7 +129,7 @@ def test_the_label_null_is_a_label(store: Path, folder: Path) -> None:
 
 def test_unusable_labels_and_images_are_failed_rows_with_their_reasons(store: Path, folder: Path) -> None:
     lines = (folder / "spec_train_val.txt").read_text().splitlines()
-    lines[1], lines[3] = "a1 Upper", "a3"
+    lines[1], lines[3] = "a1 two words", "a3"
     (folder / "spec_train_val.txt").write_text("\n".join([*lines[:5], *lines[6:], "a77 thus", "nonsense"]))
     (folder / "a2.png").write_bytes((folder / "a2.png").read_bytes()[:9000])
     (folder / "a4.png").unlink()
@@ -139,7 +140,7 @@ def test_unusable_labels_and_images_are_failed_rows_with_their_reasons(store: Pa
     assert figures is not None
     rows = {row["record"]: row for row in pq.read_table(figures["report"]).to_pylist() if row["status"] == "failed"}
     assert {record.rsplit("/", 1)[-1]: (row["stage"], row["reason"]) for record, row in rows.items()} == {
-        "a1": ("parse", "upper case"),
+        "a1": ("parse", "separator"),
         "a2": ("decode", "truncated"),
         "a3": ("parse", "no word"),
         "a4": ("find", "missing"),
@@ -148,7 +149,9 @@ def test_unusable_labels_and_images_are_failed_rows_with_their_reasons(store: Pa
         "cover.png": ("parse", "name"),
         "spec_train_val.txt:13": ("parse", "no id"),
     }
-    assert rows["a1"]["detail"].endswith("spec_train_val.txt:2: expected a-z: 'a1 Upper'")
+    assert rows["a1"]["detail"].endswith(
+        "spec_train_val.txt:2: expected an ID, one space or tab, and a label: 'a1 two words'"
+    )
     good = {"a0", *(f"a{number}" for number in range(6, COUNT))}
     assert set(splits(store)) == good
     assert labels(store) == {i: word for i, word in read_labels(folder.parent / "truth.txt").items() if i in good}
@@ -266,3 +269,103 @@ def test_the_dataset_records_the_separator_and_line_ends_of_its_label_file(store
     assert (result["failed"], labels(store)) == (0, known)
     assert after.label_format == LabelFormat(separator="\t", line_end="\r\n")
     assert after.digest == before.digest
+
+
+# === Other layouts ===
+
+
+@pytest.fixture
+def words(tmp_path: Path) -> Path:
+    """Twelve small images of several formats and modes, named by their labels, two of them in a folder."""
+    directory = tmp_path / "words"
+    (directory / "more").mkdir(parents=True)
+    formats = [("RGB", "png"), ("P", "png"), ("L", "jpg"), ("RGBA", "webp"), ("LA", "png"), ("1", "bmp"), ("P", "gif")]
+    names = ["007", "null", "NaN", "1e5", "Été", "שלום", "A b", "x7", "Q", "7766", "more/x7", "more/yy"]
+    for number, name in enumerate(names):
+        mode, suffix = formats[number % len(formats)]
+        size = (30 + number, 10 + number)
+        Image.new("RGB", size, (20 * number, 99, 250 - number)).convert(mode).save(directory / f"{name}.{suffix}")
+    return directory
+
+
+def test_images_that_are_named_by_their_labels_need_no_option(store: Path, words: Path) -> None:
+    result = capt.prepare_captcha(store=store, images=words)
+    assert (result["input"], result["ok"], result["failed"]) == (12, 12, 0)
+    assert labels(store) == {
+        path.relative_to(words).as_posix(): path.stem for path in words.rglob("*") if path.is_file()
+    }
+    assert sum(result["labels"].values()) == result["splits"]["hashed"] == 12
+    assert sum(result["characters"]["7"].values()) == 5
+    assert set(result["label_lengths"]) == {"1", "2", "3", "4"}
+    assert set(result["unseen_characters"]) <= set(result["characters"])
+
+
+def test_a_zip_and_other_label_layouts_give_the_same_labels_and_splits(
+    store: Path, words: Path, tmp_path: Path
+) -> None:
+    capt.prepare_captcha(store=store, images=words)
+    named = labels(store)
+    archive = zip_of(words, tmp_path / "words.zip")
+    capt.prepare_captcha(store=store, images=archive, dataset_name="zip")
+    table = tmp_path / "table.csv"
+    table.write_text("image,label\n" + "".join(f"{name},{label}\n" for name, label in named.items()))
+    capt.prepare_captcha(store=store, images=words, labels=table, dataset_name="table")
+    assert labels(store, "table") == named
+    assert splits(store, "table") == splits(store)
+    assert list(labels(store, "zip").values()) == list(named.values())
+
+
+def test_case_is_folded_and_other_characters_fail(store: Path, words: Path) -> None:
+    result = capt.prepare_captcha(
+        store=store, images=words, labels="names", fold_case=True, charset="0123456789xyéte", max_failures="100%"
+    )
+    assert result["reasons"] == {"not in --charset": 6}
+    assert labels(store)["Été.png"] == "été"
+
+
+def test_splits_are_those_of_the_column_or_of_the_options(store: Path, words: Path, tmp_path: Path) -> None:
+    names = sorted(path.name for path in words.glob("*.*"))
+    table = tmp_path / "table.jsonl"
+    rows = [{"file": name, "text": "x", "part": "val" if number < 3 else "train"} for number, name in enumerate(names)]
+    table.write_text("\n".join(map(json.dumps, rows)))
+    given = {"store": store, "images": words, "labels": table}
+    assert capt.prepare_captcha(**given, split_column="part")["splits"]["hashed"] == 0
+    assert list(splits(store).values()) == ["val"] * 3 + ["train"] * 7
+    assert capt.prepare_captcha(**given, dataset_name="sizes", split_sizes="1,2,3")["unannotated"] == 2
+    assert list(splits(store, "sizes").values()) == ["train", *["val"] * 2, *["test"] * 3, *["unused"] * 4]
+    capt.prepare_captcha(**given, dataset_name="ratios", split_ratios="0,1")
+    assert set(splits(store, "ratios").values()) == {"val"}
+
+
+def test_published_captchas_can_be_divided_by_the_hash(store: Path, made: Path) -> None:
+    result = prepare(store, made / "words_captcha", split_ratios="0.5,0.25,0.25")
+    assert result["splits"]["hashed"] == COUNT
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, r"the images have a label file: labels\.csv\. Add --labels .*/labels\.csv, or --labels names"),
+        ({"labels": "names", "image_column": "x"}, "--image-column: the option does not apply: the labels are in the"),
+        ({"labels": "{}/labels.csv", "label_pattern": "(?P<label>.)"}, "--label-pattern: the option does not apply"),
+        ({"labels": "{}/labels.csv", "label_column": "word"}, "no column 'word'"),
+        ({"labels": "names", "split_sizes": "1,1,1", "split_ratios": "0.5,0.5"}, "not valid with --split-sizes"),
+        ({"labels": "names", "charset": "a\t"}, "--charset: U\\+0009 is not a character of labels"),
+    ],
+)
+def test_options_that_do_not_fit_the_labels_are_refused(
+    store: Path, words: Path, options: dict[str, str], message: str
+) -> None:
+    (words / "labels.csv").write_text("image,label\nQ.png,Q\n")
+    given = {name: value.format(words) if name == "labels" else value for name, value in options.items()}
+    with pytest.raises(UsageError, match=message):
+        capt.prepare_captcha(store=store, images=words, **given)
+    assert not store.exists()
+
+
+def test_numbered_images_need_a_label_file(store: Path, folder: Path) -> None:
+    with pytest.raises(UsageError, match=r"have a label file: spec_train_val\.txt"):
+        capt.prepare_captcha(store=store, images=folder)
+    (folder / "spec_train_val.txt").unlink()
+    with pytest.raises(UsageError, match=r"--labels: the 14 images are numbered, so their names are not labels"):
+        capt.prepare_captcha(store=store, images=folder)

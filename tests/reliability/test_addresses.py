@@ -16,7 +16,7 @@ from features.synthetic.captchas.labels import read_words
 from schemas.errors import CaptError, UsageError
 from tests.conftest import noise_image
 from tests.features.buckets import BUCKET, bucket
-from trainer.data.captcha_data import read_label_file
+from trainer.data.label_file import read_label_file
 from trainer.runs.run import load_run
 
 PIXELS: dict[str, Any] = {"extractor": "pixels", "storage_dtype": "uint8", "height": 8, "width": 8}

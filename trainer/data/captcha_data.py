@@ -7,18 +7,14 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from features.io.locations import parse_location
 from features.store import Dataset, FeatureTable
 from features.store.merge import as_keys
-from features.text.byte_order_marks import convert_to_utf8
-from features.text.captcha_names import parse_label_line
 from features.text.charset import Charset
 from features.text.visual_order import encode_visually
 from schemas.errors import UsageError
@@ -65,35 +61,6 @@ class LabelledImages:
         digest = hashlib.sha256(np.ascontiguousarray(self.keys).tobytes())
         digest.update("\n".join(self.labels).encode())
         return digest.hexdigest()
-
-
-def read_label_file(path: str | Path) -> dict[str, str]:
-    """Reads labels by image ID from a text file with one `ID LABEL` line per image, such as `a100000 thus`.
-
-    A space or a tab separates ID and label. Blank lines are ignored. The text is UTF-8, or has a byte order mark.
-
-    Raises:
-        UsageError: The file cannot be read or is empty, or a line is invalid or repeats an ID.
-    """
-    location = f"--labels {path}"
-    try:
-        lines = convert_to_utf8(parse_location(path).read_bytes()).decode().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise UsageError(f"the file cannot be read: {reason}", location=location) from None
-    labels: dict[str, str] = {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        found = parse_label_line(line)
-        name = f"a{found.number}" if found else ""
-        if found is None or name in labels:
-            problem = f"line {number} repeats {name}" if found else f"line {number} is {line[:40]!r}"
-            raise UsageError(problem, location=location, hint="Write one `ID LABEL` line per image, such as `a0 thus`.")
-        labels[name] = found.label
-    if not labels:
-        raise UsageError("the file contains no labels", location=location)
-    return labels
 
 
 def parse_id_range(text: str) -> range:

@@ -1,4 +1,4 @@
-"""Grades answer files of CAPTCHAs without a run: lines `a120000 fail`, compared with a label file.
+"""Grades answer files of CAPTCHAs without a run: lines `a120000 fail`, or tables, compared with a label file.
 
 label file → graded IDs → answer lines by ID → correct, wrong, missing, duplicate and unknown IDs, invalid lines
 """
@@ -7,13 +7,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from features.inputs.label_files import LabelRow, find_layout, read_label_table
 from features.io.locations import parse_location
 from features.text.byte_order_marks import convert_to_utf8
 from features.text.captcha_names import parse_label_line
+from features.text.charset import normalize_label
 from schemas.errors import CaptError, UsageError
 from schemas.options.inference import Evaluate
 from schemas.terminal.console import Printer
-from trainer.data.captcha_data import parse_id_range, read_label_file
+from trainer.data.captcha_data import parse_id_range
+from trainer.data.label_file import read_label_file
 from trainer.evaluation.recognition_metrics import wilson_interval
 
 _USED = {"runs", "answers", "labels", "ids"}
@@ -30,8 +33,8 @@ def grade_answers(options: Evaluate) -> dict[str, Any]:
     Returns:
         `task`; `labels` (number of graded IDs); `answers`, for each file: `file`, `correct`, `exact_match` and its 95%
         `interval`, `wrong`, `missing` (IDs without a line), `duplicate` (IDs with several lines), `unknown` (IDs that
-        are not graded), `invalid` (lines that are not `ID LABEL`), and `examples` (the first IDs or lines of each
-        problem); `notes`.
+        are not graded), `invalid` (lines or rows that are not an ID and a label), and `examples` (the first IDs or
+        lines of each problem); `notes`.
 
     Raises:
         UsageError: An option does not fit, or a file is missing.
@@ -98,12 +101,11 @@ def _list_files(options: Evaluate) -> list[str]:
 def _grade(file: str, labels: Mapping[str, str]) -> dict[str, Any]:
     lines: dict[str, list[str]] = {}
     invalid: list[str] = []
-    for number, line in _read_lines(file):
-        parsed = parse_label_line(line)
-        if parsed:
-            lines.setdefault(f"a{parsed.number}", []).append(parsed.label)
+    for answer in _read_answers(file):
+        if isinstance(answer, str):
+            invalid.append(answer)
         else:
-            invalid.append(f"line {number} ({line[:20]!r})")
+            lines.setdefault(answer.image, []).append(normalize_label(answer.label))
     correct = sum(set(lines.get(name, ())) == {label} for name, label in labels.items())
     problems = {
         "missing": [name for name in labels if name not in lines],
@@ -122,8 +124,8 @@ def _grade(file: str, labels: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _read_lines(file: str) -> Iterator[tuple[int, str]]:
-    """Yields the lines that are not blank, with their numbers. A line that is not UTF-8 is not a label line."""
+def _read_answers(file: str) -> Iterator[LabelRow | str]:
+    """Yields the answers of a file, and a description of each line or row that is none. Blank lines are ignored."""
     path = parse_location(file)
     try:
         text = _decode(path.read_bytes())
@@ -131,7 +133,16 @@ def _read_lines(file: str) -> Iterator[tuple[int, str]]:
         raise UsageError("no such answer file", location=file, hint="Check --answers.") from None
     except OSError as error:
         raise CaptError(f"the file cannot be read: {error.strerror}", location=file) from None
-    return ((number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip())
+    if find_layout(path.name, text.encode()) == "table":
+        for row in read_label_table(path.name, text.encode(), file).rows:
+            yield row if isinstance(row, LabelRow) else f"{row.location.removeprefix(f'{file}:')} ({row.reason})"
+        return
+    for number, line in enumerate(text.splitlines(), 1):
+        parsed = parse_label_line(line)
+        if parsed:
+            yield LabelRow(f"{file}:{number}", f"a{parsed.number}", parsed.label, None)
+        elif line.strip():
+            yield f"line {number} ({line[:20]!r})"
 
 
 def _decode(data: bytes) -> str:

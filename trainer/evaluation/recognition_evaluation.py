@@ -18,8 +18,9 @@ from features.text.charset import count_characters
 from schemas.choices import ExampleKind
 from schemas.options.inference import Evaluate
 from schemas.terminal.console import Printer
-from trainer.data.captcha_data import load_labelled_images, read_label_file
+from trainer.data.captcha_data import load_labelled_images
 from trainer.data.held_out_images import HeldOutImages
+from trainer.data.label_file import read_label_file
 from trainer.data.label_limits import list_characters
 from trainer.data.table_selection import TrainingTables
 from trainer.evaluation.evaluate import EvaluatedRun, Evaluation, ImageRow, select_random, shorten

@@ -9,7 +9,7 @@ from features.synthetic.captchas.fonts import find_default_fonts
 from features.synthetic.captchas.labels import load_default_words
 from features.synthetic.captchas.style import CaptchaStyle
 from schemas.errors import RecordError
-from trainer.data.captcha_data import read_label_file
+from trainer.data.label_file import read_label_file
 from trainer.runs.directory import LOSS_PLOT
 from trainer.runs.recognizer_run import RecognizerRun
 from trainer.runs.run import load_run

@@ -44,19 +44,37 @@ def test_each_file_of_answers_has_a_row(tmp_path, truth):
 
 
 def test_missing_duplicate_and_unknown_ids_and_invalid_lines_are_counted_and_named(tmp_path, truth):
-    lines = ["a100 word", "a101 word", "a101 word", "a102 word", "a102 ward", "a103,word", "a104 WORD", "a9 word"]
+    lines = [
+        "a100 word",
+        "a101 word",
+        "a101 word",
+        "a102 word",
+        "a102 ward",
+        "a103,word",
+        "a104 WORD",
+        "a9 word",
+        "a10",
+    ]
     file = answer(tmp_path, "one.txt", "\n".join(lines))
     result = capt.evaluate(answers=file, labels=truth)
     (graded,) = result["answers"]
-    assert counts(graded) == {"correct": 2, "wrong": 1, "missing": 7, "duplicate": 2, "unknown": 1, "invalid": 2}
+    assert counts(graded) == {"correct": 2, "wrong": 2, "missing": 6, "duplicate": 2, "unknown": 1, "invalid": 2}
     assert graded["examples"] == {
-        "missing": ["a103", "a104", "a105", "a106", "a107"],
+        "missing": ["a103", "a105", "a106", "a107", "a108"],
         "duplicate": ["a101", "a102"],
         "unknown": ["a9"],
-        "invalid": ["line 6 ('a103,word')", "line 7 ('a104 WORD')"],
+        "invalid": ["line 6 ('a103,word')", "line 9 ('a10')"],
     }
-    assert f"{file}: missing: a103, a104, a105, a106, a107 and 2 more." in result["notes"]
+    assert f"{file}: missing: a103, a105, a106, a107, a108 and 1 more." in result["notes"]
     json.dumps(result)
+
+
+def test_answers_and_labels_may_be_tables(tmp_path):
+    (tmp_path / "truth.csv").write_text("image,label\nx/a.png,007\nb.png,É\nc.png,null\n")
+    file = answer(tmp_path, "one.csv", "file;text\nx/a.png;007\nb.png;E\u0301\nc.png\nd.png;7\n")
+    (graded,) = capt.evaluate(answers=file, labels=tmp_path / "truth.csv")["answers"]
+    assert counts(graded) == {"correct": 2, "wrong": 0, "missing": 1, "duplicate": 0, "unknown": 1, "invalid": 1}
+    assert graded["examples"]["invalid"] == ["4 (too few columns)"]
 
 
 def test_only_the_ids_of_the_range_are_graded(tmp_path, truth):

@@ -1,7 +1,7 @@
 """Reads label files in three layouts: lines `ID LABEL`, tables, and lists of labels.
 
     bytes → layout: ids    lines `a0 thus` (`features.text.captcha_names`)
-                    table  CSV, TSV, JSON lines or Parquet: image, label and split per row
+                    table  CSV, TSV, JSON lines or Parquet: image, label and split per row; or lines `a.png 7Hq`
                     list   one label per line, in the order of the images
 
 Text stays text: `null`, `NaN`, `007` and `1e5` are labels, and a number in JSON or Parquet is not one.
@@ -9,6 +9,7 @@ Text stays text: `null`, `NaN`, `007` and `1e5` are labels, and a number in JSON
 
 import json
 import logging
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +19,8 @@ from pathlib import PurePosixPath
 from reprlib import repr as abbreviate
 from typing import Any, Literal, NamedTuple
 
-from features.text.captcha_names import parse_line_number
+from features.inputs.image_files import is_image_name
+from features.text.captcha_names import parse_label_line, parse_line_number
 from features.text.csv_rows import Fields, read_rows
 from features.text.lines import FailedRecord, Line, decode_lines, number_lines, shorten
 from features.text.record_fields import (
@@ -50,6 +52,9 @@ _USUAL: dict[str, tuple[str, ...]] = {
     ),
     "split": ("split", "subset"),
 }
+
+# Between image name and label in a line `a.png 7Hq`.
+_SEPARATOR = re.compile(r"\t|[,;] ?| ")
 
 _log = logging.getLogger("capt.labels")
 
@@ -85,13 +90,27 @@ class LabelTable:
 def find_layout(name: str, data: bytes) -> Layout:
     """Returns the layout of a label file, by its name and its text in UTF-8.
 
-    A text file has the layout `ids` if it has the published name, or if at least half of its lines begin with an ID.
+    A text file has the layout `ids` if it has the published name, or if at least half of its lines begin with an ID;
+    otherwise it is a table if at least half of its lines begin with the name of an image.
     """
     if name.lower().endswith(TABLES):
         return "table"
     lines = [line for line in decode_lines(data, name) if isinstance(line, Line)]
     with_id = sum(parse_line_number(line.text) is not None and len(line.text.split()) > 1 for line in lines)
-    return "ids" if PurePosixPath(name).name == PUBLISHED or 2 * with_id >= len(lines) else "list"
+    if PurePosixPath(name).name == PUBLISHED or 2 * with_id >= len(lines):
+        return "ids"
+    return "table" if 2 * sum(_split_named(line.text) is not None for line in lines) >= len(lines) else "list"
+
+
+def read_id_lines(data: bytes, location: str) -> Iterator[LabelRow | FailedRecord]:
+    """Yields the rows of lines `a0 thus`. The image of a row is its ID."""
+    for line in decode_lines(data, location):
+        if isinstance(line, FailedRecord):
+            yield line
+        elif found := parse_label_line(line.text):
+            yield LabelRow(line.location, f"a{found.number}", found.label, None)
+        else:
+            yield line.fail("not `ID LABEL`", "expected an ID, one space or tab, and a label")
 
 
 def read_label_list(data: bytes, location: str) -> dict[int, Line | FailedRecord]:
@@ -117,14 +136,15 @@ def read_label_table(name: str, data: bytes, location: str, wanted: LabelColumns
         UsageError: A column is missing, or the table has no row.
         CaptError: The file cannot be read.
     """
-    lower = name.lower()
-    read = _read_delimited if lower.endswith(_DELIMITED) else _read_parquet if lower.endswith(_PARQUET) else _read_json
-    table = read(data, location, wanted)
+    readers = {**dict.fromkeys(_DELIMITED, _read_delimited), **dict.fromkeys(_JSON_LINES, _read_json)}
+    readers[_PARQUET] = _read_parquet
+    table = readers.get(PurePosixPath(name.lower()).suffix, _read_named)(data, location, wanted)
     first = next(table.rows, None)
     if first is None:
         raise _no_label(location)
-    used = ", ".join(f"{role} {shorten(column)}" for role, column in table.columns.items())
-    _log.info("%s: columns: %s.", location, used)
+    if table.columns:
+        used = ", ".join(f"{role} {shorten(column)}" for role, column in table.columns.items())
+        _log.info("%s: columns: %s.", location, used)
     return LabelTable(table.columns, chain([first], table.rows))
 
 
@@ -252,6 +272,37 @@ def _read_parquet(data: bytes, location: str, wanted: LabelColumns) -> LabelTabl
         for number, some in enumerate(zip(*values.values(), strict=True), 1)
     )
     return LabelTable(columns, (read_record(where, partial(_build_row, where, row)) for where, row in rows))
+
+
+# === Lines with image names ===
+
+
+def _read_named(data: bytes, location: str, wanted: LabelColumns) -> LabelTable:
+    for role, given in wanted._asdict().items():
+        if given is not None:
+            raise UsageError(f"{location} has no columns", location=f"--{role}-column", hint="Omit the option.")
+    return LabelTable({}, map(_split_line, decode_lines(data, location)))
+
+
+def _split_line(line: Line | FailedRecord) -> LabelRow | FailedRecord:
+    if isinstance(line, FailedRecord):
+        return line
+    split = _split_named(line.text)
+    if split is None:
+        return line.fail("no image name", "expected an image name, a tab, comma or space, and a label")
+    return LabelRow(line.location, *split, None)
+
+
+def _split_named(text: str) -> tuple[str, str] | None:
+    """Returns the image name at the beginning of a line, and the rest after a separator; None without such a name."""
+    return next(
+        (
+            (text[: found.start()], text[found.end() :])
+            for found in _SEPARATOR.finditer(text)
+            if is_image_name(text[: found.start()])
+        ),
+        None,
+    )
 
 
 # === Rows ===

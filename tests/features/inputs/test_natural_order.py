@@ -1,0 +1,20 @@
+from features.inputs.natural_order import find_gap, natural_key, read_numbers
+
+
+def test_numbers_in_names_are_compared_as_numbers():
+    names = ["x/a10.png", "x/a2.png", "b.png", "x/a2b.png", "12.png", "7.png"]
+    assert sorted(names, key=natural_key) == ["7.png", "12.png", "b.png", "x/a2.png", "x/a2b.png", "x/a10.png"]
+
+
+def test_numbered_files_have_one_prefix_and_a_number_each():
+    assert read_numbers(["x/a10.png", "a9.jpg"]) == [9, 10]
+    assert read_numbers(["007.png", "8.png"]) == [7, 8]
+    for names in ([], ["a1.png", "b2.png"], ["a1.png", "a.png"], ["a1b.png"]):
+        assert read_numbers(names) is None
+
+
+def test_the_first_gap_is_found():
+    assert find_gap([3, 4, 6, 9]) == (4, 6)
+    assert find_gap([3, 3]) == (3, 3)
+    assert find_gap([3, 4]) is None
+    assert find_gap([]) is None

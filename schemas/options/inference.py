@@ -160,14 +160,14 @@ class Evaluate(GenerationOptions):
     )
     labels: str | None = option(
         None,
-        "File with ground-truth labels, one `ID LABEL` per line (`a0 thus`). Replaces the labels in the store. "
-        "CAPTCHA recognizers and --answers only.",
+        "File with ground-truth labels: one `ID LABEL` per line (`a0 thus`), or a table (.csv, .tsv, .jsonl, .parquet) "
+        "with image IDs and labels. Replaces the labels in the store. Recognizers and --answers only.",
         "FILE",
     )
     answers: tuple[str, ...] = option(
         (),
-        "File with answers, one `ID LABEL` per line, or a directory with .txt files. It is compared with --labels, and "
-        "no run is needed. Repeatable; files after it, such as those of a pattern, are graded, too.",
+        "File with answers, in the formats of --labels, or a directory with .txt files. It is compared with --labels, "
+        "and no run is needed. Repeatable; files after it, such as those of a pattern, are graded, too.",
         "PATH",
     )
     ids: str | None = option(

@@ -200,4 +200,10 @@ def write_captchas(run: Callable[[str], None], root: Path) -> None:
     shutil.copy(root / "published" / "truth.txt", root)
     (root / "folder").mkdir()
     shutil.copy(images / "a66.png", root / "folder")
+    labels = dict(line.split() for line in (root / "truth.txt").read_text().splitlines())
+    (root / "captcha_images_v2").mkdir()
+    for image_id, label in list(labels.items())[:40]:
+        shutil.copy(images / f"{image_id}.png", root / "captcha_images_v2" / f"{label}.png")
+    rows = [f"{path.name},{path.stem}\n" for path in sorted((root / "captcha_images_v2").iterdir())]
+    (root / "labels.csv").write_text(f"image,label\n{''.join(rows)}")
     shutil.rmtree(root / "published")

@@ -73,8 +73,8 @@ def test_unknown_options_are_refused_by_name(tmp_path: Path) -> None:
     captioner, captcha = find_prepared_task("captioner"), find_prepared_task("captcha")
     with pytest.raises(UsageError, match="unknown option 'pooler'"):
         captioner.preparations["features"].prepare(tmp_path, {"dataset_type": "coco", "images": "x", "pooler": "avg"})
-    with pytest.raises(UsageError, match="--labels: a value is required"):
-        captcha.preparations["features"].prepare(tmp_path, {"images": "x"})
+    with pytest.raises(UsageError, match="--images: a value is required"):
+        captcha.preparations["features"].prepare(tmp_path, {"labels": "x"})
     with pytest.raises(UsageError, match="unknown option 'unit'"):
         captioner.settings({"model": "merge", "unit": 3})
     with pytest.raises(UsageError, match="feature_table is not a hyperparameter"):

@@ -21,7 +21,6 @@ TrainingT = TypeVar("TrainingT", bound=Settings)
 ModelT = TypeVar("ModelT", bound=Settings)
 
 
-# Strict: a boolean is not a number.
 def _split_weights(value: Any) -> Any:
     """Accepts comma-separated numbers, and a single number as a list of one."""
     if isinstance(value, str):
@@ -32,6 +31,7 @@ def _split_weights(value: Any) -> Any:
 DatasetWeights = Annotated[
     tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...], BeforeValidator(_split_weights)
 ]
+# Strict: a boolean is not a number.
 _Temperature = Annotated[float, Strict(), AfterValidator(check_temperature)]
 
 _POLICIES = {"bfloat16": "mixed_bfloat16", "float32": "float32"}
@@ -173,7 +173,7 @@ class CaptionerTraining(LoopConfig, BackboneConfig):
     # See `validation_split`.
     objective: Objective = Field("cross_entropy", exclude_if=lambda objective: objective == "cross_entropy")
     samples_per_image: int = Field(5, ge=1, exclude_if=lambda count: count == 5)
-    policy_temperature: float = Field(0.5, gt=0, exclude_if=lambda temperature: temperature == 0.5)
+    policy_temperature: _Temperature = Field(0.5, gt=0, exclude_if=lambda temperature: temperature == 0.5)
     reward_baseline: Literal["mean", "greedy"] = Field("mean", exclude_if=lambda baseline: baseline == "mean")
     captions_per_image: CaptionsPerImage = "all"
     label_smoothing: float = Field(0.0, ge=0, lt=1)

@@ -53,8 +53,12 @@ _USUAL: dict[str, tuple[str, ...]] = {
     "split": ("split", "subset"),
 }
 
+# Formats of labels that capt does not read. Their lines would pass for labels.
+_UNSUPPORTED = (".json", ".xml", ".yaml", ".yml", ".xls", ".xlsx", ".html", ".zip", ".tar")
+
 # Between image name and label in a line `a.png 7Hq`.
 _SEPARATOR = re.compile(r"\t|[,;] ?| ")
+_MAX_NAME = 4096
 
 _log = logging.getLogger("capt.labels")
 
@@ -71,12 +75,19 @@ USUAL_COLUMNS = LabelColumns()
 
 
 class LabelRow(NamedTuple):
-    """A row of a table: where it is, the image that it names, its label as written, and its split if it has one."""
+    """A row of a table: where it is, the image that it names, its label, and the value of its column split.
+
+    Label and split are as written: `read_split` checks the split.
+    """
 
     location: str
     image: str
     label: str
-    split: str | None
+    split: Any
+
+    def read_split(self) -> str | None:
+        """Returns the split, None without one. Raises RecordError if the value is not a split."""
+        return read_split_field(self.split)
 
 
 @dataclass(frozen=True)
@@ -92,9 +103,15 @@ def find_layout(name: str, data: bytes) -> Layout:
 
     A text file has the layout `ids` if it has the published name, or if at least half of its lines begin with an ID;
     otherwise it is a table if at least half of its lines begin with the name of an image.
+
+    Raises:
+        UsageError: The file has a format that capt does not read.
     """
     if name.lower().endswith(TABLES):
         return "table"
+    if name.lower().endswith(_UNSUPPORTED):
+        hint = f"Convert it to {', '.join(TABLES)}."
+        raise UsageError("label files of this format cannot be read", location=name, hint=hint)
     lines = [line for line in decode_lines(data, name) if isinstance(line, Line)]
     with_id = sum(parse_line_number(line.text) is not None and len(line.text.split()) > 1 for line in lines)
     if PurePosixPath(name).name == PUBLISHED or 2 * with_id >= len(lines):
@@ -222,13 +239,14 @@ def _read_fields(row: Fields | FailedRecord, positions: Mapping[str, int], width
 
 def _read_json(data: bytes, location: str, wanted: LabelColumns) -> LabelTable:
     records = [_parse_json(line) for line in decode_lines(data, location)]
-    first = next((found for _, found in records if isinstance(found, dict)), None)
-    if first is None:
+    # A key may be missing in some objects.
+    header = list(dict.fromkeys(key for _, found in records if isinstance(found, dict) for key in found))
+    if not header:
         if not records:
             raise _no_label(location)
         hint = 'Write one object per line, such as {"image": "a.png", "label": "7Hq"}.'
         raise UsageError("no line is a JSON object", location=location, hint=hint)
-    columns = _find_columns(list(first), location, wanted)
+    columns = _find_columns(header, location, wanted)
     return LabelTable(columns, (_read_object(where, found, columns) for where, found in records))
 
 
@@ -264,9 +282,12 @@ def _read_parquet(data: bytes, location: str, wanted: LabelColumns) -> LabelTabl
         file = pq.ParquetFile(BytesIO(data))
         columns = _find_columns(file.schema_arrow.names, location, wanted)
         table = file.read(columns=list(columns.values()))
-    except (pa.ArrowException, OSError) as error:
-        raise CaptError(f"not a Parquet file: {error}", location=location, hint="Check --labels.") from error
-    values = {role: table[column].to_pylist() for role, column in columns.items()}
+        values = {role: table[column].to_pylist() for role, column in columns.items()}
+    # ValueError: text that is not UTF-8, or a date that Python cannot represent.
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise CaptError(
+            f"the Parquet file cannot be read: {error}", location=location, hint="Check --labels."
+        ) from error
     rows = (
         (f"{location}: row {number}", dict(zip(values, some, strict=True)))
         for number, some in enumerate(zip(*values.values(), strict=True), 1)
@@ -298,7 +319,7 @@ def _split_named(text: str) -> tuple[str, str] | None:
     return next(
         (
             (text[: found.start()], text[found.end() :])
-            for found in _SEPARATOR.finditer(text)
+            for found in _SEPARATOR.finditer(text, 0, _MAX_NAME)
             if is_image_name(text[: found.start()])
         ),
         None,
@@ -314,4 +335,4 @@ def _build_row(location: str, values: Mapping[str, Any]) -> LabelRow:
         raise RecordError("parse", "no image", abbreviate(image))
     if not isinstance(label, str):
         raise RecordError("parse", "label is not text", f"{abbreviate(label)} for {abbreviate(image)}")
-    return LabelRow(location, escape_surrogates(image.strip()), label, read_split_field(values.get("split")))
+    return LabelRow(location, escape_surrogates(image.strip()), label, values.get("split"))

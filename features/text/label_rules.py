@@ -36,7 +36,11 @@ class LabelRules:
         """Returns the rules of `--charset` and `--fold-case`; UsageError for characters that no label has."""
         if charset is None:
             return cls(None, fold_case)
-        allowed = normalize_label(charset, fold_case=fold_case)
+        if not charset:
+            raise UsageError("a value is required", location=_CHARSET, hint="Name at least one character.")
+        # Each character also alone, because NFC joins a combining mark to the character before it.
+        alone = (normalize_label(character, fold_case=fold_case) for character in charset)
+        allowed = "".join([normalize_label(charset, fold_case=fold_case), *alone])
         for reason, character in _find_refused(allowed):
             message = f"{describe_character(character)} is not a character of labels: {reason}"
             raise UsageError(message, location=_CHARSET, hint="Omit the character.")
@@ -45,7 +49,7 @@ class LabelRules:
     def apply(self, text: str) -> str:
         """Returns the label of a text. Raises RecordError if the text is not a label."""
         label = normalize_label(text, fold_case=self.fold_case)
-        if not label.strip():
+        if not label.strip().strip(_JOINERS):
             raise RecordError("parse", "no label", "the label is empty")
         if len(label) > MAX_TEXT:
             raise RecordError("parse", "too long", f"{len(label):,} characters, the limit is {MAX_TEXT:,}")
@@ -66,8 +70,13 @@ ANY_LABEL = LabelRules()
 def describe_character(character: str) -> str:
     """Returns a character for a message: itself if it can be seen, its code point, and its name."""
     name = unicodedata.name(character, "")
-    visible = f"{character!r} " if character.isprintable() and not unicodedata.combining(character) else ""
+    visible = f"{character!r} " if is_visible(character) else ""
     return f"{visible}U+{ord(character):04X}{f' {name}' if name else ''}"
+
+
+def is_visible(character: str) -> bool:
+    """Returns whether a character can be seen alone."""
+    return character.isprintable() and not unicodedata.combining(character)
 
 
 def _find_refused(text: str) -> Iterator[tuple[str, str]]:

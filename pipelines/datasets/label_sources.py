@@ -4,9 +4,9 @@ import re
 from collections.abc import Sequence
 
 from features.inputs import is_collection, list_files
-from features.inputs.image_files import is_image
+from features.inputs.image_files import is_image_name
 from features.inputs.label_files import PUBLISHED, TABLES, LabelColumns, find_layout
-from features.inputs.natural_order import find_gap, read_numbers
+from features.inputs.natural_order import are_only_numbered
 from features.text.label_rules import LabelRules
 from pipelines.datasets.annotation_files import AnnotationFile, list_annotation_files
 from pipelines.datasets.base import DatasetReader
@@ -25,11 +25,12 @@ NAMES = "names"
 
 _OPTION = "--labels"
 _SUFFIXES = "|".join(suffix.removeprefix(".") for suffix in TABLES)
-_LABEL_FILE = re.compile(rf"(^|/)(spec_train_val\.txt|[^/]+\.({_SUFFIXES}))$", re.IGNORECASE)
-_FOUND_TEXT = f"{PUBLISHED}, {', '.join(f'*{suffix}' for suffix in TABLES)}"
+_USUAL_NAMES = r"labels?|annotations?|truth|gt|metadata|train|val|test"
+_LABEL_FILE = re.compile(rf"(^|/)(spec_train_val\.txt|({_USUAL_NAMES})\.txt|[^/]+\.({_SUFFIXES}))$", re.IGNORECASE)
+_FOUND_TEXT = f"{PUBLISHED}, labels.txt, {', '.join(f'*{suffix}' for suffix in TABLES)}"
 # Files beside images that contain labels by their names, if --labels is not given.
 _BESIDE = re.compile(
-    rf"(^|/)(spec_train_val\.txt|(labels?|annotations?|truth|gt|metadata|train|val|test)\.({_SUFFIXES}|txt))$",
+    rf"(^|/)(spec_train_val\.txt|({_USUAL_NAMES})\.({_SUFFIXES}|txt|json|xml|ya?ml|xlsx))$",
     re.IGNORECASE,
 )
 
@@ -52,7 +53,8 @@ def open_label_reader(options: PrepareCaptcha, counts: SplitCounts | None) -> Da
     layout = find_layout(document.name, document.read_text())
     if layout == "table":
         columns = LabelColumns(options.image_column, options.label_column, options.split_column)
-        return LabelTableReader(document, columns, rules, counts)
+        uses_splits = counts is None and options.split_ratios in (None, "own")
+        return LabelTableReader(document, columns, rules, counts, uses_splits=uses_splits)
     _refuse(options, ("image_column", "label_column", "split_column"), f"{document.location} has no columns")
     return CaptchaReader(document, counts, rules) if layout == "ids" else LabelListReader(document, rules, counts)
 
@@ -64,7 +66,11 @@ def find_label_file(labels: str) -> AnnotationFile:
     found = published or found
     if len(found) > 1:
         names = ", ".join(one.name for one in found)
-        raise UsageError(f"there are several label files: {names}", location=labels, hint="Choose one of them.")
+        raise UsageError(
+            f"there are several label files: {names}",
+            location=labels,
+            hint="Name one of them, extracted, or write one table with a column split.",
+        )
     return found[0]
 
 
@@ -78,10 +84,10 @@ def _check_names(images: Sequence[str]) -> None:
                 message = f"the images have a label file: {file.name}"
                 hint = f"Add --labels {shown}, or --labels names if the file names are the labels."
                 raise UsageError(message, location=root, hint=hint)
-            if is_image(file):
+            # None: only the content shows whether it is an image.
+            if is_image_name(file.name) is not False:
                 names.append(file.name)
-    numbers = read_numbers(names)
-    if numbers and len(numbers) > 2 and find_gap(numbers) is None:
+    if are_only_numbered(names):
         message = f"the {len(names):,} images are numbered, so their names are not labels"
         hint = "Add --labels FILE, or --labels names if the numbers are the labels."
         raise UsageError(message, location=_OPTION, hint=hint)

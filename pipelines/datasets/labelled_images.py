@@ -9,10 +9,11 @@ What cannot be a label (`features.text.label_rules`) fails its image only.
 
 import logging
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 
 from features.inputs.image_files import is_image_name
+from features.inputs.image_names import normalize_name
 from features.inputs.label_files import LabelColumns, LabelRow, read_label_list, read_label_table
 from features.inputs.natural_order import find_gap, natural_key, read_numbers
 from features.text.label_rules import LabelRules
@@ -31,6 +32,7 @@ from schemas.errors import RecordError, UsageError
 
 _PATTERN_OPTION = "--label-pattern"
 _LABELS_OPTION = "--labels"
+_SEPARATOR = re.compile(r"[ \t,;]")
 _STEM = re.compile(r"(?P<label>.*)", re.DOTALL)
 
 _log = logging.getLogger("capt.labels")
@@ -87,7 +89,7 @@ class LabelListReader(ListingReader):
         """Yields every image with its line. Images after the last line have no label, which is not a failure."""
         lines = read_label_list(self._document.read_text(), self._document.location)
         ordered = sorted(files, key=_order)
-        self._check_order([one.name for one in ordered], max(lines))
+        self._check_order([one.name for one in ordered], lines)
         for number, (one, split) in enumerate(_assign_by_position(ordered, self._counts), 1):
             label, failure = self._read(lines.get(number), number) if number <= max(lines) else ("", None)
             yield ImageEntry(one.name, one.name, split, label=label, failure=failure, root=one.root)
@@ -102,31 +104,46 @@ class LabelListReader(ListingReader):
         except RecordError as error:
             return "", FailedRecord(line.location, error.reason, error.detail)
 
-    def _check_order(self, names: Sequence[str], lines: int) -> None:
+    def _check_order(self, names: Sequence[str], lines: Mapping[int, Line | FailedRecord]) -> None:
         """Raises UsageError if it is uncertain which line belongs to which image."""
-        location = self._document.location
-        if lines > len(names):
-            message = f"the file has {lines:,} lines with one label each, and there are {len(names):,} images"
+        location, count = self._document.location, max(lines)
+        if count > len(names):
+            message = f"the file has {count:,} lines with one label each, and there are {len(names):,} images"
             hint = "Write a table with the columns image and label (.csv), or the missing images."
             raise UsageError(message, location=location, hint=hint)
+        stems = {_remove_suffix(PurePosixPath(name).name) for name in names}
+        first = [_SEPARATOR.split(line.text, maxsplit=1) for line in lines.values() if isinstance(line, Line)]
+        if 2 * sum(len(parts) > 1 and parts[0] in stems for parts in first) > len(first):
+            message = "the lines begin with names of images, so they are not labels"
+            raise UsageError(message, location=location, hint="Write a table with the columns image and label (.csv).")
         gap = find_gap(read_numbers(names) or ())
         if gap:
             message = f"the image numbers go from {gap[0]} to {gap[1]}, so the lines may belong to other images"
             raise UsageError(message, location=location, hint="Write a table with the columns image and label (.csv).")
-        if lines < len(names):
-            _log.warning("%s: the last %d of %d images have no label.", location, len(names) - lines, len(names))
+        if count < len(names):
+            _log.warning("%s: the last %d of %d images have no label.", location, len(names) - count, len(names))
 
 
 class LabelTableReader(DatasetReader):
-    """Reads the images that a table names, each in one row with its label and optionally its split."""
+    """Reads the images that a table names, each in one row with its label and optionally its split.
+
+    Without `uses_splits`, the column split is ignored, because options assign the splits.
+    """
 
     def __init__(
-        self, document: AnnotationFile, columns: LabelColumns, rules: LabelRules, counts: SplitCounts | None = None
+        self,
+        document: AnnotationFile,
+        columns: LabelColumns,
+        rules: LabelRules,
+        counts: SplitCounts | None = None,
+        *,
+        uses_splits: bool = True,
     ) -> None:
         self._document = document
         self._columns = columns
         self._rules = rules
         self._counts = counts
+        self._uses_splits = uses_splits
 
     def read_images(self) -> Iterator[ImageEntry]:
         """Yields the images in the order of their first rows. An image with several rows has failed."""
@@ -137,26 +154,29 @@ class LabelTableReader(DatasetReader):
         for row in table.rows:
             if isinstance(row, FailedRecord):
                 yield build_failed_image(row)
-            elif row.image in rows:
-                repeated.setdefault(row.image, row)
+                continue
+            name = normalize_name(row.image)
+            if name in rows:
+                repeated.setdefault(name, row)
             else:
-                rows[row.image] = row
+                rows[name] = row
         counts = check_counts(self._counts, len(rows)) if self._counts else None
-        for position, row in enumerate(rows.values()):
-            label, failure = self._read(row, repeated.get(row.image))
-            split = counts.assign(position) if counts else row.split
+        for position, (name, row) in enumerate(rows.items()):
+            label, split, failure = self._read(row, repeated.get(name))
+            split = counts.assign(position) if counts else split
             yield ImageEntry(row.image, row.image, split, label=label, failure=failure)
 
     def read_captions(self) -> Iterator[CaptionEntry | FailedRecord]:
         return iter(())
 
-    def _read(self, row: LabelRow, other: LabelRow | None) -> tuple[str, FailedRecord | None]:
+    def _read(self, row: LabelRow, other: LabelRow | None) -> tuple[str, str | None, FailedRecord | None]:
+        """Returns label, split and failure of the row of an image; `other` is a second row of this image."""
         if other:
-            return "", FailedRecord(other.location, "duplicate id", f"{row.location} names {row.image}, too")
+            return "", None, FailedRecord(other.location, "duplicate id", f"{row.location} names {row.image}, too")
         try:
-            return self._rules.apply(row.label), None
+            return self._rules.apply(row.label), row.read_split() if self._uses_splits else None, None
         except RecordError as error:
-            return "", FailedRecord(row.location, error.reason, error.detail)
+            return "", None, FailedRecord(row.location, error.reason, error.detail)
 
 
 def _assign_by_position(

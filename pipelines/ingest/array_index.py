@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from features.inputs import FileReference, list_files
+from features.inputs.image_names import normalize_name
 from features.inputs.npy_arrays import (
     MAX_ARRAY_BYTES,
     NPY_SUFFIX,
@@ -30,7 +31,6 @@ from features.io.atomic_files import hash_file
 from features.io.open_files import stat_file
 from features.io.uris import is_uri
 from pipelines.beam.scratch import open_scratch
-from pipelines.ingest.name_matching import normalize_name
 from pipelines.ingest.whole_array import HINT, NAMES_HINT, OPTION, open_whole_array, read_names
 from schemas.errors import CaptError, RecordError, UsageError
 from schemas.table_config import compute_digest

@@ -11,7 +11,6 @@ import hashlib
 import os
 import sqlite3
 import time
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
@@ -20,6 +19,7 @@ from typing import Any
 
 from features.inputs import FileReference, ListedFile
 from features.inputs.image_files import is_image_name, starts_as_image
+from features.inputs.image_names import normalize_name
 from features.io.uris import is_uri
 from pipelines.datasets.base import ListedImage
 from schemas.defaults import MAX_IMAGE_BYTES
@@ -192,14 +192,6 @@ class NameMatcher:
     def _list_candidates(self, name: int) -> list[FileReference]:
         rows = self._db.execute("SELECT location, member FROM candidate WHERE name = ? ORDER BY 1, 2", (name,))
         return [FileReference(*row) for row in rows]
-
-
-def normalize_name(name: str) -> str:
-    """Returns a name in composed Unicode form, with slashes for backslashes, without a leading `./`."""
-    normalized = unicodedata.normalize("NFC", name).replace("\\", "/")
-    while normalized.startswith("./"):
-        normalized = normalized[2:].lstrip("/")
-    return normalized
 
 
 def remove_duplicate_roots(roots: Sequence[str]) -> list[str]:

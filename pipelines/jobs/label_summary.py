@@ -5,7 +5,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from features.text.label_rules import describe_character, is_visible
 from schemas.tables import SPLITS
+
+_MAX_SHOWN = 20
 
 _log = logging.getLogger("capt.prepare")
 
@@ -30,9 +33,12 @@ def summarize_labels(labels: Iterable[tuple[str, str, int]], dataset: str) -> di
         for character, found in sorted(characters.items())
         if not found["train"] and (found["val"] or found["test"])
     ]
-    if unseen:
+    # Without train images, other datasets may have the characters.
+    if unseen and counts["train"]:
+        shown = [one if is_visible(one) else describe_character(one) for one in unseen[:_MAX_SHOWN]]
+        more = [f"and {len(unseen) - _MAX_SHOWN} more"] if len(unseen) > _MAX_SHOWN else []
         message = "%d characters occur in val or test and not in train: %s. A recognizer cannot learn them."
-        _log.warning(f"%s: {message}", dataset, len(unseen), " ".join(unseen))
+        _log.warning(f"%s: {message}", dataset, len(unseen), " ".join([*shown, *more]))
     return {
         "labels": _order(counts),
         "label_lengths": {str(length): _order(found) for length, found in sorted(lengths.items())},

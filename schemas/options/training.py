@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, field_validator
 from pydantic_core import PydanticCustomError
 
 from schemas.choices import CaptionsPerImage, Objective, RnnCell
@@ -50,7 +50,7 @@ SAVE_STEPS = option(
 WARM_START_FROM = option(
     None,
     "Run that the initial weights are copied from. The model and its sizes must be the same; the vocabulary of a "
-    "captioner may differ. [default: random initialization]",
+    "captioner, and characters and label length of a recognizer, may differ. [default: random initialization]",
     "RUN",
 )
 
@@ -184,6 +184,12 @@ class TrainCaptcha(TrainingOptions):
     )
     save_steps: Count | None = SAVE_STEPS
     warm_start_from: str | None = WARM_START_FROM
+
+    @field_validator("dataset_weights", mode="before")
+    @classmethod
+    def _join_weights(cls, value: Any) -> Any:
+        """Accepts a list of numbers, as in a YAML file."""
+        return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else value
 
     def settings(self) -> dict[str, Any]:
         """Returns the hyperparameters, and `model` for a model of one's own."""

@@ -115,6 +115,7 @@ class LabelDecoder:
         self, log_probabilities: NDArray[np.float32], ids: NDArray[np.int32], scores: NDArray[np.float32]
     ) -> list[Prediction]:
         """Returns the predictions of character IDs from left to right [B, L]."""
+        ids = ids[:, : int((ids != BLANK).sum(axis=1).max(initial=0))]
         compute = alignment_confidences if self.head == "ctc" else position_confidences
         confidences = compute(log_probabilities, ids)
         return [

@@ -128,27 +128,23 @@ def _read_answers(file: str) -> Iterator[LabelRow | str]:
     """Yields the answers of a file, and a description of each line or row that is none. Blank lines are ignored."""
     path = parse_location(file)
     try:
-        text = _decode(path.read_bytes())
+        data = path.read_bytes()
     except FileNotFoundError:
         raise UsageError("no such answer file", location=file, hint="Check --answers.") from None
     except OSError as error:
         raise CaptError(f"the file cannot be read: {error.strerror}", location=file) from None
-    if find_layout(path.name, text.encode()) == "table":
-        for row in read_label_table(path.name, text.encode(), file).rows:
+    with suppress(UnicodeDecodeError):  # invalid UTF-16 has invalid lines only
+        data = convert_to_utf8(data)
+    if find_layout(path.name, data) == "table":
+        for row in read_label_table(path.name, data, file).rows:
             yield row if isinstance(row, LabelRow) else f"{row.location.removeprefix(f'{file}:')} ({row.reason})"
         return
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(data.decode("utf-8", "replace").splitlines(), 1):
         parsed = parse_label_line(line)
         if parsed:
             yield LabelRow(f"{file}:{number}", f"a{parsed.number}", parsed.label, None)
         elif line.strip():
             yield f"line {number} ({line[:20]!r})"
-
-
-def _decode(data: bytes) -> str:
-    with suppress(UnicodeDecodeError):  # invalid UTF-16 has invalid lines only
-        data = convert_to_utf8(data)
-    return data.decode("utf-8", "replace")
 
 
 def _describe_problems(graded: Mapping[str, Any]) -> Iterator[str]:

@@ -70,10 +70,11 @@ class NamedRecipe:
     def trained_by(self, stage: int) -> str:
         """Returns the name of the recipe whose run is that of a stage, from 1.
 
-        A base with equal tables and equal stages up to this one trains the same run.
+        A base with equal tables and equal stages up to this one trains the same run. The last run of a recipe is its
+        own, because its evaluation is written there.
         """
         base, own = self.base, self.recipe
-        if base is None or not own.has_tables_of(base.recipe):
+        if base is None or stage == len(own.stages) or not own.has_tables_of(base.recipe):
             return self.name
         stages = base.recipe.list_stages()[:stage]
         is_same = len(stages) == stage and stages == own.list_stages()[:stage]
@@ -112,8 +113,17 @@ def _find(name: str, ensemble: str = "") -> NamedRecipe:
         raise UsageError(f"the member {name} is an ensemble", location=ensemble, hint="Name its members.")
     named = NamedRecipe(path.stem if name.endswith(SUFFIXES) else name, path, recipe)
     members = tuple(_find_members(recipe, path))
-    is_whole = base is not None and not _is_shared(base)
-    return replace(named, ensemble=members, base=_find(next(_locate((base,), path))) if is_whole else None)
+    return replace(named, ensemble=members, base=_find_base(base, path))
+
+
+def _find_base(base: str | None, path: Path) -> NamedRecipe | None:
+    """Reads the recipe that another one is based on; None if the base has only keys that recipes share."""
+    if base is None or _is_shared(base):
+        return None
+    try:
+        return _find(next(_locate((base,), path)))
+    except UsageError:  # incomplete alone
+        return None
 
 
 def _expand(stem: str) -> list[str]:

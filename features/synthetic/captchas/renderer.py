@@ -21,6 +21,7 @@ from features.synthetic.captchas.distortions import change_weight, shear_mask, w
 from features.synthetic.captchas.fonts import open_font
 from features.synthetic.captchas.labels import draw_label, needs_shaping
 from features.synthetic.captchas.style import HEIGHT, LABEL_WIDTH, CaptchaStyle
+from features.text.visual_order import is_right_to_left
 
 # Lengths in pixels are those of images of 100 or more by 100 to 320 pixels; `_find_scale` adapts them to others.
 _MIN_SIDE = 100
@@ -159,7 +160,8 @@ def _place_glyphs(label: _Label, random: np.random.Generator) -> list[_Glyph]:
 def _try_to_place_glyphs(label: _Label, scale: float, random: np.random.Generator) -> list[_Glyph]:
     style, width = label.style, label.image_size[0]
     label_width = random.uniform(style.label_width[0] * width, style.label_width[1] * width)
-    natural_width = sum(label.open_font(100).getlength(piece) for piece in label.pieces) / 100
+    natural_width = sum(label.open_font(100).getlength(piece, direction=_direction(piece)) for piece in label.pieces)
+    natural_width /= 100
     low, high = label.font_sizes
     size = float(np.clip(label_width / natural_width * random.uniform(0.75, 1), low, high)) * scale
     if size < _MIN_FONT_SIZE:
@@ -182,11 +184,16 @@ def _try_to_place_glyphs(label: _Label, scale: float, random: np.random.Generato
 
 def _draw_upright(font: ImageFont.FreeTypeFont, piece: str, weight_change: int) -> tuple[Image.Image, float]:
     """Returns the mask of a character, and the distance of its center from the top of the line."""
-    left, top, right, bottom = (round(edge) for edge in font.getbbox(piece))
+    left, top, right, bottom = (round(edge) for edge in font.getbbox(piece, direction=_direction(piece)))
     margin = abs(weight_change)
     upright = Image.new("L", (right - left + 2 * margin, bottom - top + 2 * margin))
-    ImageDraw.Draw(upright).text((margin - left, margin - top), piece, fill=255, font=font)
+    ImageDraw.Draw(upright).text((margin - left, margin - top), piece, fill=255, font=font, direction=_direction(piece))
     return change_weight(upright, weight_change), (top + bottom) / 2
+
+
+def _direction(piece: str) -> str | None:
+    """Returns the direction in which a recognizer reads a piece with right-to-left characters; None for others."""
+    return "rtl" if any(map(is_right_to_left, piece)) else None
 
 
 def _rotate(upright: Image.Image, degrees: float) -> Image.Image:

@@ -8,7 +8,7 @@ import pytest
 
 from features.inputs.label_files import LabelColumns, LabelRow, find_layout, read_label_list, read_label_table
 from features.text.lines import FailedRecord, Line
-from schemas.errors import CaptError, UsageError
+from schemas.errors import CaptError, RecordError, UsageError
 
 ROWS = [("x/a.png", "null", "train"), ("b.jpg", "007", "val"), ("c.png", "1e5", ""), ("d.png", "NaN", "test")]
 HEADER = ("File Name", "Text", "split")
@@ -46,7 +46,10 @@ def test_every_format_gives_the_same_rows(name):
     assert find_layout(name, FILES[name]) == "table"
     table = read_label_table(name, FILES[name], name)
     assert table.columns == {"image": "File Name", "label": "Text", "split": "split"}
-    assert [row[1:] for row in table.rows] == [(image, label, split or None) for image, label, split in ROWS]
+    found = [row for row in table.rows if isinstance(row, LabelRow)]
+    assert [(row.image, row.label, row.read_split()) for row in found] == [
+        (image, label, split or None) for image, label, split in ROWS
+    ]
 
 
 @pytest.mark.parametrize(
@@ -79,7 +82,7 @@ def test_lines_begin_with_an_image_name():
 
 def test_columns_can_be_named():
     data = b"image,label,number,fold\na.png,x,7,dev\n"
-    assert rows("a.csv", data, image="image", label="number", split="fold")[0][1:] == ("a.png", "7", "val")
+    assert rows("a.csv", data, image="image", label="number", split="fold")[0][1:] == ("a.png", "7", "dev")
 
 
 @pytest.mark.parametrize(
@@ -100,16 +103,42 @@ def test_a_missing_column_is_named(data, columns, message):
 
 
 def test_a_faulty_row_of_csv_fails_alone():
-    data = b'image,label,split\na.png\n,x,\nb.png,"x,\nc.png,x,other\nd.png,\xff,\ne.png,ok,train,\nf.png,,\n'
+    data = b'image,label,split\na.png\n,x,\nb.png,"x,\nc.png,x,\nd.png,\xff,\ne.png,ok,train,\nf.png,,\n'
     assert faults("a.csv", data) == {
         "a.csv:2": "too few columns",
         "a.csv:3": "no image",
         "a.csv:4": "bad quoting",
-        "a.csv:5": "unknown split",
         "a.csv:6": "not UTF-8",
         "a.csv:7": "too many columns",
     }
-    assert [row for row in rows("a.csv", data) if isinstance(row, LabelRow)] == [LabelRow("a.csv:8", "f.png", "", None)]
+    assert [row for row in rows("a.csv", data) if isinstance(row, LabelRow)] == [
+        LabelRow("a.csv:5", "c.png", "x", ""),
+        LabelRow("a.csv:8", "f.png", "", ""),
+    ]
+
+
+def test_a_value_that_is_no_split_is_an_error_where_the_split_is_read():
+    with pytest.raises(RecordError) as caught:
+        LabelRow("a.csv:2", "a.png", "x", "other").read_split()
+    assert caught.value.reason == "unknown split"
+
+
+def test_a_key_may_be_missing_in_some_json_objects():
+    lines = [{"image": "a"}, {"image": "b", "label": "x"}, {"image": "c", "label": "y", "split": "test"}]
+    data = "\n".join(map(json.dumps, lines)).encode()
+    assert faults("a.jsonl", data) == {"a.jsonl:1": "label is not text"}
+    found = [row for row in rows("a.jsonl", data) if isinstance(row, LabelRow)]
+    assert [(row.image, row.read_split()) for row in found] == [("b", None), ("c", "test")]
+
+
+@pytest.mark.parametrize("name", ["labels.json", "x/LABELS.XML", "a.yaml"])
+def test_a_format_that_is_not_read_is_no_list_of_labels(name):
+    with pytest.raises(UsageError, match="label files of this format cannot be read"):
+        find_layout(name, b'{"a.png": "x"}\n')
+
+
+def test_a_long_line_is_searched_for_an_image_name_once():
+    assert find_layout("labels.txt", b"a,b " * 300_000) == "list"
 
 
 def test_numbers_and_null_of_json_are_not_text():
@@ -126,7 +155,10 @@ def test_numbers_and_null_of_json_are_not_text():
 def test_numbers_and_null_of_parquet_are_not_text():
     assert list(faults("a.parquet", parquet({"image": ["a", "b"], "label": ["x", None]}))) == ["a.parquet: row 2"]
     assert len(faults("a.parquet", parquet({"image": ["a", "b"], "label": [7, 8]}))) == 2
-    with pytest.raises(CaptError, match="not a Parquet file"):
+    invalid = pa.array([b"\xff"]).view(pa.string())
+    with pytest.raises(CaptError, match="the Parquet file cannot be read"):
+        rows("a.parquet", parquet({"image": ["a"], "label": invalid}))
+    with pytest.raises(CaptError, match="the Parquet file cannot be read"):
         rows("a.parquet", b"image,label\n")
 
 

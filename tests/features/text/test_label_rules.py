@@ -23,6 +23,7 @@ def test_labels_are_composed():
     [
         ("", "no label", "empty"),
         (" \t", "no label", "empty"),
+        ("\u200d", "no label", "empty"),
         ("a\nb", "control character", "U+000A"),
         ("a\u2028b", "control character", "U+2028 LINE SEPARATOR"),
         ("ab\u200f", "invisible character", "U+200F RIGHT-TO-LEFT MARK"),
@@ -59,5 +60,13 @@ def test_folded_case_also_folds_the_charset():
 
 
 def test_a_charset_has_no_characters_that_labels_cannot_have():
+    with pytest.raises(UsageError, match="--charset: a value is required"):
+        LabelRules.parse("")
     with pytest.raises(UsageError, match=r"--charset: U\+000A is not a character of labels: control character"):
         LabelRules.parse("a\n")
+
+
+def test_a_combining_mark_of_a_charset_does_not_join_its_neighbour():
+    rules = LabelRules.parse("au\u0301")
+    assert rules.apply("au") == "au"
+    assert rules.apply("u\u0301") == "ú"

@@ -129,6 +129,11 @@ def test_an_uncertain_order_is_refused(tmp_path):
         by_list(tmp_path, b"x\ny\nz\n", ["i0.png", "i1.png"])
     with pytest.raises(UsageError, match="the image numbers go from 1 to 3"):
         by_list(tmp_path, b"x\ny\nz\n", ["i0.png", "i1.png", "i3.png"])
+    with pytest.raises(UsageError, match="the image numbers go from 3 to 0"):
+        by_list(tmp_path, b"w\nx\ny\nz\n", ["b/0.png", "b/1.png", "a/2.png", "a/3.png"])
+    with pytest.raises(UsageError, match="the lines begin with names of images"):
+        by_list(tmp_path, b"00001 7Hq\n00002 8x\n", ["00001.png", "00002.png"])
+    assert len(labels(by_list(tmp_path, b"1\n2 x\n", ["1.png", "2.png"]))) == 2
 
 
 # === Tables ===
@@ -151,6 +156,20 @@ def test_a_row_that_is_no_label_fails_its_image_or_its_line(tmp_path):
     }
     assert found["c.png"].failure.detail == f"{tmp_path}/labels.csv:4 names c.png, too"
     assert found["c.png"].label == ""
+
+
+def test_two_ways_to_write_a_name_are_one_image(tmp_path):
+    found = by_table(tmp_path, "image,label\na.png,x\n./a.png,y\nx/e\u0301.png,x\nx\\é.png,x\n")
+    assert faults(found) == {"a.png": "duplicate id", "x/e\u0301.png": "duplicate id"}
+
+
+def test_a_value_that_is_no_split_fails_its_image_if_splits_are_used(tmp_path):
+    text = "image,label,split\na,x,fold3\nb,y,test\n"
+    assert faults(by_table(tmp_path, text)) == {"a": "unknown split"}
+    (tmp_path / "labels.csv").write_text(text)
+    document = find_label_file(str(tmp_path / "labels.csv"))
+    reader = LabelTableReader(document, USUAL_COLUMNS, ANY_LABEL, uses_splits=False)
+    assert [(entry.split, entry.failure) for entry in reader.read_images()] == [(None, None)] * 2
 
 
 def test_splits_by_position_follow_the_rows(tmp_path):

@@ -21,3 +21,12 @@ def test_labels_lengths_and_characters_are_counted_by_split(caplog):
         "unseen_characters": ["c", "é"],
     }
     assert "set: 2 characters occur in val or test and not in train: c é." in caplog.text
+
+
+def test_characters_are_unseen_only_beside_train_labels(caplog):
+    labels = [("val", "\u0301" + "".join(map(chr, range(0x4E00, 0x4E40))), 1)]
+    assert summarize_labels(labels, "set")["unseen_characters"]
+    assert not caplog.text
+    summarize_labels([("train", "a", 1), *labels], "set")
+    assert "U+0301 COMBINING ACUTE ACCENT 一 丁" in caplog.text
+    assert "and 45 more" in caplog.text

@@ -1,5 +1,7 @@
 import json
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import capt
@@ -75,6 +77,9 @@ def test_answers_and_labels_may_be_tables(tmp_path):
     (graded,) = capt.evaluate(answers=file, labels=tmp_path / "truth.csv")["answers"]
     assert counts(graded) == {"correct": 2, "wrong": 0, "missing": 1, "duplicate": 0, "unknown": 1, "invalid": 1}
     assert graded["examples"]["invalid"] == ["4 (too few columns)"]
+    pq.write_table(pa.table({"image": ["x/a.png", "b.png"], "label": ["007", "x"]}), tmp_path / "two.parquet")
+    (graded,) = capt.evaluate(answers=tmp_path / "two.parquet", labels=tmp_path / "truth.csv")["answers"]
+    assert counts(graded) == {"correct": 1, "wrong": 1, "missing": 1, "duplicate": 0, "unknown": 0, "invalid": 0}
 
 
 def test_only_the_ids_of_the_range_are_graded(tmp_path, truth):

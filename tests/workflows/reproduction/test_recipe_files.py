@@ -124,6 +124,9 @@ def test_equal_first_stages_are_those_of_the_base(tmp_path: Path, data: Path) ->
     second, third = {"learning_rate": 1e-4}, {"epochs": 1}
     write(tmp_path / "two.yaml", {**entries, "stages": [{}, second]})
     write(tmp_path / "three.yaml", {**entries, "base": "two.yaml", "stages": [{}, second, third]})
+    write(tmp_path / "beams.yaml", {**entries, "evaluate": {"num_beams": 2}})
+    write(tmp_path / "keys.yaml", {"features": {"pooling": "none"}})
+    write_recipe(tmp_path / "whole.yaml", data, base="keys.yaml")
     write(tmp_path / "wide.yaml", {**entries, "train": {"units": 9}, "stages": [{}, second]})
     write(tmp_path / "other.yaml", {**entries, "features": {"pooling": "none"}, "stages": [{}, second]})
 
@@ -133,6 +136,8 @@ def test_equal_first_stages_are_those_of_the_base(tmp_path: Path, data: Path) ->
     assert trained_by("tiny", 1) == ["tiny"]
     assert trained_by("two", 2) == ["tiny", "two"]
     assert trained_by("three", 3) == ["tiny", "two", "three"]
+    assert trained_by("beams", 1) == ["beams"]
+    assert trained_by("whole", 1) == ["whole"]
     assert trained_by("wide", 2) == ["wide", "wide"]
     assert trained_by("other", 2) == ["other", "other"]
 

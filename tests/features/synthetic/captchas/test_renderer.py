@@ -6,10 +6,10 @@ from io import BytesIO
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from features.synthetic.captchas import renderer as module
-from features.synthetic.captchas.fonts import find_default_fonts
+from features.synthetic.captchas.fonts import find_default_fonts, open_font
 from features.synthetic.captchas.labels import load_default_words
 from features.synthetic.captchas.renderer import draw_captcha, encode_png
 from features.synthetic.captchas.style import CaptchaStyle
@@ -198,3 +198,15 @@ def test_joined_scripts_are_one_piece_of_one_color():
     assert min(mixed) >= 0
     lines = np.cross(np.subtract(list(colors), ground), np.subtract(ink, ground))
     assert np.abs(lines).max() < 2 * np.linalg.norm(np.subtract(ink, ground))
+
+
+@pytest.mark.skipif(not features.check("raqm"), reason="Pillow has no Raqm")
+def test_a_label_of_two_directions_is_drawn_as_it_is_read_from_right_to_left():
+    (font,) = find_default_fonts(["DejaVuSans"])
+    mixed, alone = (
+        np.asarray(module._draw_upright(open_font(font, 60, is_shaped=True), text, 0)[0]) > 0
+        for text in ("IIII\u05e9", "\u05e9")
+    )
+    first, only = (np.flatnonzero(mask.any(axis=0)) for mask in (mixed, alone))
+    leftmost = np.split(first, np.flatnonzero(np.diff(first) > 1) + 1)[0]
+    assert abs(len(leftmost) - len(only)) <= 1, "the Hebrew letter is the leftmost"

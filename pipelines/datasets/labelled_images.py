@@ -191,8 +191,8 @@ def _assign_by_position(
     yield from ((one, counts.assign(position)) for position, one in enumerate(ordered))
 
 
-def _order(file: ListedImage) -> tuple[tuple[str | int, ...], str]:
-    return natural_key(file.name), file.root
+def _order(file: ListedImage) -> tuple[tuple[str | int, ...], str, str]:
+    return *natural_key(file.name), file.root
 
 
 def _remove_suffix(name: str) -> str:

@@ -11,6 +11,7 @@ import json
 import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
@@ -109,14 +110,26 @@ def find_layout(name: str, data: bytes) -> Layout:
     """
     if name.lower().endswith(TABLES):
         return "table"
-    if name.lower().endswith(_UNSUPPORTED):
-        hint = f"Convert it to {', '.join(TABLES)}."
+    if name.lower().endswith(_UNSUPPORTED) or _is_json(data):
+        hint = f"Convert or rename it to {', '.join(TABLES)}."
         raise UsageError("label files of this format cannot be read", location=name, hint=hint)
     lines = [line for line in decode_lines(data, name) if isinstance(line, Line)]
     with_id = sum(parse_line_number(line.text) is not None and len(line.text.split()) > 1 for line in lines)
     if PurePosixPath(name).name == PUBLISHED or 2 * with_id >= len(lines):
         return "ids"
     return "table" if 2 * sum(_split_named(line.text) is not None for line in lines) >= len(lines) else "list"
+
+
+def _is_json(data: bytes) -> bool:
+    """Returns whether a text, or its first line, is a JSON object or array."""
+    text = data.lstrip()
+    if not text.startswith((b"{", b"[")):
+        return False
+    for part in (text, text.partition(b"\n")[0]):
+        with suppress(ValueError, RecursionError):
+            json.loads(part)
+            return True
+    return False
 
 
 def read_id_lines(data: bytes, location: str) -> Iterator[LabelRow | FailedRecord]:

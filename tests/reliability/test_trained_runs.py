@@ -17,7 +17,7 @@ from trainer.inference.partial_output import PartialOutput
 from trainer.runs.run import DECODE_BATCH, to_encoded_images
 
 COUNT = 24
-WORDS = [chr(ord("a") + number) * 2 for number in range(COUNT)]
+WORDS = ["abcde"[number % 5] + "abcde"[number // 5] for number in range(COUNT)]
 SIZES = {"filters": (8, 24), "blocks_per_stage": (0, 1), "units": 24, "batch_size": 4}
 LEARNING: dict[str, Any] = {"profile": "quick", "epochs": 1, "hyperparameters": SIZES}
 CAPTIONER: dict[str, Any] = {

@@ -134,7 +134,11 @@ def test_a_key_may_be_missing_in_some_json_objects():
 @pytest.mark.parametrize("name", ["labels.json", "x/LABELS.XML", "a.yaml"])
 def test_a_format_that_is_not_read_is_no_list_of_labels(name):
     with pytest.raises(UsageError, match="label files of this format cannot be read"):
-        find_layout(name, b'{"a.png": "x"}\n')
+        find_layout(name, b"x")
+    for text in (b'{"a.png": "x"}\n', b'{"a.png":\n"x"}', b'["x", "y"]', b'{"image": "a"}\n{"image": "b"}\n'):
+        with pytest.raises(UsageError, match="label files of this format cannot be read"):
+            find_layout("labels.txt", text)
+    assert find_layout("labels.txt", b"[x\n{y\n") == "list"
 
 
 def test_a_long_line_is_searched_for_an_image_name_once():

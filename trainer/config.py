@@ -204,7 +204,7 @@ class RecognizerTraining(LoopConfig):
 
     Args:
         dataset_weights: Share of each dataset in an epoch, in the order of `--dataset`, as numbers above 0 whose ratio
-            counts. Images of a dataset are repeated or left out accordingly; empty for every image once.
+            counts. Images of a dataset are repeated or left out accordingly; null for every image once.
         num_validation_images: Number of validation images that are recognized after each epoch; null for all.
         augment_translation: Maximum translation as a fraction of the image's side. Edge pixels are repeated.
         augment_zoom: Maximum zoom: an image is enlarged or reduced by a factor of up to 1 + this value.
@@ -213,7 +213,7 @@ class RecognizerTraining(LoopConfig):
         augment_random_erasing: Maximum fraction of the image that a bar of one color covers.
     """
 
-    dataset_weights: DatasetWeights = Field((), exclude_if=lambda weights: weights == ())
+    dataset_weights: DatasetWeights | None = Field(None, exclude_if=lambda weights: weights is None)
     num_validation_images: int | None = Field(None, ge=1)
     augment_translation: float = Field(0.0, ge=0, le=0.5)
     augment_zoom: float = Field(0.0, ge=0, le=1)

@@ -152,7 +152,7 @@ def train_captcha(options: TrainCaptcha) -> dict[str, Any]:
     return train(CaptchaTask(), options)
 
 
-def _check_dataset_weights(weights: Sequence[float], datasets: Sequence[str]) -> None:
+def _check_dataset_weights(weights: Sequence[float] | None, datasets: Sequence[str]) -> None:
     if weights and len(weights) != len(datasets):
         message = f"got {len(weights)} weights for {len(datasets)} datasets ({', '.join(datasets)})"
         raise UsageError(message, location="--dataset-weights", hint="Write one weight per --dataset, in their order.")

@@ -156,7 +156,7 @@ def test_a_missing_label_file_is_one_line(tmp_path):
     with pytest.raises(UsageError, match=r"no such annotation file. Check --labels"):
         find_label_file(str(tmp_path / "labels.txt"))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UsageError, match=r"contains no spec_train_val\.txt, \*\.csv, .*\. Check --labels"):
+    with pytest.raises(UsageError, match=r"contains no spec_train_val\.txt, labels\.txt, \*\.csv, .*\. Check --labels"):
         find_label_file(str(tmp_path / "empty"))
 
 

@@ -9,6 +9,7 @@ from features.store import open_store
 from features.text.charset import Charset
 from schemas.errors import CaptError, StoreError, UsageError
 from schemas.manifests import LabelFormat
+from schemas.options.training import TrainCaptcha
 from tests.trainer.killing import RECOGNIZER_INPUT, kill_after, start
 from tests.trainer.run_files import learned, lines_of, weights_of
 from tests.trainer.words import EPOCHS, SMALL, STEPS, WORDS, add_words, make_words
@@ -241,6 +242,14 @@ def test_wrong_weights_are_one_line(two_datasets, tmp_path, weights, message):
             dataset_weights=weights,
             hyperparameters=SMALL,
         )
+
+
+def test_weights_may_be_a_list_as_in_a_file_and_the_printed_default_is_valid():
+    printed = capt.config(model="recognizer")
+    assert printed["dataset_weights"] is None
+    given = {"store": "s", "run_dir": "r"}
+    assert TrainCaptcha(**given, dataset_weights=printed["dataset_weights"]).dataset_weights is None
+    assert TrainCaptcha(**given, dataset_weights=[1, 0.5]).dataset_weights == "1,0.5"
 
 
 def test_runs_without_weights_have_no_key_for_them(words_run):

@@ -185,6 +185,14 @@ def find(weights, name):
     return found
 
 
+def test_a_fallback_label_has_characters_of_the_run(every, tmp_path):
+    run, _, _ = every
+    with pytest.raises(UsageError, match=r"--fallback-label qv: the recognizer's labels never have 'q' 'v'"):
+        capt.predict_captcha(
+            run=run.path, images=[str(tmp_path)], ids="0:1", output=tmp_path / "labels.txt", fallback_label="qv"
+        )
+
+
 def test_runs_that_record_no_charset_are_those_of_the_letters_a_to_z(every):
     metadata = every[0].metadata
     older = metadata.model_copy(update={"architecture": {"max_label_length": 5}})

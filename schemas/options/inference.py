@@ -286,7 +286,7 @@ class PredictCaptcha(Options):
     decoding_strategy: DecodingStrategy = STRATEGY
     fallback_label: str | None = option(
         None,
-        "Label to write for images that are missing or cannot be read, without white space. "
+        "Label to write for images that are missing or cannot be read. Its characters must be in the run's charset. "
         "[default: stop with an error and write no file]",
         "LABEL",
     )

@@ -9,7 +9,8 @@ from typing import Any
 
 from features.extractors.extraction import EncodedImage
 from features.io.locations import local_path
-from features.text.captcha_names import parse_image_number, parse_label_line
+from features.text.captcha_names import parse_image_number
+from features.text.charset import Charset
 from schemas.choices import DecodingStrategy
 from schemas.errors import CaptError, RecordError, UsageError
 from schemas.manifests import LabelFormat
@@ -17,6 +18,7 @@ from schemas.options.inference import PredictCaptcha
 from schemas.table_config import compute_digest
 from schemas.terminal.progress import progress_bar
 from trainer.data.captcha_data import parse_id_range
+from trainer.data.label_limits import list_characters
 from trainer.decoding.label_decoder import Prediction
 from trainer.inference.image_inputs import ImageInput, find_images
 from trainer.inference.partial_output import PartialOutput
@@ -48,7 +50,7 @@ def predict_captcha(options: PredictCaptcha) -> dict[str, Any]:
     numbers, path = parse_id_range(options.ids), local_path(options.output, "--output")
     run = open_run(options.run, RecognizerRun, options.epoch)
     if fallback is not None:
-        _check_label(fallback)
+        _check_label(fallback, run.metadata.config.characters)
     images = _find_images(options.images, numbers)
     missing = [number for number in numbers if number not in images]
     if missing and fallback is None:
@@ -70,11 +72,12 @@ def predict_captcha(options: PredictCaptcha) -> dict[str, Any]:
     }
 
 
-def _check_label(label: str) -> None:
-    parsed = parse_label_line(f"a0 {label}")
-    if parsed is None or parsed.label != label:
-        message = "a label in a line `ID LABEL` has at least one character and no white space"
-        raise UsageError(message, location=f"--fallback-label {label!r}", hint="Use a label such as null.")
+def _check_label(label: str, charset: Charset) -> None:
+    if not label:
+        raise UsageError("a label has at least one character", location="--fallback-label")
+    if unknown := charset.find_unknown([label]):
+        message = f"the recognizer's labels never have {list_characters(unknown)}"
+        raise UsageError(message, location=f"--fallback-label {label}", hint="Use characters of its train labels.")
 
 
 def _find_images(locations: Sequence[str], numbers: range) -> dict[int, ImageInput]:

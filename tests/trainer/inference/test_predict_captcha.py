@@ -108,7 +108,7 @@ def test_invalid_ranges_are_rejected(run, folder, tmp_path, ids):
 
 
 def test_invalid_fallback_labels_are_rejected(run, folder, tmp_path):
-    for word in ("", "two words", " null"):
+    for word in ("", "Null", "two words"):
         with pytest.raises(UsageError, match="--fallback-label"):
             capt.predict_captcha(
                 run=run.path, images=[str(folder)], ids="0:4", output=tmp_path / "answers.txt", fallback_label=word

@@ -15,6 +15,7 @@ def test_the_settings_are_those_of_the_assignment() -> None:
     assert settings.prepare("predict captcha").ids == "120000:140000"
     hyperparameters = settings.hyperparameters()
     assert (hyperparameters["profile"], hyperparameters["num_validation_images"]) == ("default", 20000)
+    assert (hyperparameters["charset"], hyperparameters["max_label_length"]) == ("abcdefghijklmnopqrstuvwxyz", 5)
 
 
 def test_the_real_data_are_the_archive_of_the_assignment() -> None:

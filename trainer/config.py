@@ -15,6 +15,7 @@ from schemas.errors import UsageError
 from schemas.frozen import Settings
 from schemas.temperature import check_temperature
 from trainer.models.configs import BackboneConfig, ModelConfig, RecognizerConfig
+from trainer.profiles import PROFILES
 
 AnyConfig = TypeVar("AnyConfig", bound="LoopConfig", covariant=True)
 TrainingT = TypeVar("TrainingT", bound=Settings)
@@ -37,21 +38,6 @@ _Temperature = Annotated[float, Strict(), AfterValidator(check_temperature)]
 _POLICIES = {"bfloat16": "mixed_bfloat16", "float32": "float32"}
 _PIXEL_PREFIXES = ("extractor_", "augment_")
 
-DEFAULT_PROFILE = "default"
-
-_PROFILE_SETTINGS: Mapping[str, Any] = (
-    {"batch_size": 32, "learning_rate": 1.5e-3, "lr_schedule": "cosine", "warmup_steps": 100}
-    | {"weight_decay": 0.01, "global_clipnorm": 5.0, "precision": "auto"}
-    | {"augment_translation": 0.05, "augment_zoom": 0.1, "augment_channel_permutation": True}
-)
-# Defaults of the recognizer and its training: for 100,000 images or more, and for a first result on 20,000.
-PROFILES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
-    {
-        DEFAULT_PROFILE: {**_PROFILE_SETTINGS, "epochs": 12, "num_validation_images": 5000},
-        "quick": {**_PROFILE_SETTINGS, "epochs": 10, "num_validation_images": 2000},
-    }
-)
-
 # Defaults of captioner training by objective, which take precedence over those of the model. The batches of a second
 # stage are small, because its gain depends on the number of steps, and a step has several captions per image.
 OBJECTIVE_DEFAULTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
@@ -73,7 +59,8 @@ class LoopConfig(Settings):
 
     Args:
         seed: Seed of initial weights, order of the batches, dropout, augmentation and all other random values.
-        epochs: Number of epochs: passes over the train split, or over `steps_per_epoch` batches.
+        epochs: Number of epochs: passes over the train split, or over `steps_per_epoch` batches. For recognizers, null
+            is the number of the profile for this number of train images.
         steps_per_epoch: Number of batches per epoch, sampled with replacement; null for one pass over the train split.
         batch_size: Number of captions or labels per step; with `objective: cider_d`, the number of images per step.
         optimizer: `adam` (Kingma and Ba, 2015), `rmsprop` (Hinton, 2012) or plain `sgd`.
@@ -106,7 +93,7 @@ class LoopConfig(Settings):
     without_effect_on_weights: ClassVar[frozenset[str]] = without_effect
 
     seed: int = Field(0, ge=0, lt=1 << 32)
-    epochs: int = Field(20, ge=1)
+    epochs: int | None = Field(20, ge=1)
     steps_per_epoch: int | None = Field(None, ge=1)
     batch_size: int = Field(64, ge=1)
     optimizer: Literal["adam", "rmsprop", "sgd"] = "adam"
@@ -126,6 +113,13 @@ class LoopConfig(Settings):
     validation_split: Literal["val", "test"] = Field("val", exclude_if=lambda split: split == "val")
     keep_epochs: int = Field(0, ge=0)
     plot_from_zero: bool = False
+
+    @property
+    def num_epochs(self) -> int:
+        """The number of epochs; the run of a recognizer sets it from its train images."""
+        if self.epochs is None:
+            raise ValueError("epochs is not set")
+        return self.epochs
 
     def resolved(self) -> Self:
         """Returns a copy in which `precision: auto` is resolved for this machine, so that it can resume on others."""
@@ -170,6 +164,7 @@ class CaptionerTraining(LoopConfig, BackboneConfig):
     without_effect = LoopConfig.without_effect | {"padded_loss", "sample_images", "sample_temperatures"}
     without_effect_on_weights = without_effect | {"num_validation_images"}
 
+    epochs: int = Field(20, ge=1)
     # See `validation_split`.
     objective: Objective = Field("cross_entropy", exclude_if=lambda objective: objective == "cross_entropy")
     samples_per_image: int = Field(5, ge=1, exclude_if=lambda count: count == 5)
@@ -213,6 +208,7 @@ class RecognizerTraining(LoopConfig):
         augment_random_erasing: Maximum fraction of the image that a bar of one color covers.
     """
 
+    epochs: int | None = Field(None, ge=1)
     dataset_weights: DatasetWeights | None = Field(None, exclude_if=lambda weights: weights is None)
     num_validation_images: int | None = Field(None, ge=1)
     augment_translation: float = Field(0.0, ge=0, le=0.5)
@@ -300,7 +296,8 @@ def parse_recognizer(
     if profile not in PROFILES:
         hint = f"Use one of {', '.join(PROFILES)}."
         raise UsageError(f"unknown profile {profile!r}", location="--profile", hint=hint)
-    return parse_parts(RecognizerTraining, model_config, {**PROFILES[profile], **options})
+    chosen = PROFILES[profile]
+    return parse_parts(RecognizerTraining, model_config, {**chosen.training, **chosen.architecture, **options})
 
 
 def parse_parts(training: type[TrainingT], model: type[ModelT], options: Mapping[str, Any]) -> tuple[TrainingT, ModelT]:

@@ -184,7 +184,7 @@ class RunReport:
     def is_finished(self) -> bool:
         """Whether training has reached its last epoch, or has stopped early."""
         training = self.run.metadata.training
-        return self.progress.epoch >= training.epochs or self.progress.stops_early(training.early_stopping_patience)
+        return self.progress.epoch >= training.num_epochs or self.progress.stops_early(training.early_stopping_patience)
 
 
 def build_run_report(report: RunReport) -> str:
@@ -220,7 +220,7 @@ def _headline(report: RunReport) -> str:
 
 def _progress_notice(report: RunReport) -> Iterator[str]:
     if not report.is_finished:
-        yield f"Training is not finished: {report.progress.epoch} of {report.run.metadata.training.epochs} epochs."
+        yield f"Training is not finished: {report.progress.epoch} of {report.run.metadata.training.num_epochs} epochs."
 
 
 def _tiles(report: RunReport) -> dict[str, object]:

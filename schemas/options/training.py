@@ -10,7 +10,7 @@ from schemas.choices import CaptionsPerImage, Objective, RnnCell
 from schemas.options.base import Argument, Count, Natural, Option, Options, option
 from schemas.options.shared import CAPTION_TABLE
 
-Profile = Literal["default", "quick"]
+Profile = Literal["quick", "default", "best"]
 CaptionerName = Literal[
     "soft_attention", "hard_attention", "transformer", "nic", "m_rnn", "init_inject", "par_inject", "merge"
 ]
@@ -95,7 +95,7 @@ class Config(TrainingOptions):
         ),
     ]
     profile: Profile | None = option(
-        None, "Profile of the recognizer: default or quick. Not valid for captioners. [default: default]"
+        None, "Profile of the recognizer: quick, default or best. Not valid for captioners. [default: default]"
     )
     summary: bool = option(
         False, "Print the layers with their output shapes and numbers of weights instead of the settings."
@@ -163,7 +163,8 @@ class TrainCaptcha(TrainingOptions):
     run_dir: RunDir
     model: RecognizerModel = option(RECOGNIZER, f"Model: recognizer, {_OWN}", "MODEL")
     profile: Profile = option(
-        "default", "Set of default hyperparameters: default (for 100,000 images) or quick (for 20,000 images)."
+        "default",
+        "Set of default hyperparameters: quick (fewer epochs), default, or best (a larger model, more epochs).",
     )
     dataset: tuple[str, ...] = DATASETS
     feature_table: str | None = option(
@@ -174,7 +175,9 @@ class TrainCaptcha(TrainingOptions):
     seed: Natural | None = option(
         None, "Seed of weight initialization, shuffling, dropout and augmentation. [default: 0]"
     )
-    epochs: Count | None = option(None, "Number of epochs. [default: 12; quick: 10]")
+    epochs: Count | None = option(
+        None, "Number of epochs. [default: depends on --profile and the number of train images]"
+    )
     steps_per_epoch: Count | None = STEPS_PER_EPOCH
     dataset_weights: str | None = option(
         None,

@@ -159,12 +159,14 @@ class CaptionerMetadata(RunMetadata):
 class RecognizerMetadata(RunMetadata):
     """The metadata of a CAPTCHA recognizer; `words.txt` lists the distinct labels of the train split.
 
-    `label_format` is that of the label file; None for a space and a line feed.
+    `num_images` is the number of train images. `label_format` is that of the label file; None for a space and a line
+    feed.
     """
 
     task: Literal["captcha"] = "captcha"
     model: str = RECOGNIZER
     training: RecognizerTraining
+    num_images: int = Field(ge=1)
     num_labels: int = Field(ge=1)
     label_format: LabelFormat | None = Field(default=None, exclude_if=lambda label_format: label_format is None)
 

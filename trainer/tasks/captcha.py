@@ -12,7 +12,7 @@ from features.store import Store
 from schemas.errors import CaptError, UsageError
 from schemas.options.inference import Evaluate, Export, SearchOptions
 from schemas.options.training import RECOGNIZER, TrainCaptcha, TrainingOptions
-from trainer.config import DEFAULT_PROFILE, PROFILES, Hyperparameters, RecognizerTraining, parse_recognizer
+from trainer.config import Hyperparameters, RecognizerTraining, parse_recognizer
 from trainer.data.captcha_data import LabelledImages, join_labels
 from trainer.data.label_limits import LabelLimits, check_text_rows, check_time_steps, resolve_config
 from trainer.data.table_selection import TrainingTables, select_labelled_tables
@@ -21,6 +21,7 @@ from trainer.evaluation.bootstrap import MetricSamples, sample_labels
 from trainer.evaluation.recognition_evaluation import RecognitionEvaluation
 from trainer.models.configs import RecognizerConfig
 from trainer.models.model_specs import RECOGNIZER_INPUT, recognizer_spec
+from trainer.profiles import DEFAULT_PROFILE, PROFILES
 from trainer.runs.metadata import RecognizerMetadata, RunMetadata
 from trainer.runs.recognizer_run import RecognizerRun
 from trainer.tasks.task import Task
@@ -80,7 +81,10 @@ class CaptchaTask(Task):
     def resolve(
         self, hyperparameters: _Hyperparameters, tables: TrainingTables, data: TrainingData[LabelledImages]
     ) -> _Hyperparameters:
-        """Sets the characters and the maximum length of the labels, and counts held-out labels beyond them."""
+        """Sets the number of epochs, the characters and the maximum length of the labels.
+
+        Held-out labels with other characters, or longer ones, are counted.
+        """
         assert isinstance(hyperparameters.architecture, RecognizerConfig)
         weights = hyperparameters.training.dataset_weights
         with_images = sorted({dataset for dataset, _ in data.train.names})
@@ -97,7 +101,7 @@ class CaptchaTask(Task):
             check_time_steps(data.train.labels, width, time_steps, config.find_width)
         limits = LabelLimits(config.characters, config.num_positions, time_steps)
         check_held_out_labels(limits, data, hyperparameters.training.num_validation_images)
-        return replace(hyperparameters, architecture=config)
+        return replace(_set_epochs(hyperparameters, len(data.train)), architecture=config)
 
     def job_class(self) -> "type[CaptchaJob]":
         from trainer.tasks.captcha_job import CaptchaJob
@@ -106,12 +110,20 @@ class CaptchaTask(Task):
 
     def default_training(self, metadata: RunMetadata) -> tuple[str, Mapping[str, Any]]:
         """Returns the profile from which the fewest hyperparameters of the run differ, because a run records none."""
+        assert isinstance(metadata, RecognizerMetadata)
+        values = {**dict(metadata.config), **dict(metadata.training)}
+        # Hyperparameters of the model that only some profiles set.
+        names = {name for profile in PROFILES.values() for name in profile.architecture}
+        defaults = {name: type(metadata.config).model_fields[name].default for name in names}
 
         def count_differences(profile: str) -> int:
-            return sum(getattr(metadata.training, name) != value for name, value in PROFILES[profile].items())
+            chosen = PROFILES[profile]
+            expected = {**defaults, **chosen.architecture, **chosen.training}
+            return sum(values[name] != value for name, value in expected.items())
 
-        profile = min(PROFILES, key=count_differences)
-        return f"the profile {profile}", PROFILES[profile]
+        name = min(PROFILES, key=count_differences)
+        epochs = _count_epochs(name, metadata.training, metadata.num_images)
+        return f"the profile {name}", {**PROFILES[name].training, "epochs": epochs}
 
     def export_graph(self, run: RecognizerRun, options: Export, run_dir: Path) -> "tuple[GraphRun, int]":
         from trainer.export.run_graph import build_recognizer_graph
@@ -150,6 +162,22 @@ def train_captcha(options: TrainCaptcha) -> dict[str, Any]:
     The best epoch has the highest exact match on the validation split, by greedy decoding.
     """
     return train(CaptchaTask(), options)
+
+
+def _set_epochs(hyperparameters: _Hyperparameters, train_images: int) -> _Hyperparameters:
+    """Sets the number of epochs to that of the profile, unless it is given."""
+    training = hyperparameters.training
+    if training.epochs is not None:
+        return hyperparameters
+    profile = hyperparameters.choice["profile"]
+    epochs = _count_epochs(profile, training, train_images)
+    _log.info("The profile %s sets %d epochs for %s train images.", profile, epochs, f"{train_images:,}")
+    return replace(hyperparameters, training=training.model_copy(update={"epochs": epochs}))
+
+
+def _count_epochs(profile: str, training: RecognizerTraining, train_images: int) -> int:
+    steps = training.steps_per_epoch
+    return PROFILES[profile].count_epochs(train_images, steps * training.batch_size if steps else train_images)
 
 
 def _check_dataset_weights(weights: Sequence[float] | None, datasets: Sequence[str]) -> None:

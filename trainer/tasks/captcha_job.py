@@ -64,6 +64,7 @@ class CaptchaJob(TrainingJob[RecognizerTraining, LabelledImages]):
         formats = [dataset.label_format for dataset in self.tables.datasets if dataset.label_format]
         return RecognizerMetadata(
             model=self.hyperparameters.model,
+            num_images=len(self.data.train),
             num_labels=len(set(self.data.train.labels)),
             label_format=formats[0] if formats else None,
             **self.common_metadata(),

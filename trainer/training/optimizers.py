@@ -65,7 +65,7 @@ def make_optimizer(
     if config.lr_schedule == "step":
         rate = schedules.ExponentialDecay(rate, config.lr_decay_epochs * steps, config.lr_decay_rate, staircase=True)
     elif config.lr_schedule == "cosine":
-        rate = schedules.CosineDecay(rate, config.epochs * steps)
+        rate = schedules.CosineDecay(rate, config.num_epochs * steps)
     rate = WarmUp(rate, config.warmup_steps) if config.warmup_steps else rate
     kind = _OPTIMIZERS[config.optimizer]
     mixed = (*((_TwoRates,) if slow else ()), *((EmaOptimizerMixin,) if config.ema_momentum else ()))

@@ -63,11 +63,11 @@ class TrainingLoop:
         if resumed_at:
             _log.info("Resuming from epoch %d, step %d.", progress.epoch, progress.step)
         self._next_plot = time.monotonic() + _PLOT_SECONDS
-        self._eta = EtaEstimator(resumed_at, self.config.epochs * self.job.steps)
+        self._eta = EtaEstimator(resumed_at, self.config.num_epochs * self.job.steps)
         tensorboard = TensorBoardLogger(self.root / LOGS, progress.history)
         self._write_metrics(progress.history)
         write(self.root / MACHINE, f"{json.dumps(describe_machine(), indent=1)}\n".encode())
-        while progress.epoch < self.config.epochs and not progress.stops_early(self.config.early_stopping_patience):
+        while progress.epoch < self.config.num_epochs and not progress.stops_early(self.config.early_stopping_patience):
             progress = self._train_epoch(progress)
             self.job.log_samples(progress.epoch)
             self._write_metrics(progress.history)
@@ -81,7 +81,7 @@ class TrainingLoop:
 
     def _train_epoch(self, progress: Progress) -> Progress:
         epoch = self.job.epoch(progress.epoch)
-        label = f"epoch {progress.epoch + 1} of {self.config.epochs}"
+        label = f"epoch {progress.epoch + 1} of {self.config.num_epochs}"
         before = progress.epoch * self.job.steps
 
         def show(step: int, note: str) -> None:
@@ -105,7 +105,7 @@ class TrainingLoop:
         self._save(progress)
         left = self._eta.left(self._count_steps(progress))
         note = f", {left}" if left else ""
-        _log.info("epoch %d of %d: %s%s", progress.epoch, self.config.epochs, progress.history[-1], note)
+        _log.info("epoch %d of %d: %s%s", progress.epoch, self.config.num_epochs, progress.history[-1], note)
         return progress
 
     def _finish_epoch(self, progress: Progress, logs: dict[str, float], records: int) -> Progress:

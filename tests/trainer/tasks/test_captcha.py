@@ -17,9 +17,11 @@ from trainer.data.captcha_data import join_labels
 from trainer.data.labelled_batches import LabelledBatchReader, mix_datasets, shuffle_images
 from trainer.data.table_selection import select_labelled_tables
 from trainer.models import model_specs
+from trainer.profiles import PROFILES
 from trainer.runs.checkpoints import AVERAGE
 from trainer.runs.metadata import RecognizerMetadata, read_metadata
 from trainer.runs.run import load_run
+from trainer.tasks.captcha import CaptchaTask
 
 OF_A_PASS = 10
 CHANGING = {
@@ -138,6 +140,24 @@ def test_a_finished_run_can_go_on_for_longer(words_run, words_store, tmp_path):
     longer = {"epochs": EPOCHS + 1, "steps_per_epoch": STEPS}
     figures = capt.train_captcha(store=words_store.path, run_dir=tmp_path / "run", **longer, hyperparameters=SMALL)
     assert (figures["resumed_at"], figures["steps"]) == (EPOCHS * STEPS, (EPOCHS + 1) * STEPS)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_the_number_of_epochs_follows_from_the_number_of_train_images_unless_it_is_given(profile, words_store):
+    options = TrainCaptcha(store=str(words_store.path), run_dir="run", profile=profile)
+    task = CaptchaTask()
+
+    def resolve(**settings):
+        given = task.parse(profile, settings)
+        tables = task.select_tables(words_store, options, given)
+        return task.resolve(given, tables, task.load_data(tables)).training.epochs
+
+    images = len(task.load_data(task.select_tables(words_store, options, task.parse(profile, {}))).train)
+    chosen = PROFILES[profile]
+    read = chosen.first_images + chosen.passes * images
+    assert abs(resolve() * images - read) <= images / 2
+    assert abs(resolve(steps_per_epoch=50, batch_size=64) * 50 * 64 - read) <= 50 * 64 / 2
+    assert resolve(epochs=3) == 3
 
 
 def test_a_profile_is_a_set_of_defaults(words_store, tmp_path):

@@ -6,8 +6,9 @@ import yaml
 
 import capt
 from schemas.errors import UsageError
-from trainer.config import PROFILES, parse_options, parse_recognizer
+from trainer.config import parse_options, parse_recognizer
 from trainer.models.model_specs import MODELS
+from trainer.profiles import PROFILES
 from trainer.tasks.default_config import print_defaults
 
 

@@ -1,0 +1,53 @@
+"""Declares the profiles of recognizers: default hyperparameters for an accuracy and a training time."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+DEFAULT_PROFILE = "default"
+
+_TRAINING: Mapping[str, Any] = (
+    {"batch_size": 32, "learning_rate": 1.5e-3, "lr_schedule": "cosine", "warmup_steps": 100}
+    | {"weight_decay": 0.01, "global_clipnorm": 5.0, "precision": "auto"}
+    | {"augment_translation": 0.05, "augment_zoom": 0.1, "augment_channel_permutation": True}
+)
+
+
+@dataclass(frozen=True)
+class TrainingProfile:
+    """Default hyperparameters of a recognizer and its training.
+
+    The number of epochs follows from the number of train images n: training reads `first_images` + `passes` · n images.
+    A recognizer reads its first labels after about 20,000 images, however few of them are distinct, so small sets need
+    more epochs.
+
+    Args:
+        training: Hyperparameters of training, by name.
+        architecture: Hyperparameters of the model, by name.
+        first_images: Number of images that training reads regardless of n.
+        passes: Number of further passes over the train images.
+    """
+
+    training: Mapping[str, Any]
+    first_images: int
+    passes: int
+    architecture: Mapping[str, Any] = field(default_factory=dict)
+
+    def count_epochs(self, train_images: int, images_per_epoch: int) -> int:
+        """Returns the number of epochs for a number of train images, at least 1."""
+        return max(1, round((self.first_images + self.passes * train_images) / images_per_epoch))
+
+
+PROFILES: Mapping[str, TrainingProfile] = MappingProxyType(
+    {
+        DEFAULT_PROFILE: TrainingProfile({**_TRAINING, "num_validation_images": 5000}, first_images=80_000, passes=11),
+        "quick": TrainingProfile({**_TRAINING, "num_validation_images": 2000}, first_images=60_000, passes=7),
+        "best": TrainingProfile(
+            {**_TRAINING, "num_validation_images": 5000},
+            first_images=160_000,
+            passes=20,
+            architecture={"filters": (48, 96, 192), "units": 128},
+        ),
+    }
+)

@@ -3,10 +3,14 @@
     python benchmarks/captcha.py results OUT [--profile quick|default] [--set held_out|development|thin] [--json]
     python benchmarks/captcha.py make DATA [--set held_out|development|thin] [--count N] [--labelled M]
     python benchmarks/captcha.py speed [--count N]     images per second of generation and preparation
+    python benchmarks/captcha.py peers IMAGES OUT [--labels names|FILE] [--folds 5] [--fold K] [--epochs N] [--json]
 
 `results` generates a dataset, prepares it, trains a recognizer with the settings of a profile, recognizes the test
 split, whose labels are not in the store, and prints one row. `quick` trains on 20,000 images, `default` on 100,000.
 Data and runs in OUT are reused, and an interrupted training is resumed.
+
+`peers` trains a network like that of Keras' OCR example and capt's recognizer on the folds of any set; see
+`captcha_peers`.
 
 All tuning uses `DEVELOPMENT`, and `THIN`: the same words in thin, slanted and connected letters. Results are for
 `HELD_OUT`, which shares no word, font or seed with them. `DEVELOPMENT` and `HELD_OUT` were fixed before any tuning.
@@ -18,7 +22,6 @@ import argparse
 import json
 import logging
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -26,13 +29,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cost import Cost, measure_cost, timed
+import captcha_peers
+from cost import Cost, measure_command, timed
 
 import capt
 from features.synthetic.captchas.dataset import make_captchas
 from features.synthetic.captchas.fonts import DEFAULT_FONTS, find_default_fonts
 from features.synthetic.captchas.labels import load_default_words, read_words
 from features.synthetic.captchas.style import CaptchaStyle
+from schemas.errors import CaptError
 
 COUNT = 140_000
 FEW = 7
@@ -97,6 +102,15 @@ def main() -> None:
     speed = steps.add_parser("speed", help="measure generation and preparation")
     speed.add_argument("--count", type=int, default=3000)
     speed.set_defaults(step=_speed)
+    peers = steps.add_parser("peers", help="train a peer and capt on the folds of a set")
+    peers.add_argument("images", help="directory or archive of images")
+    peers.add_argument("out", type=Path, help="output directory")
+    peers.add_argument("--labels", metavar="names|FILE", help="as in capt prepare captcha")
+    peers.add_argument("--folds", type=int, choices=range(2, 101), metavar="N", default=5)
+    peers.add_argument("--fold", type=int, choices=range(1, 101), metavar="K", help="measure this fold only, from 1")
+    peers.add_argument("--epochs", type=int, choices=range(1, 1001), metavar="N", help="of both, for a trial")
+    peers.add_argument("--json", action="store_true", help="also print the results as one line of JSON")
+    peers.set_defaults(step=_peers)
     given = parser.parse_args()
     given.step(given)
 
@@ -192,6 +206,26 @@ def table(figures: dict[str, Any]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
+# === Peers ===
+
+
+def _peers(given: argparse.Namespace) -> None:
+    if given.fold and given.fold > given.folds:
+        sys.exit(f"--fold {given.fold}: there are {given.folds} folds. Use a number from 1 to {given.folds}.")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("capt").setLevel(logging.INFO)
+    chosen = [given.fold] if given.fold else range(1, given.folds + 1)
+    peers = captcha_peers.Peers(given.images, given.labels, given.out.absolute(), given.folds, given.epochs)
+    try:
+        figures = peers.measure(chosen)
+    except CaptError as error:
+        sys.exit(str(error))
+    print(f"{figures['labelled']:,} of {figures['input']:,} images have a label; {figures['failed']:,} failed\n")
+    print(captcha_peers.table(figures["results"]))
+    if given.json:
+        print(json.dumps(figures))
+
+
 # === Speed ===
 
 
@@ -216,15 +250,9 @@ def _costs(directory: Path, count: int) -> dict[str, Cost]:
     data, store = directory / "data", directory / "store"
     folder = data / "words_captcha"
     return {
-        "make": _cost("synth", "captcha", data, "--num-images", count, "--seed", DEVELOPMENT.seed),
-        "prepare": _cost("prepare", "captcha", "--store", store, "--images", folder, "--labels", folder),
+        "make": measure_command("synth", "captcha", data, "--num-images", count, "--seed", DEVELOPMENT.seed),
+        "prepare": measure_command("prepare", "captcha", "--store", store, "--images", folder, "--labels", folder),
     }
-
-
-def _cost(*command: str | int | Path) -> Cost:
-    """Measures a command of capt."""
-    words = [sys.executable, "-c", "import capt; capt.main()", *map(str, command), "--quiet"]
-    return measure_cost(lambda: subprocess.run(words, check=True, stdout=subprocess.DEVNULL))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 import json
 import resource
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,6 +33,12 @@ def measure_cost(work: Callable[[], Any]) -> Cost:
     before = _now()
     work()
     return _now() - before
+
+
+def measure_command(*command: str | int | Path) -> Cost:
+    """Measures a command of capt in a process of its own, with its start. Raises CalledProcessError if it fails."""
+    words = [sys.executable, "-c", "import capt; capt.main()", *map(str, command), "--quiet"]
+    return measure_cost(lambda: subprocess.run(words, check=True, stdout=subprocess.DEVNULL))
 
 
 def _now() -> Cost:

@@ -63,7 +63,8 @@ def test_a_label_table_has_every_label_and_split_and_a_split_without_images_is_r
     assert not (tmp_path / "few.csv").exists()
 
 
-@pytest.mark.parametrize("layout", [pytest.param("names", marks=pytest.mark.slow), "published"])
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["names", "published"])
 def test_recognizers_get_the_splits_of_a_fold_and_what_is_finished_is_kept(
     benchmark, drawn, tmp_path, monkeypatch, layout
 ):

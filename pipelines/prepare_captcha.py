@@ -4,28 +4,35 @@ It is `capt prepare features --extractor pixels` on a dataset with labels.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
+from features.images.decode import ImageLimits
 from pipelines.datasets.captcha import CaptchaReader
 from pipelines.datasets.label_sources import open_label_reader
 from pipelines.datasets.splits import Splitter, parse_split_ratios, parse_split_sizes, split_like_published
+from pipelines.ingest.image_database import ImageDatabase
+from pipelines.ingest.input_size import TextStatistics, measure_text
 from pipelines.prepare_features import SourceDataset, prepare_images
+from schemas.defaults import PUBLISHED_CAPTCHA_SIZE
 from schemas.errors import UsageError
+from schemas.manifests import InputSize
 from schemas.options.prepare import PrepareCaptcha, PrepareFeatures
 from schemas.tables import SPLITS
 from schemas.terminal.console import Printer
 from schemas.terminal.summary import print_summary
 
 _RATIOS = split_like_published(7).ratios
+_PUBLISHED_SIZE = dict(zip(("height", "width"), PUBLISHED_CAPTCHA_SIZE, strict=True))
 
 
 def prepare_captcha(options: PrepareCaptcha) -> dict[str, Any]:
     """Stores the pixels of the images that the store lacks, and commits the dataset with their labels.
 
     Returns:
-        The summary of `prepare_features`, and if there are labels: `labels` (number by split), `label_lengths` and
-        `characters` (number by length or character, by split), and `unseen_characters` (characters that val or test
-        have and train does not).
+        The summary of `prepare_features`, `input_size` (height, width, resize mode and reason), and if there are
+        labels: `labels` (number by split), `label_lengths` and `characters` (number by length or character, by split),
+        and `unseen_characters` (characters that val or test have and train does not).
     """
     return prepare_images(build_pixel_options(options), _open_source(options))
 
@@ -43,12 +50,17 @@ def print_prepared(result: Mapping[str, Any]) -> None:
 
 
 def build_pixel_options(options: PrepareCaptcha) -> PrepareFeatures:
-    """Returns the options of the job that stores the pixels. The job treats the images as a folder of images."""
+    """Returns the options of the job that stores the pixels, without their size.
+
+    The job treats the images as a folder of images.
+    """
     given = options.model_dump(exclude=set(_OWN_OPTIONS))
     return PrepareFeatures(dataset_type="folder", extractor="pixels", **given)
 
 
-_OWN_OPTIONS = PrepareCaptcha.model_fields.keys() - PrepareFeatures.model_fields.keys() | {"split_ratios"}
+_OWN_OPTIONS = PrepareCaptcha.model_fields.keys() - PrepareFeatures.model_fields.keys() | {
+    *("split_ratios", "height", "width", "resize_mode")
+}
 
 
 def _open_source(options: PrepareCaptcha) -> SourceDataset:
@@ -57,6 +69,7 @@ def _open_source(options: PrepareCaptcha) -> SourceDataset:
         raise UsageError("the option is not valid with --split-sizes", location="--split-ratios", hint="Omit one.")
     counts = parse_split_sizes(options.split_sizes) if options.split_sizes else None
     reader = open_label_reader(options, counts)
+    choose_size = partial(_choose_size, options, isinstance(reader, CaptchaReader))
     if counts or (isinstance(reader, CaptchaReader) and not options.split_ratios):
         return SourceDataset(
             dataset_type="captcha",
@@ -64,6 +77,42 @@ def _open_source(options: PrepareCaptcha) -> SourceDataset:
             splitter=Splitter(own=True),
             added_images_splitter=Splitter(own=False, ratios=counts.ratios if counts else _RATIOS),
             stated=Splitter(own=True) if counts else None,
+            choose_size=choose_size,
         )
     splitter = parse_split_ratios(options.split_ratios or "own")
-    return SourceDataset("captcha", reader, splitter, added_images_splitter=splitter, stated=splitter)
+    return SourceDataset(
+        dataset_type="captcha",
+        reader=reader,
+        splitter=splitter,
+        added_images_splitter=splitter,
+        stated=splitter,
+        choose_size=choose_size,
+    )
+
+
+def _choose_size(
+    options: PrepareCaptcha, is_published: bool, database: ImageDatabase, earlier: InputSize | None
+) -> InputSize:
+    """Returns the size of the stored images: that of the options, of earlier images, or one that fits the images.
+
+    The published layout has a size of its own. A single side that the options state determines the other.
+    """
+    given = {"height": options.height, "width": options.width}
+    stated = {name: value for name, value in given.items() if value is not None}
+    if earlier and not stated:
+        chosen = earlier.model_copy(update={"reason": "the size that the dataset was first prepared with"})
+    else:
+        is_fixed = is_published or len(stated) == len(given)
+        found = None if is_fixed else measure_text(database, ImageLimits())
+        default = "the default of the published layout" if is_published else "no image of a sample can be read"
+        chosen = InputSize(
+            **_fit_size(options, found) if found else _PUBLISHED_SIZE | stated,
+            resize_mode="stretch" if is_published else "pad-border",
+            reason=str(found) if found else "the options" if stated else default,
+        )
+    return chosen.model_copy(update={"resize_mode": options.resize_mode}) if options.resize_mode else chosen
+
+
+def _fit_size(options: PrepareCaptcha, found: TextStatistics) -> dict[str, int]:
+    height = options.height or (found.fit_height(options.width) if options.width else found.choose_height())
+    return {"height": height, "width": options.width or found.choose_width(height)}

@@ -6,7 +6,7 @@ images → list → download → hash → classify → extract shards (Beam) →
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, get_args
@@ -50,6 +50,7 @@ from pipelines.jobs.sinks import Sink, log_removed, open_sink
 from schemas.choices import Precision
 from schemas.defaults import BATCH_SIZE
 from schemas.errors import CaptError, UsageError
+from schemas.manifests import DatasetMetadata, InputSize
 from schemas.options.extractor import ExtractorOptions
 from schemas.options.prepare import PrepareFeatures
 from schemas.table_config import IMPORTED, SHORT_FINGERPRINT, FeatureTableConfig
@@ -96,6 +97,8 @@ class SourceDataset:
         splitter: Assigns the splits of a dataset that is new to the store.
         added_images_splitter: Assigns the splits of images that are added to a dataset in the store.
         stated: Returns the split that the command states for an image; None if the command states no splits.
+        choose_size: Chooses the input size from the listed images and the size that the dataset was first prepared
+            with; None if the options of the extractor determine it.
     """
 
     dataset_type: str
@@ -103,6 +106,7 @@ class SourceDataset:
     splitter: Splitter
     added_images_splitter: Splitter
     stated: Splitter | None
+    choose_size: Callable[[ImageDatabase, InputSize | None], InputSize] | None = None
 
 
 def prepare_images(options: PrepareFeatures, source: SourceDataset) -> dict[str, Any]:
@@ -116,13 +120,17 @@ def prepare_images(options: PrepareFeatures, source: SourceDataset) -> dict[str,
         _open_arrays(options, sink) as arrays,
     ):
         imported = _describe_import(options, arrays) if arrays else None
-        table_config = build_table_config(options, sink.store, imported)
-        table = sink.table_root(table_config)
         dataset = sink.store.dataset_root(options.dataset_name or source.dataset_type)
         create = partial(ImageDatabase, hash_cache=locate_hash_cache(sink.root))
-        with sink.hold(table, dataset), sink.open_database(create) as database:
-            with sink.repair(table_config) as repair:
-                unannotated = _list(options, source, database, sink.open_dataset(dataset))
+        with sink.hold(dataset), sink.open_database(create) as database:
+            known = sink.open_dataset(dataset)
+            unannotated = _list(options, source, database, known)
+            input_size = source.choose_size(database, known.input_size) if source.choose_size else None
+            if input_size:
+                _log.info("%s: images are stored at %s.", dataset.name, input_size)
+                options = options.model_copy(update=input_size.model_dump(exclude={"reason"}))
+            table_config = build_table_config(options, sink.store, imported)
+            with sink.hold(sink.table_root(table_config)), sink.repair(table_config) as repair:
                 downloads = None
                 if database.identities.has_urls():
                     downloads = download_images(database, options, sink.work, limits.bytes)
@@ -131,7 +139,10 @@ def prepare_images(options: PrepareFeatures, source: SourceDataset) -> dict[str,
                 extracted = None
                 while extracted is None:  # None: another job has committed to the table meanwhile.
                     extracted = sink.run_job(_plan(options, sink, database, repair, limits, arrays))
-            sink.commit_dataset(database, dataset, source.dataset_type, source.reader.label_format)
+            facts = DatasetMetadata(
+                source=source.dataset_type, images={}, label_format=source.reader.label_format, input_size=input_size
+            )
+            sink.commit_dataset(database, dataset, facts)
             sink.remove_corrupt(dataset)
             summary = {
                 **sink.summarize(database, dataset, "features"),
@@ -142,6 +153,7 @@ def prepare_images(options: PrepareFeatures, source: SourceDataset) -> dict[str,
                 "replaced": _count_replaced(database, dataset.name),
                 "removed": log_removed(database.count_removed(), dataset.name, "images", "dataset"),
                 **(summarize_labels(database.count_label_texts(), dataset.name) if database.count_labels() else {}),
+                **({"input_size": input_size.model_dump()} if input_size else {}),
                 "fingerprint": table_config.fingerprint,
                 "precision": table_config.precision,
                 **({} if options.dry_run else repair.unrepaired),

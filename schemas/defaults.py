@@ -5,5 +5,6 @@ MAX_IMAGE_BYTES = 256 << 20
 SPLIT_RATIOS = (0.8, 0.1, 0.1)
 BATCH_SIZE = 16  # images per forward pass
 VOCAB_SIZE = 5000
+PUBLISHED_CAPTCHA_SIZE = (80, 160)  # height and width in pixels at which the published CAPTCHAs are stored
 MAX_FAILURES = "5%"
 MAX_DOWNLOAD_FAILURES = "100%"  # many published URLs are dead

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, JsonValue
 
+from schemas.choices import ResizeMode
 from schemas.frozen import Frozen
 from schemas.table_config import canonical_json, compute_digest
 
@@ -107,6 +108,22 @@ class LabelFormat(Frozen):
     line_end: Literal["\n", "\r\n", "\r"] = "\n"
 
 
+class InputSize(Frozen):
+    """The size at which images of text are stored, in pixels, and how they are resized.
+
+    Args:
+        reason: Where the size comes from, for people.
+    """
+
+    height: int = Field(ge=1)
+    width: int = Field(ge=1)
+    resize_mode: ResizeMode
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.height}×{self.width} pixels, {self.resize_mode}: {self.reason}"
+
+
 class DatasetMetadata(Frozen):
     """The provenance of a dataset.
 
@@ -114,12 +131,14 @@ class DatasetMetadata(Frozen):
         source: The dataset type.
         images: Number of images in the catalog by split.
         label_format: Format of the label file; None without one, and for a space and a line feed.
+        input_size: Size of the stored images when the dataset was prepared first; None unless they are images of text.
     """
 
     kind: Literal["dataset"] = "dataset"
     source: str
     images: dict[str, int]
     label_format: LabelFormat | None = Field(default=None, exclude_if=lambda label_format: label_format is None)
+    input_size: InputSize | None = Field(default=None, exclude_if=lambda input_size: input_size is None)
 
 
 RunName = Annotated[str, Field(pattern="^[0-9a-f]{16}$")]

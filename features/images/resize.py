@@ -1,6 +1,6 @@
 """Resizes, crops and pads images to an extractor's input size as a table config describes.
 
-    image → resized by Pillow or TensorFlow → both ends cropped (crop) or padded with black (pad) → pixels
+    image → resized by Pillow or TensorFlow → both ends cropped (crop) or padded (pad, pad-border) → pixels
 
 Only the pixels that are kept are computed.
 """
@@ -69,10 +69,10 @@ class Span:
 class Resizer:
     """Maps images to pixels of one size.
 
-    `stretch` ignores the aspect ratio; `crop` and `pad` keep it. `crop` covers the size and keeps the center. `pad`
-    centers the whole image on black. The side that follows from the aspect ratio is rounded, halves up, to at least one
-    pixel. A smaller image is enlarged. `trainer.export.image_graph` resizes in a TensorFlow graph, so a new mode
-    needs both.
+    `stretch` ignores the aspect ratio; the others keep it. `crop` covers the size and keeps the center. `pad` centers
+    the whole image on black, `pad-border` on the color of its border (`measure_border_color`). The side that follows
+    from the aspect ratio is rounded, halves up, to at least one pixel. A smaller image is enlarged.
+    `trainer.export.image_graph` resizes in a TensorFlow graph, so a new mode needs both.
 
     Raises:
         UsageError: The size has more than `MAX_INPUT_PIXELS` pixels, or the shortest edge does not apply or is too
@@ -119,7 +119,7 @@ class Resizer:
     def __call__(self, image: Image.Image) -> Pixels:
         """Returns an RGB image as [height, width, 3] of `dtype`, 0…255, in memory of its own; raises as `resize`."""
         rows, columns = self.compute_spans(image)
-        pixels: Pixels = np.zeros((self.height, self.width, 3), self.dtype)
+        pixels: Pixels = np.full((self.height, self.width, 3), self._choose_padding(image), self.dtype)
         pixels[rows.target_slice, columns.target_slice] = resize(image, rows, columns, self.method)
         return pixels
 
@@ -135,10 +135,15 @@ class Resizer:
     def crop_visible(self, image: Image.Image) -> Image.Image:
         """Returns the part of an RGB image that the resized pixels show, at the image's own resolution.
 
-        With `pad`, the part is larger than the image: it includes the black borders.
+        With `pad` and `pad-border`, the part is larger than the image: it includes the padding.
         """
         (top, bottom), (left, right) = (span.visible for span in self.compute_spans(image))
-        return image.crop((left, top, right, bottom))
+        view = Image.new("RGB", (right - left, bottom - top), self._choose_padding(image))
+        view.paste(image, (-left, -top))
+        return view
+
+    def _choose_padding(self, image: Image.Image) -> tuple[int, int, int]:
+        return measure_border_color(image) if self.mode == "pad-border" else (0, 0, 0)
 
     def _compute_resized(self, height: int, width: int) -> tuple[int, int]:
         """Returns the rows and columns of the resized image before it is cropped or padded."""
@@ -154,6 +159,20 @@ class Resizer:
         if is_scaled_by_rows:
             return rows, _scale_side(rows, width, height)
         return _scale_side(columns, height, width), columns
+
+
+def measure_border_color(image: Image.Image) -> tuple[int, int, int]:
+    """Returns the median color of an RGB image's border, each channel in 0…255; of two middle values, the smaller one.
+
+    The border is an eighth of the shorter side wide, so that a frame of one or two pixels does not matter.
+    """
+    (width, height), border = image.size, max(1, min(image.size) // 8)
+    top, bottom = (0, 0, width, border), (0, height - border, width, height)
+    left, right = (0, 0, border, height), (width - border, 0, width, height)
+    strips = (np.asarray(image.crop(box)).reshape(-1, 3) for box in (top, bottom, left, right))
+    colors = np.sort(np.concatenate([*strips]), axis=0)
+    red, green, blue = colors[(len(colors) - 1) // 2].tolist()
+    return red, green, blue
 
 
 def make_resizer(

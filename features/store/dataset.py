@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from features.store.snapshot import TableSnapshot
 from features.store.streaming import read_parquet, row_batches, row_dataset
 from schemas.errors import MissingKeyError
-from schemas.manifests import DatasetMetadata, LabelFormat, Manifest
+from schemas.manifests import DatasetMetadata, InputSize, LabelFormat, Manifest
 from schemas.table_config import compute_digest
 from schemas.tables import ASSIGNED_SPLITS, CATALOG, LABELS
 
@@ -38,6 +38,11 @@ class Dataset(TableSnapshot[DatasetMetadata]):
     def label_format(self) -> LabelFormat | None:
         """The format of the label file; None without one, and for a space and a line feed."""
         return self.facts.label_format
+
+    @property
+    def input_size(self) -> InputSize | None:
+        """The size of the stored images when the dataset was prepared first; None without a commit or a size."""
+        return self.facts.input_size if self.manifests else None
 
     @property
     def has_images(self) -> bool:

@@ -249,6 +249,11 @@ class ImageDatabase(JobDatabase):
     def count_labels(self) -> int:
         return self._count(f"SELECT count(*) FROM record WHERE {_LABELLED}")
 
+    def count_label_lengths(self) -> dict[int, int]:
+        """Returns the number of located images by number of characters of their label."""
+        query = "SELECT length(label), count(*) FROM record WHERE status IS NULL AND label != '' GROUP BY 1"
+        return dict(self._db.execute(query))
+
     def count_label_texts(self) -> Iterator[tuple[str, str, int]]:
         """Yields split, label and number of images of the usable labels."""
         query = f"SELECT split, label, count(*) FROM record WHERE {_LABELLED} GROUP BY split, label"

@@ -34,7 +34,7 @@ from pipelines.beam.scratch import open_scratch
 from pipelines.ingest.image_database import ImageDatabase, copy_hash_cache, locate_hash_cache
 from pipelines.ingest.job_database import JOB_DATABASE, JobDatabase
 from schemas.errors import CaptError
-from schemas.manifests import DatasetMetadata, LabelFormat, Manifest
+from schemas.manifests import DatasetMetadata, Manifest
 from schemas.table_config import CaptionTableConfig, FeatureTableConfig
 
 _STATUSES = ("ok", "cached", "duplicate", "failed")
@@ -107,12 +107,11 @@ class Sink:
             estimate["estimated_seconds"] = round(elapsed + estimate["estimated_seconds"], 1)
         return estimate
 
-    def commit_dataset(
-        self, database: ImageDatabase, root: Path, dataset_type: str, label_format: LabelFormat | None
-    ) -> None:
+    def commit_dataset(self, database: ImageDatabase, root: Path, facts: DatasetMetadata) -> None:
         """Commits the images of a job as the dataset in `root`, unless it contains exactly these.
 
-        A split that a concurrent job has assigned is kept. Without a store, planned images are assumed to succeed.
+        A split that a concurrent job has assigned is kept, and so is an earlier input size. Without a store, planned
+        images are assumed to succeed. `facts` is the commit metadata without the numbers of images.
         """
         database.assume_results()
 
@@ -183,11 +182,10 @@ class StoreSink(Sink):
     def run_job(self, job: Job) -> dict[str, Any] | None:
         return job.run()
 
-    def commit_dataset(
-        self, database: ImageDatabase, root: Path, dataset_type: str, label_format: LabelFormat | None
-    ) -> None:
+    def commit_dataset(self, database: ImageDatabase, root: Path, facts: DatasetMetadata) -> None:
         def decide(log_state: LogState) -> Manifest:
-            database.keep_assigned(Dataset(root, log_state.live))
+            known = Dataset(root, log_state.live)
+            database.keep_assigned(known)
             files = {"catalog": write_under_digest(root, "catalog", database.write_catalog)}
             if database.count_labels():
                 files["labels"] = write_under_digest(root, "labels", database.write_labels)
@@ -196,8 +194,9 @@ class StoreSink(Sink):
             if database.count_absent():
                 files["splits"] = write_under_digest(root, "splits", database.write_splits)
             images = database.count_by_split()
-            facts = DatasetMetadata(source=dataset_type, images=images, label_format=label_format)
-            return build_superseding_manifest(Manifest(table=root.name, files=files, facts=facts), log_state)
+            input_size = known.input_size or (facts.input_size if images else None)
+            own = facts.model_copy(update={"images": images, "input_size": input_size})
+            return build_superseding_manifest(Manifest(table=root.name, files=files, facts=own), log_state)
 
         CommitLog(root).update(decide)
 

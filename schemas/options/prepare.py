@@ -3,7 +3,7 @@
 from typing import Annotated, Literal
 
 from schemas import defaults
-from schemas.choices import Compression, Format, ResizeMethodOption, ResizeMode, Standardizer
+from schemas.choices import Compression, Format, ResizeMethodOption, ResizeMode, Standardizer, TextResizeMode
 from schemas.options.base import Argument, Count, Natural, Option, Options, option
 from schemas.options.extractor import ExtractorOptions
 from schemas.options.shared import CAPTION_TABLE, DRY_RUN, NUM_SHARDS
@@ -124,7 +124,7 @@ class PrepareFeatures(ExtractorOptions):
     resize_mode: ResizeMode = option(
         "stretch",
         "Resize mode: stretch ignores the aspect ratio; crop keeps it and crops the edges; pad keeps it and adds "
-        "black borders.",
+        "black borders; pad-border adds borders in the median color of the image's own border.",
     )
     shortest_edge: Count | None = option(
         None,
@@ -322,8 +322,20 @@ class PrepareCaptcha(Options):
         f"{','.join(map(str, defaults.SPLIT_RATIOS))}; for lines `ID LABEL` see --split-sizes]",
         "RATIOS",
     )
-    height: Count = option(80, "Height of the stored image in pixels.")
-    width: Count = option(160, "Width of the stored image in pixels.")
+    height: Count | None = option(
+        None,
+        "Height of the stored images in pixels. [default: chosen from the sizes and strokes of a sample of the images "
+        "and from the labels, with the --width if only that is given; "
+        f"{defaults.PUBLISHED_CAPTCHA_SIZE[0]} for lines `ID LABEL`; an existing dataset keeps its size]",
+    )
+    width: Count | None = option(
+        None, f"Width, as --height. [default: as --height; {defaults.PUBLISHED_CAPTCHA_SIZE[1]} for lines `ID LABEL`]"
+    )
+    resize_mode: TextResizeMode | None = option(
+        None,
+        "Resize mode: pad-border keeps the aspect ratio and adds borders in the median color of the image's own "
+        "border; stretch ignores the aspect ratio. [default: pad-border; stretch for lines `ID LABEL`]",
+    )
     format: Format = SHARD_FORMAT
     compression: Compression = option(
         "none", "Compression of each image's pixels: none or zstd (lossless). zstd saves about 60% of the space."

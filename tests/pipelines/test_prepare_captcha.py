@@ -368,3 +368,63 @@ def test_numbered_images_need_a_label_file(store: Path, folder: Path) -> None:
     (folder / "spec_train_val.txt").unlink()
     with pytest.raises(UsageError, match=r"--labels: the 14 images are numbered, so their names are not labels"):
         capt.prepare_captcha(store=store, images=folder)
+
+
+# === Sizes ===
+
+
+def write_texts(directory: Path, names: list[str], size: tuple[int, int], color: tuple[int, int, int]) -> Path:
+    """Writes images with a black bar on a color, named by their labels."""
+    directory.mkdir(exist_ok=True)
+    for number, name in enumerate(names):
+        image = Image.new("RGB", size, color)
+        image.paste((0, 0, 0), (size[0] // 3, size[1] // 4, size[0] // 3 + 9, size[1] // 2 + number))
+        image.save(directory / f"{name}.png")
+    return directory
+
+
+def size_of(result: dict[str, Any]) -> tuple[int, int, str]:
+    size = result["input_size"]
+    return size["height"], size["width"], size["resize_mode"]
+
+
+def test_the_size_fits_the_images_and_stays_when_others_are_added(store: Path, tmp_path: Path) -> None:
+    images = write_texts(tmp_path / "images", ["ab", "cd", "efg"], (200, 50), (200, 180, 90))
+    first = capt.prepare_captcha(store=store, images=images)
+    assert size_of(first) == (48, 192, "pad-border")
+    assert capt.open_store(store).dataset("captcha").input_size.model_dump() == first["input_size"]
+    write_texts(images, ["h", "ij", "kl", "mn", "op"], (400, 200), (10, 200, 30))
+    again = capt.prepare_captcha(store=store, images=images)
+    assert (again["cached"], again["ok"], again["fingerprint"]) == (3, 5, first["fingerprint"])
+    assert again["input_size"]["reason"] != first["input_size"]["reason"]
+    opened = capt.open_store(store)
+    row = opened.feature_table(first["fingerprint"]).get(opened.dataset("captcha").get("h.png")["key"])
+    assert (row[:, [0, 47, 144, 191]] == (10, 200, 30)).all()
+    assert row[:, 72:120].min() == 0
+    assert capt.prepare_captcha(store=store, images=images, dataset_name="new")["fingerprint"] != first["fingerprint"]
+
+
+def test_options_determine_the_size_and_the_first_size_stays_the_default(store: Path, tmp_path: Path) -> None:
+    images = write_texts(tmp_path / "images", ["ab", "cd", "efg"], (200, 50), (200, 180, 90))
+    given: dict[str, Any] = {"store": store, "images": images}
+    assert size_of(capt.prepare_captcha(**given, height=64)) == (64, 256, "pad-border")
+    assert size_of(capt.prepare_captcha(**given, width=160)) == (40, 160, "pad-border")
+    assert size_of(capt.prepare_captcha(**given, height=40, width=88)) == (40, 88, "pad-border")
+    assert size_of(capt.prepare_captcha(**given)) == (64, 256, "pad-border")
+    assert size_of(capt.prepare_captcha(**given, resize_mode="stretch")) == (64, 256, "stretch")
+
+
+def test_the_published_layout_has_its_own_size(store: Path, made: Path) -> None:
+    options = {"store": store, "images": made / "words_captcha", "labels": made / "truth.txt", "dry_run": True}
+    assert size_of(capt.prepare_captcha(**options)) == (80, 160, "stretch")
+    assert size_of(capt.prepare_captcha(**options, height=40)) == (40, 160, "stretch")
+
+
+def test_unreadable_images_do_not_determine_the_size(store: Path, tmp_path: Path) -> None:
+    images = write_texts(tmp_path / "images", ["ab"], (200, 50), (200, 180, 90))
+    for name in ("cd", "ef"):
+        (images / f"{name}.png").write_bytes((images / "ab.png").read_bytes()[:60])
+    assert size_of(capt.prepare_captcha(store=store, images=images, max_failures="100%")) == (48, 192, "pad-border")
+    (images / "ab.png").unlink()
+    with pytest.raises(TooManyFailuresError):
+        capt.prepare_captcha(store=store, images=images, dataset_name="none", max_failures="100%")

@@ -78,6 +78,7 @@ def test_each_resize_setting_has_its_own_table(network: tuple[Any, str], images:
         {"resize_mode": "crop"},
         {"resize_mode": "crop", "shortest_edge": 256},
         {"resize_mode": "pad"},
+        {"resize_mode": "pad-border"},
     ]
     store = create_store(tmp_path / "store")
     asked = {"store": str(store.path), "dataset_type": "folder", "images": (str(images),), "weights": network[1]}

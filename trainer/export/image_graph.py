@@ -140,7 +140,20 @@ def _resize(image: Any, resizer: Resizer) -> Any:
     pixels = resize(image, (shape[0], rows, first[0], kept[0]), (shape[1], columns, first[1], kept[1]))
     before = ((resizer.height - kept[0]) // 2, (resizer.width - kept[1]) // 2)
     after = (resizer.height - kept[0] - before[0], resizer.width - kept[1] - before[1])
-    return tf.pad(pixels, [(before[0], after[0]), (before[1], after[1]), (0, 0)])
+    padding = [(before[0], after[0]), (before[1], after[1])]
+    padded = tf.pad(pixels, [*padding, (0, 0)])
+    if resizer.mode != "pad-border":
+        return padded
+    is_padding = tf.pad(tf.zeros((kept[0], kept[1]), tf.bool), padding, constant_values=True)
+    return tf.where(is_padding[..., tf.newaxis], tf.cast(_measure_border_color(image), padded.dtype), padded)
+
+
+def _measure_border_color(image: Any) -> Any:
+    """Returns the color of `features.images.resize.measure_border_color`, uint8 [3]."""
+    border = tf.maximum(1, tf.minimum(tf.shape(image)[0], tf.shape(image)[1]) // 8)
+    strips = (image[:border], image[-border:], image[:, :border], image[:, -border:])
+    colors = tf.sort(tf.concat([tf.reshape(strip, (-1, 3)) for strip in strips], axis=0), axis=0)
+    return colors[(tf.shape(colors)[0] - 1) // 2]
 
 
 def _compute_size(height: Any, width: Any, resizer: Resizer) -> tuple[Any, Any]:

@@ -5,8 +5,8 @@ from typing import Any
 
 import yaml
 
+from schemas.defaults import PUBLISHED_CAPTCHA_SIZE
 from schemas.errors import UsageError
-from schemas.options.prepare import PrepareCaptcha
 from schemas.options.training import Config
 from schemas.table_config import SPECIAL_TOKENS
 from schemas.terminal.console import Printer
@@ -124,8 +124,7 @@ def _summarize(
 def _default_shape(spec: ModelSpec | RecognizerSpec) -> tuple[int, ...]:
     if isinstance(spec, ModelSpec):
         return _SPATIAL if spec.spatial else _POOLED
-    height, width = (PrepareCaptcha.model_fields[name].default for name in ("height", "width"))
-    return height, width, 3
+    return *PUBLISHED_CAPTCHA_SIZE, 3
 
 
 def _parse_shape(text: str | None) -> tuple[int, ...]:

@@ -10,12 +10,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from features.images.resize import Resizer, Span, make_resizer, resize
+from features.images.resize import Resizer, Span, make_resizer, measure_border_color, resize
 from schemas.errors import RecordError, UsageError
 
 ODD_SIZES = [(480, 640), (37, 53), (299, 299), (5, 331), (1, 1), (200, 3)]
 METHODS = ("pillow-bilinear", "draft-bilinear", "tf-bilinear")
-MODES = ("stretch", "crop", "pad")
+MODES = ("stretch", "crop", "pad", "pad-border")
 sides = st.integers(1, 90)
 
 
@@ -23,9 +23,9 @@ def noise(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(height * 1009 + width).integers(0, 256, (height, width, 3), np.uint8)
 
 
-def kept(whole: np.ndarray, rows: Span, columns: Span) -> np.ndarray:
+def kept(whole: np.ndarray, rows: Span, columns: Span, padding: tuple[int, int, int] = (0, 0, 0)) -> np.ndarray:
     """Crops and pads a whole resized image."""
-    pixels = np.zeros((rows.target, columns.target, 3), whole.dtype)
+    pixels = np.full((rows.target, columns.target, 3), padding, whole.dtype)
     middle = whole[rows.first : rows.first + rows.kept, columns.first : columns.first + columns.kept]
     pixels[rows.target_slice, columns.target_slice] = middle
     return pixels
@@ -34,7 +34,8 @@ def kept(whole: np.ndarray, rows: Span, columns: Span) -> np.ndarray:
 def by_tensorflow(resizer: Resizer, image: np.ndarray) -> np.ndarray:
     rows, columns = resizer.compute_spans(Image.fromarray(image))
     whole = tf.image.resize(image, (rows.resized, columns.resized))
-    return kept(tf.cast(whole, tf.float32).numpy(), rows, columns)
+    padding = measure_border_color(Image.fromarray(image)) if resizer.mode == "pad-border" else (0, 0, 0)
+    return kept(tf.cast(whole, tf.float32).numpy(), rows, columns, padding)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -156,6 +157,17 @@ def test_pad_centers_the_whole_image_on_black(method):
     assert (pixels[5:15, :, 2] > 254).all()
     assert pixels[5, 0, :2].max() < 14
     assert pixels[14, -1, :2].min() > 226
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_pad_border_centers_the_whole_image_on_the_color_of_its_border(method):
+    pixels = np.full((40, 80, 3), (200, 90, 31), np.uint8)
+    pixels[10:30, 10:70] = 0
+    pixels[:2] = pixels[-2:] = pixels[:, :2] = pixels[:, -2:] = 255  # a frame
+    resized = Resizer(20, 20, method, "pad-border")(Image.fromarray(pixels))
+    assert (resized[:5] == (200, 90, 31)).all()
+    assert (resized[15:] == (200, 90, 31)).all()
+    assert np.array_equal(resized[5:15], Resizer(20, 20, method, "pad")(Image.fromarray(pixels))[5:15])
 
 
 def test_halves_are_rounded_up_and_the_end_has_the_odd_pixel():

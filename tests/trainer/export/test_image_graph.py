@@ -17,6 +17,8 @@ FITTINGS = [
     Resizer(48, 96, "tf-bilinear", "crop"),
     Resizer(96, 64, "pillow-bilinear", "pad"),
     Resizer(64, 90, "tf-bilinear", "pad"),
+    Resizer(96, 64, "pillow-bilinear", "pad-border"),
+    Resizer(64, 90, "tf-bilinear", "pad-border"),
 ]
 
 

@@ -400,7 +400,7 @@ def test_the_size_fits_the_images_and_stays_when_others_are_added(store: Path, t
     opened = capt.open_store(store)
     row = opened.feature_table(first["fingerprint"]).get(opened.dataset("captcha").get("h.png")["key"])
     assert (row[:, [0, 47, 144, 191]] == (10, 200, 30)).all()
-    assert row[:, 72:120].min() == 0
+    assert row[:, 72:120].min() < 10
     assert capt.prepare_captcha(store=store, images=images, dataset_name="new")["fingerprint"] != first["fingerprint"]
 
 
@@ -425,6 +425,8 @@ def test_unreadable_images_do_not_determine_the_size(store: Path, tmp_path: Path
     for name in ("cd", "ef"):
         (images / f"{name}.png").write_bytes((images / "ab.png").read_bytes()[:60])
     assert size_of(capt.prepare_captcha(store=store, images=images, max_failures="100%")) == (48, 192, "pad-border")
-    (images / "ab.png").unlink()
-    with pytest.raises(TooManyFailuresError):
-        capt.prepare_captcha(store=store, images=images, dataset_name="none", max_failures="100%")
+    (images / "ab.png").rename(tmp_path / "ab.png")
+    given: dict[str, Any] = {"store": store, "images": images, "dataset_name": "none", "max_failures": "100%"}
+    assert capt.prepare_captcha(**given)["failed"] == 2
+    (tmp_path / "ab.png").rename(images / "ab.png")
+    assert size_of(capt.prepare_captcha(**given)) == (48, 192, "pad-border")

@@ -91,7 +91,7 @@ ROW_OPTIONS = {
         "shortest_edge from_arrays array_names format compression batch_size num_shards assume_images resource_hint"
     ),
     ("captioner", "captions"): "vocab_size min_count vocab_from standardize filters max_length",
-    ("captcha", "features"): "height width format compression num_shards",
+    ("captcha", "features"): "height width resize_mode format compression num_shards",
 }
 
 

@@ -17,7 +17,7 @@ from features.text.charset import Charset
 from schemas.errors import CaptError
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-EASY = {"charset": "ab1", "lengths": "2,3", "width": 100, "height": 40, "num_strokes": "0,1"}
+EASY = {"charset": "0123456789abcdef", "lengths": "4,4", "width": 100, "height": 40, "num_strokes": "0,1"}
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_recognizers_get_the_splits_of_a_fold_and_what_is_finished_is_kept(
 
     def read_labels():
         if layout == "names":
-            return {path.name: path.name.partition(".")[0] for path in root.iterdir()}
+            return {path.name: path.stem for path in root.iterdir()}
         lines = (drawn / layout / "truth.txt").read_text().splitlines()
         return {f"{name}.png": label for name, _, label in (line.partition(" ") for line in lines)}
 

@@ -24,7 +24,7 @@ from schemas.errors import CorruptFileError, StoreError
 from schemas.manifests import Decision, FileEntry, Manifest, ModelMetadata
 from schemas.options.workflows import ModelsLs, ModelsPromote, ModelsRollback, ModelsShow
 from schemas.terminal.console import Printer
-from trainer.runs.directory import EVALUATION, LOCK
+from trainer.runs.directory import EVALUATION, LEARNING_CURVE, LOCK
 
 KEPT = 5
 # Decisions about a run that was trained and evaluated.
@@ -289,4 +289,6 @@ def _find_model(store: Store, name: str | None) -> RegisteredModel:
 
 
 def _is_kept(parts: tuple[str, ...]) -> bool:
-    return parts[0] not in (EVALUATION, LOCK) and not any(part.startswith(TEMP_PREFIX) for part in parts)
+    return parts[0] not in (EVALUATION, LEARNING_CURVE, LOCK) and not any(
+        part.startswith(TEMP_PREFIX) for part in parts
+    )

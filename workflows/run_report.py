@@ -32,7 +32,15 @@ from trainer.figures.figure_files import encode_figure
 from trainer.models.layer_graph import LayerGraph, trace_layers
 from trainer.reports.layer_figure import layer_figure
 from trainer.reports.page_files import check_page_path, write_page
-from trainer.runs.directory import EVALUATION, MACHINE, REPORT, recorded_store
+from trainer.runs.directory import (
+    EVALUATION,
+    LEARNING_CURVE,
+    LEARNING_CURVE_FIGURE,
+    LEARNING_CURVE_RESULT,
+    MACHINE,
+    REPORT,
+    recorded_store,
+)
 from trainer.runs.run import Run, load_run
 from workflows.example_pages import Example, ExampleCaption
 from workflows.run_report_page import (
@@ -103,7 +111,8 @@ def report_run(options: Report) -> dict[str, Any]:
         errors=[_describe_error(run, content, row) for row in shown],
         num_errors=len(ranked),
         evaluate_command=f"capt evaluate {shlex.quote(shorten(run.path))}",
-        machine=_read_machine(run),
+        machine=_read_json(run.path / MACHINE),
+        learning_curve=_read_learning_curve(run),
         notes=notes,
     )
     write_page(path, build_run_report(report))
@@ -189,15 +198,21 @@ def _plot_curves(run: Run, history: Sequence[Any]) -> bytes:
     return encode_figure(plot(history, from_zero=run.metadata.training.plot_from_zero), "png")
 
 
-def _read_machine(run: Run) -> dict[str, Any] | None:
-    """Returns the machine of the last training command; None if it is not recorded."""
-    path = run.path / MACHINE
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """Reads a file of the run directory; None if it does not exist."""
     try:
         return dict(parse_json(path.read_bytes()))
     except FileNotFoundError:
         return None
     except (ValueError, TypeError) as error:
         raise CorruptFileError(f"the file is corrupt: {error}", location=str(path)) from None
+
+
+def _read_learning_curve(run: Run) -> tuple[dict[str, Any], bytes] | None:
+    """Returns the result and the figure of `--learning-curve`; None without one."""
+    directory = run.path / LEARNING_CURVE
+    curve = _read_json(directory / LEARNING_CURVE_RESULT)
+    return (curve, (directory / LEARNING_CURVE_FIGURE).read_bytes()) if curve else None
 
 
 def _list_notes(run: Run, content: StoreContent | None) -> list[str]:

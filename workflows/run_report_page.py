@@ -161,6 +161,7 @@ class RunReport:
         num_errors: Number of all errors.
         evaluate_command: The command that evaluates the run.
         machine: The machine of the last training command; None if unknown.
+        learning_curve: The result and the figure (PNG) of `--learning-curve`; None without one.
         notes: Facts that limit the report.
     """
 
@@ -178,6 +179,7 @@ class RunReport:
     num_errors: int
     evaluate_command: str
     machine: Mapping[str, Any] | None
+    learning_curve: tuple[Mapping[str, Any], bytes] | None
     notes: Sequence[str]
 
     @property
@@ -200,6 +202,7 @@ def build_run_report(report: RunReport) -> str:
             section("Model", *_build_model(report)),
             section("Settings", *_build_settings(report)),
             section("Curves", *_build_curves(report)),
+            *_build_learning_curve(report),
             section("Scores", *_build_scores(report)),
             section("Errors", *_build_errors(report)),
             section("Machine and versions", _build_machine(report)),
@@ -375,6 +378,24 @@ def _build_curves(report: RunReport) -> Iterator[Html]:
         for number, one in sorted(shown.items())
     ]
     yield table(("epoch", *(name.replace("_", " ") for name in names)), rows)
+
+
+def _build_learning_curve(report: RunReport) -> Iterator[Html]:
+    if report.learning_curve is None:
+        return
+    curve, figure = report.learning_curve
+    rows = [
+        row(
+            one["fraction"],
+            f"{one['labels']:,}",
+            f"{one['errors']:,} of {one['evaluated']:,}",
+            format_score(Score.build(one["exact_match"], one["interval"])),
+        )
+        for one in curve["sizes"]
+    ]
+    heads = ("fraction", "labels", f"errors on {curve['split']}", "exact match × 100")
+    image = plot(figure, "errors by the number of labels")
+    yield section("Learning curve", _note(curve["statement"]), image, table(heads, rows))
 
 
 def _format_metric(value: float | None) -> str:

@@ -58,7 +58,7 @@ COMMANDS = (
     Command("store gc", store.StoreGc, "features.store.garbage_collection:collect_garbage"),
     Command("config", training.Config, "trainer.tasks.default_config:model_defaults", "print_defaults"),
     Command("train captioner", training.TrainCaptioner, "trainer.tasks.captioning:train_captioner"),
-    Command("train captcha", training.TrainCaptcha, "trainer.tasks.captcha:train_captcha"),
+    Command("train captcha", training.TrainCaptcha, "trainer.tasks.captcha:train_captcha", "print_trained"),
     Command("evaluate", inference.Evaluate, "trainer.evaluation.evaluate:evaluate", "print_evaluation"),
     Command("report", inference.Report, "workflows.run_report:report_run", "print_report"),
     Command("caption", inference.Caption, "trainer.inference.caption_images:caption", _PRINT_RESULTS),

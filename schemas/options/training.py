@@ -32,6 +32,7 @@ def _check_model(*names: str) -> AfterValidator:
 CaptionerModel = Annotated[str, _check_model(*get_args(CaptionerName))]
 RecognizerModel = Annotated[str, _check_model(RECOGNIZER)]
 AnyModel = Annotated[str, _check_model(*get_args(CaptionerName), RECOGNIZER)]
+Accuracy = Annotated[float, Field(gt=0, lt=1)]
 _OWN = "or FILE.py:Class for a model of your own."
 
 StoreToRead = Annotated[str, Option("Store to read: a local directory, or an s3:// or gs:// URI.", "STORE")]
@@ -187,6 +188,14 @@ class TrainCaptcha(TrainingOptions):
     )
     save_steps: Count | None = SAVE_STEPS
     warm_start_from: str | None = WARM_START_FROM
+    learning_curve: bool = option(
+        False,
+        "Also train on nested fractions of the train split, and estimate how many more labels the target accuracy "
+        "needs. Takes up to four times as long.",
+    )
+    target_accuracy: Accuracy | None = option(
+        None, "Exact match that --learning-curve estimates the labels for, between 0 and 1. [default: 0.99]"
+    )
 
     @field_validator("dataset_weights", mode="before")
     @classmethod

@@ -131,6 +131,23 @@ def test_the_report_of_a_recognizer_shows_labels_confusions_and_the_nearest_prof
     assert "cores" in machine
 
 
+def test_the_report_shows_the_learning_curve(recognizer: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(recognizer / "run", tmp_path / "run")
+    (run / "learning_curve").mkdir()
+    size = {"fraction": "1/2", "labels": 1200, "errors": 8, "evaluated": 40, "exact_match": 0.8, "interval": [0.7, 0.9]}
+    curve = {"statement": "About 4,000 more labels for 99%.", "split": "val", "sizes": [size]}
+    (run / "learning_curve" / "learning_curve.json").write_text(json.dumps(curve))
+    shutil.copy(run / "loss.png", run / "learning_curve" / "learning_curve.png")
+    result = capt.report(run=run, num_examples=1)
+    page = read(result)
+    assert sections(result) == [*SECTIONS[:5], "Learning curve", *SECTIONS[5:]]
+    assert "About 4,000 more labels for 99%." in page.text
+    assert "1/2 1,200 8 of 40 80.0 (70.0 to 90.0)" in page.text
+    (run / "learning_curve" / "learning_curve.json").write_text("{")
+    with pytest.raises(CorruptFileError, match=r"learning_curve\.json"):
+        capt.report(run=run)
+
+
 def test_the_page_is_one_file_that_prints_in_light_colors(captioner: Path, tmp_path: Path) -> None:
     result = capt.report(run=captioner / "run", output=tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text(encoding="utf-8")

@@ -13,6 +13,7 @@ RUN/metrics.jsonl     one line per epoch; RUN/loss.png shows them, RUN/logs/ has
 RUN/machine.json      the machine of the last training command
 RUN/store.txt         location of the store, for `capt evaluate` only
 RUN/evaluation/       results of `capt evaluate` by split, and by epoch with --epoch
+RUN/learning_curve/   runs on fractions of the train split, and the learning curve: `trainer.tasks.learning_curve`
 RUN/report.html       the page of `capt report`
 """
 
@@ -46,6 +47,9 @@ LOSS_PLOT = "loss.png"
 LOGS = "logs"
 MACHINE = "machine.json"
 EVALUATION = "evaluation"
+LEARNING_CURVE = "learning_curve"
+LEARNING_CURVE_RESULT = "learning_curve.json"
+LEARNING_CURVE_FIGURE = "learning_curve.png"
 REPORT = "report.html"
 _STORE = "store.txt"
 LOCK = ".lock"

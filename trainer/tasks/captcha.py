@@ -12,6 +12,8 @@ from features.store import Store
 from schemas.errors import CaptError, UsageError
 from schemas.options.inference import Evaluate, Export, SearchOptions
 from schemas.options.training import RECOGNIZER, TrainCaptcha, TrainingOptions
+from schemas.terminal.console import Printer
+from schemas.terminal.summary import print_summary
 from trainer.config import Hyperparameters, RecognizerTraining, parse_recognizer
 from trainer.data.captcha_data import LabelledImages, join_labels
 from trainer.data.label_limits import LabelLimits, check_text_rows, check_time_steps, resolve_config
@@ -157,10 +159,28 @@ class CaptchaTask(Task):
 
 
 def train_captcha(options: TrainCaptcha) -> dict[str, Any]:
-    """Trains a CAPTCHA recognizer; see `trainer.training.train.train`.
+    """Trains a CAPTCHA recognizer. The best epoch has the highest exact match on validation, by greedy decoding.
 
-    The best epoch has the highest exact match on the validation split, by greedy decoding.
+    Returns:
+        As `capt train captioner`, and with `learning_curve` a key of this name: `target_accuracy`; `status`
+        (`reached`; `estimated`; `at_least` if the 95% interval has no upper end; `unknown`), for `unknown` its `reason`
+        (`too_few_sizes`, `no_errors` or `flat`); `more_labels` (null unless estimated) and `more_labels_interval`
+        (low and high, which may be null), in addition to the present labels; `statement`, the same in words; `curve`
+        (`a`, `b` and `c`); `dispersion` (factor of the scatter around the curve in excess of chance); `split` of the
+        evaluation; `sizes`, with `fraction`, `labels`, `errors` of `evaluated`, `exact_match`, its 95% `interval`,
+        `is_used` (whether the curve is fitted to it) and `run_dir` each; and `figure_path`.
+
+    Raises:
+        UsageError: An option is unknown, invalid or has no effect.
+        CaptError: As `trainer.training.train.train` and `trainer.tasks.learning_curve.train_learning_curve`.
     """
+    if options.learning_curve:
+        from trainer.tasks.learning_curve import train_learning_curve
+
+        return train_learning_curve(options)
+    if options.target_accuracy is not None:
+        message = "the option has no effect without --learning-curve"
+        raise UsageError(message, location="--target-accuracy", hint="Add --learning-curve, or omit the option.")
     return train(CaptchaTask(), options)
 
 
@@ -178,6 +198,20 @@ def _set_epochs(hyperparameters: _Hyperparameters, train_images: int) -> _Hyperp
 def _count_epochs(profile: str, training: RecognizerTraining, train_images: int) -> int:
     steps = training.steps_per_epoch
     return PROFILES[profile].count_epochs(train_images, steps * training.batch_size if steps else train_images)
+
+
+def print_trained(result: Mapping[str, Any]) -> None:
+    """Prints the result of `train_captcha`: a plain table, and the learning curve."""
+    print_summary({name: value for name, value in result.items() if name != "learning_curve"})
+    if curve := result.get("learning_curve"):
+        printer = Printer()
+        rows = [
+            [one["fraction"], one["labels"], one["errors"], one["evaluated"], f"{100 * one['exact_match']:.2f}"]
+            for one in curve["sizes"]
+        ]
+        headings = ("labels", "errors", f"images of {curve['split']}", "exact match, %")
+        printer.table("learning curve", ("fraction",), headings, rows)
+        printer.line(curve["statement"])
 
 
 def _check_dataset_weights(weights: Sequence[float] | None, datasets: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""`capt train captcha --learning-curve` trains on nested fractions, and predicts what more labels give."""
+"""`capt train captcha --learning-curve` trains on nested fractions of the train split."""
 
 import json
 from fractions import Fraction
@@ -14,7 +14,6 @@ from schemas.errors import UsageError
 from tests.trainer.words import SMALL, captcha, make_words
 from trainer.data.captcha_data import join_labels
 from trainer.data.table_selection import select_labelled_tables
-from trainer.evaluation.learning_curve import CurvePoint, Status, estimate_labels
 from trainer.models.model_specs import RECOGNIZER_INPUT
 from trainer.runs.directory import read_training_images
 from trainer.runs.metadata import read_metadata
@@ -97,15 +96,3 @@ def test_the_same_command_trains_nothing_anew_and_the_target_may_change(trained)
     assert result["learning_curve"]["sizes"] == before["learning_curve"]["sizes"]
     assert (result["learning_curve"]["status"], result["learning_curve"]["more_labels"]) == ("reached", None)
     assert capt.train_captcha(**options)["resumed_at"] == before["steps"]
-
-
-@pytest.mark.slow
-def test_the_smaller_sizes_predict_what_the_whole_set_gave(trained):
-    """Three sizes say how many more labels reach the accuracy that the fourth one, of twice as many labels, has."""
-    _, result = trained
-    sizes = result["learning_curve"]["sizes"]
-    points = [CurvePoint(one["labels"], one["errors"], one["evaluated"]) for one in sizes]
-    estimate = estimate_labels(points[:3], sizes[-1]["exact_match"])
-    really = points[3].labels - points[2].labels
-    assert estimate.status in (Status.ESTIMATED, Status.AT_LEAST)
-    assert estimate.low <= really <= (np.inf if estimate.high is None else estimate.high)

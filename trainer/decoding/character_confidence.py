@@ -33,28 +33,35 @@ def alignment_confidences(log_probabilities: NDArray[np.float32], ids: NDArray[n
     """
     batch, length = ids.shape
     states = _align(log_probabilities, ids)
-    own = np.take_along_axis(log_probabilities, np.take_along_axis(_interleave(ids), states, axis=1)[..., None], axis=2)
+    own = np.take_along_axis(log_probabilities, np.take_along_axis(interleave(ids), states, axis=1)[..., None], axis=2)
     confidences = np.zeros((batch, length), np.float32)
     images, steps = np.nonzero(states % 2)
     np.maximum.at(confidences, (images, states[images, steps] // 2), np.exp(own[images, steps, 0]))
     return confidences
 
 
-def _interleave(ids: NDArray[np.int32]) -> NDArray[np.int32]:
+def interleave(ids: NDArray[np.int32]) -> NDArray[np.int32]:
     """Returns the classes of the states of an alignment: a blank before, between and after the characters."""
     classes = np.full((len(ids), 2 * ids.shape[1] + 1), BLANK, np.int32)
     classes[:, 1::2] = ids
     return classes
 
 
+def find_skips(ids: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Returns the states that an alignment may enter from two states before, bool [B, 2 L + 1].
+
+    They are the characters that differ from the previous one, so that no blank is needed between.
+    """
+    skips = np.zeros((len(ids), 2 * ids.shape[1] + 1), bool)
+    skips[:, 3::2] = ids[:, 1:] != ids[:, :-1]
+    return skips
+
+
 def _align(log_probabilities: NDArray[np.float32], ids: NDArray[np.int32]) -> NDArray[np.int64]:
     """Returns the states of the most probable alignment, int64 [B, T], by the Viterbi algorithm."""
-    classes = _interleave(ids)
+    classes, skips = interleave(ids), find_skips(ids)
     batch, states = classes.shape
     rows, steps = np.arange(batch), log_probabilities.shape[1]
-    # A character is entered from the previous one, without a blank between, if the two differ.
-    skips = np.zeros(classes.shape, bool)
-    skips[:, 3::2] = ids[:, 1:] != ids[:, :-1]
     scores = np.full((batch, states), _LOG_ZERO, np.float32)
     scores[:, :2] = np.take_along_axis(log_probabilities[:, 0], classes[:, :2], axis=1)
     moves = np.zeros((steps, batch, states), np.int8)

@@ -22,6 +22,7 @@ from features.text.charset import BLANK, Charset
 from features.text.visual_order import decode_visually, encode_visually, visual_positions
 from schemas.choices import DecodingStrategy
 from trainer.decoding.character_confidence import alignment_confidences, position_confidences
+from trainer.decoding.label_scores import score_labels
 from trainer.decoding.lexicon import Lexicon
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class Prediction:
 
 
 class LabelDecoder:
-    """Predicts one label per image from logits float [B, T, classes].
+    """Predicts one label per image from logits float [B, T, classes], divided by the temperature of the run.
 
     Args:
         charset: Characters of the classes.
@@ -90,49 +91,51 @@ class LabelDecoder:
     def __call__(self, logits: NDArray[np.float32]) -> list[Prediction]:
         if not len(logits):
             return []
-        log_probabilities = _log_softmax(logits)
-        if lexicon := self._lexicon:
-            score = lexicon.score_time_steps if self.head == "ctc" else lexicon.score_positions
-            scores = score(log_probabilities)
-            return self._make_predictions(log_probabilities, lexicon.ids[scores.argmax(axis=1)], scores.max(axis=1))
-        from features.runtime.keras_settings import ops
-
-        ids, scores = map(ops.convert_to_numpy, _compile_greedy(self.head)(ops.convert_to_tensor(logits)))
-        if self.strategy == "beam" and self.head == "ctc":
-            found = [self._search(steps, row) for steps, row in zip(log_probabilities, ids.tolist(), strict=True)]
-            ids, scores = _pad([label for label, _ in found]), np.array([score for _, score in found], np.float32)
-        return self._make_predictions(log_probabilities, ids, scores)
-
-    def _search(self, log_probabilities: NDArray[np.float32], greedy: Sequence[int]) -> tuple[_Ids, float]:
-        """Returns the most probable label of a prefix beam search, and its score; `greedy` is the greedy label."""
-        found = _prefix_beam_search(log_probabilities, self.beam_width)
-        labels = list(dict.fromkeys([tuple(id_ for id_ in greedy if id_ != BLANK), *found]))
-        # The search does not count the alignments of prefixes that it dropped.
-        scores = Lexicon(_pad(labels)).score_time_steps(log_probabilities[None])[0]
-        return labels[scores.argmax()], float(scores.max())
-
-    def _make_predictions(
-        self, log_probabilities: NDArray[np.float32], ids: NDArray[np.int32], scores: NDArray[np.float32]
-    ) -> list[Prediction]:
-        """Returns the predictions of character IDs from left to right [B, L]."""
-        ids = ids[:, : int((ids != BLANK).sum(axis=1).max(initial=0))]
+        log_probabilities, ids = log_softmax(logits), self.decode_ids(logits)
         compute = alignment_confidences if self.head == "ctc" else position_confidences
-        confidences = compute(log_probabilities, ids)
+        confidences, scores = compute(log_probabilities, ids), score_labels(self.head, log_probabilities, ids)
         return [
             Prediction(text, float(score), tuple(row[np.argsort(visual_positions(text))].tolist()))
             for text, score, row in zip(decode_visually(self.charset, ids), scores, confidences, strict=True)
         ]
 
+    def decode_ids(self, logits: NDArray[np.float32]) -> NDArray[np.int32]:
+        """Returns the character IDs of the labels from left to right, int32 [B, longest], padded with 0."""
+        ids = self._find_ids(logits)
+        return ids[:, : int((ids != BLANK).sum(axis=1).max(initial=0))]
+
+    def _find_ids(self, logits: NDArray[np.float32]) -> NDArray[np.int32]:
+        if lexicon := self._lexicon:
+            score = lexicon.score_time_steps if self.head == "ctc" else lexicon.score_positions
+            found: NDArray[np.int32] = lexicon.ids[score(log_softmax(logits)).argmax(axis=1)]
+            return found
+        from features.runtime.keras_settings import ops
+
+        ids: NDArray[np.int32] = ops.convert_to_numpy(_compile_greedy(self.head)(ops.convert_to_tensor(logits)))
+        if self.strategy == "beam" and self.head == "ctc":
+            images = zip(log_softmax(logits), ids.tolist(), strict=True)
+            return _pad([self._search(steps, row) for steps, row in images])
+        return ids
+
+    def _search(self, log_probabilities: NDArray[np.float32], greedy: Sequence[int]) -> _Ids:
+        """Returns the most probable label of a prefix beam search; `greedy` is the greedy label."""
+        found = _prefix_beam_search(log_probabilities, self.beam_width)
+        labels = list(dict.fromkeys([tuple(id_ for id_ in greedy if id_ != BLANK), *found]))
+        # The search does not count the alignments of prefixes that it dropped.
+        scores = Lexicon(_pad(labels)).score_time_steps(log_probabilities[None])[0]
+        return labels[int(scores.argmax())]
+
 
 @lru_cache
 def _compile_greedy(head: "Head") -> Any:
     from features.runtime.keras_settings import compile_function
-    from trainer.models.recognizer_heads import decode_greedily
+    from trainer.models.recognizer_heads import greedy_ids
 
-    return compile_function(partial(decode_greedily, head))
+    return compile_function(partial(greedy_ids, head))
 
 
-def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Returns the log-probabilities of logits [..., classes]."""
     shifted = logits - logits.max(axis=-1, keepdims=True)
     normalized: NDArray[np.float32] = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     return normalized

@@ -5,6 +5,8 @@
 The forward algorithm of CTC (Graves et al., ICML 2006) on a prefix tree, so that common prefixes are computed once.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -52,13 +54,14 @@ class Lexicon:
         for step in time_steps:
             # A repeated character begins only after a blank.
             before = np.where(self._is_double[:, None], _LOG_ZERO, on_character[self._parents])
-            begins = _log_add(before, on_blank[self._parents])
+            begins = log_add(before, on_blank[self._parents])
             on_blank, on_character = (
-                _log_add(on_blank, on_character) + step[BLANK],
-                _log_add(on_character, begins) + step[self._characters],
+                log_add(on_blank, on_character) + step[BLANK],
+                log_add(on_character, begins) + step[self._characters],
             )
             on_character[0] = _LOG_ZERO
-        return np.maximum(_log_add(on_blank, on_character)[self._ends].T, _LOG_ZERO)
+        scores: NDArray[np.float32] = np.maximum(log_add(on_blank, on_character)[self._ends].T, _LOG_ZERO)
+        return scores
 
     def score_positions(self, log_probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
         """Returns the log-probability float32 [B, words] of every word with one character per position.
@@ -74,7 +77,7 @@ class Lexicon:
         return scores
 
 
-def _log_add(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
+def log_add(one: NDArray[Any], other: NDArray[Any]) -> NDArray[Any]:
     """Returns log(exp(one) + exp(other)), five times as fast as NumPy's logaddexp."""
-    total: NDArray[np.float32] = np.maximum(one, other) + np.log(1 + np.exp(-np.abs(one - other)))
+    total: NDArray[Any] = np.maximum(one, other) + np.log(1 + np.exp(-np.abs(one - other)))
     return total

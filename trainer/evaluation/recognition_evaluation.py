@@ -3,6 +3,7 @@
 Further files in RUN/evaluation/<split>/:
 
     confusion.png              how often each character was recognized as another
+    coverage.png               accuracy by coverage, if labels of low confidence are left open
     recognition_errors.html    the worst recognition errors, or the predictions of `--examples`
 """
 
@@ -10,12 +11,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 from numpy.typing import NDArray
 
 from features.inputs.file_reference import read_source_image
 from features.io.atomic_files import write
 from features.text.charset import count_characters
-from schemas.choices import ExampleKind
+from schemas.choices import DecodingStrategy, ExampleKind
 from schemas.options.inference import Evaluate
 from schemas.terminal.console import Printer
 from trainer.data.captcha_data import load_labelled_images
@@ -25,16 +27,20 @@ from trainer.data.label_limits import list_characters
 from trainer.data.table_selection import TrainingTables
 from trainer.evaluation.evaluate import EvaluatedRun, Evaluation, ImageRow, select_random, shorten
 from trainer.evaluation.recognition_metrics import RecognitionScores, align, rank_correct, rank_errors
+from trainer.evaluation.result_tables import result_tables
 from trainer.figures.figure_files import encode_figure
+from trainer.metrics.calibration import CoverageCurve, expected_calibration_error
 from trainer.reports.markup import Html, card, document, element, header, inline_image, join, label, mark_wrong, section
-from trainer.reports.plots import confusion_figure
+from trainer.reports.plots import confusion_figure, coverage_figure
 from trainer.runs.recognizer_run import STRATEGIES, RecognizedImage, RecognizerRun
 
 CONFUSION = "confusion.png"
+COVERAGE = "coverage.png"
 
 # Characters of the confusion matrix; those with the most errors.
 _MAX_CONFUSED = 40
 _CONFUSION_TITLE = "Confused characters in wrong predictions"
+_COVERAGE_TITLE = "Accuracy by coverage, if labels of low confidence are left open"
 _HEADINGS: dict[ExampleKind, str] = {
     "best": "Correct predictions, the most probable first",
     "worst": "Worst recognition errors: most character errors first",
@@ -51,14 +57,16 @@ class RecognitionEvaluation(Evaluation[RecognizerRun, RecognizedImage, dict[str,
     `summarize` returns `images`, `exact_match` and `cer` (greedy decoding), `exact_match_beam` and
     `exact_match_lexicon`; `greedy`, `beam` and `lexicon` with `RecognitionScores.to_dict`; `outside_lexicon` (images
     whose label is not in the lexicon); `unknown_characters` (occurrences in labels of characters that the recognizer
-    cannot output, by character); `by_length` and `by_character` (`correct` and `total`). `write_files` adds
-    `confusion_path`.
+    cannot output, by character); `by_length` and `by_character` (`correct` and `total`). Of the confidence of greedy
+    labels: `temperature`, the expected calibration errors `ece`, `ece_uncalibrated`, `character_ece` and
+    `character_ece_uncalibrated`, and `coverage_by_accuracy` and `coverage_curve` of `CoverageCurve`. `greedy`, `beam`
+    and `lexicon` have an `ece`, too. `write_files` adds `confusion_path` and `coverage_path`.
     """
 
     batch_size = 256
     page = "recognition_errors.html"
     default_examples = "worst"
-    figures: ClassVar[Mapping[str, str]] = {CONFUSION: _CONFUSION_TITLE}
+    figures: ClassVar[Mapping[str, str]] = {CONFUSION: _CONFUSION_TITLE, COVERAGE: _COVERAGE_TITLE}
     errors_title = _HEADINGS["worst"]
     error_columns: ClassVar[Mapping[str, str]] = {
         "beam": "beam search",
@@ -84,7 +92,11 @@ class RecognitionEvaluation(Evaluation[RecognizerRun, RecognizedImage, dict[str,
 
     def summarize(self, evaluated: Evaluated) -> dict[str, Any]:
         scores, labels = evaluated.scores, evaluated.held_out.labels
-        each = {strategy: one.to_dict() for strategy, one in scores.items()}
+        errors: dict[str, float] = {
+            strategy: expected_calibration_error(_confidence(evaluated, strategy), scores[strategy].correct)
+            for strategy in STRATEGIES
+        }
+        each = {strategy: {**one.to_dict(), "ece": errors[strategy]} for strategy, one in scores.items()}
         by_length = {strategy: one.by_length() for strategy, one in scores.items()}
         lexicon = set(evaluated.run.labels)
         known = set(evaluated.run.metadata.config.characters.characters)
@@ -102,6 +114,7 @@ class RecognitionEvaluation(Evaluation[RecognizerRun, RecognizedImage, dict[str,
                 for length in by_length["greedy"]
             },
             "by_character": scores["greedy"].by_character(),
+            **_summarize_confidence(evaluated),
         }
 
     def to_text(self, prediction: RecognizedImage) -> str:
@@ -118,7 +131,8 @@ class RecognitionEvaluation(Evaluation[RecognizerRun, RecognizedImage, dict[str,
 
     def write_files(self, directory: Path, evaluated: Evaluated) -> dict[str, Any]:
         write(directory / CONFUSION, _plot_confusion(evaluated))
-        return {"confusion_path": str(directory / CONFUSION)}
+        write(directory / COVERAGE, _plot_coverage(evaluated))
+        return {"confusion_path": str(directory / CONFUSION), "coverage_path": str(directory / COVERAGE)}
 
     def render_page(self, evaluated: Evaluated, summary: Mapping[str, Any], notes: Sequence[str]) -> str:
         edits = evaluated.scores["greedy"].edits.tolist()
@@ -141,7 +155,9 @@ class RecognitionEvaluation(Evaluation[RecognizerRun, RecognizedImage, dict[str,
             for kind, count in self.examples.items()
         ]
         confusion = section(_CONFUSION_TITLE, plot)
-        return document(title, header(title, lead, notes, metrics), element("main", *examples, confusion))
+        curve = element("div", inline_image(_plot_coverage(evaluated), "accuracy by coverage"), class_="plot")
+        coverage = [section(_COVERAGE_TITLE, curve), *(one.to_html() for one in result_tables(summary))]
+        return document(title, header(title, lead, notes, metrics), element("main", *examples, *coverage, confusion))
 
     @staticmethod
     def rank_errors(rows: Sequence[ImageRow]) -> list[int]:
@@ -180,6 +196,31 @@ class RecognitionEvaluation(Evaluation[RecognizerRun, RecognizedImage, dict[str,
                 lengths.append([length, *rates, row["greedy"]["total"]])
             title = f"{shorten(one['run_dir'])} by label length, %"
             printer.table(title, ("characters",), (*_TITLES.values(), "images"), lengths)
+        for one in results:
+            for result in result_tables(one):
+                result.print(printer, shorten(one["run_dir"]))
+
+
+def _confidence(evaluated: Evaluated, strategy: DecodingStrategy) -> NDArray[np.float64]:
+    return np.array([one.by(strategy).confidence for one in evaluated.predictions])
+
+
+def _summarize_confidence(evaluated: Evaluated) -> dict[str, Any]:
+    greedy, predictions = evaluated.scores["greedy"], evaluated.predictions
+    confidence, plain = _confidence(evaluated, "greedy"), [one.uncalibrated for one in predictions]
+    return {
+        "temperature": evaluated.run.temperature,
+        "ece": expected_calibration_error(confidence, greedy.correct),
+        "ece_uncalibrated": expected_calibration_error(np.array([one.confidence for one in plain]), greedy.correct),
+        "character_ece": greedy.measure_characters([one.greedy.character_confidence for one in predictions]),
+        "character_ece_uncalibrated": greedy.measure_characters([one.character_confidence for one in plain]),
+        **CoverageCurve(confidence, greedy.correct).to_dict(),
+    }
+
+
+def _plot_coverage(evaluated: Evaluated) -> bytes:
+    curve = CoverageCurve(_confidence(evaluated, "greedy"), evaluated.scores["greedy"].correct)
+    return encode_figure(coverage_figure(curve.points), "png")
 
 
 def _plot_confusion(evaluated: Evaluated) -> bytes:

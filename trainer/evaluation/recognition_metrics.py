@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trainer.metrics.calibration import expected_calibration_error
+
 _NORMAL_95 = 1.959963984540054  # two-sided 95% quantile of the normal distribution
 
 
@@ -39,6 +41,15 @@ class RecognitionScores:
     def exact_match(self) -> float:
         """The fraction of correct predictions."""
         return float(self.correct.mean())
+
+    def measure_characters(self, confidences: Sequence[Sequence[float]]) -> float | None:
+        """Computes the expected calibration error of predicted characters; None if no character is predicted.
+
+        A character is correct if it is aligned with an equal one. `confidences` has one probability per character of
+        each prediction.
+        """
+        correct = np.array([want == got for want, got in chain.from_iterable(self.alignments) if got], bool)
+        return expected_calibration_error(np.concatenate(confidences), correct) if len(correct) else None
 
     def to_dict(self) -> dict[str, Any]:
         """Returns `correct`, `exact_match`, its 95% Wilson `interval`, and `cer` (edits per label character)."""

@@ -1,5 +1,10 @@
-"""Builds further tables of a captioner's evaluation: by subject, beside published scores, and tests of attention."""
+"""Builds further tables of an evaluation.
 
+captioners     by subject, beside published scores, and tests of attention
+recognizers    accuracy and coverage, if labels of low confidence are left open
+"""
+
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -37,7 +42,7 @@ class ResultTable:
 
 
 def result_tables(summary: Mapping[str, Any]) -> list[ResultTable]:
-    """Returns the tables that a summary of `CaptionEvaluation` contains."""
+    """Returns the tables that a summary of `CaptionEvaluation` or `RecognitionEvaluation` contains."""
     tables = []
     if "slices" in summary:
         tables.append(_slice_table(summary))
@@ -45,6 +50,8 @@ def result_tables(summary: Mapping[str, Any]) -> list[ResultTable]:
         tables.append(_published_table(summary["published"]))
     if "attention" in summary:
         tables.append(_attention_table(summary["attention"]))
+    if "coverage_by_accuracy" in summary:
+        tables.append(_coverage_table(summary))
     return tables
 
 
@@ -91,6 +98,27 @@ def _attention_table(measured: Mapping[str, Any]) -> ResultTable:
         ("most attended region", "random region", "difference", "attended > random", "number"),
         [(name, *_drops(one), one["words"]) for name, one in measured["words"].items()],
     )
+
+
+def _coverage_table(summary: Mapping[str, Any]) -> ResultTable:
+    found = summary["coverage_by_accuracy"].items()
+    return ResultTable(
+        "coverage by required accuracy, %",
+        "Coverage is the share of the images that keep their label with this --min-confidence; – if no confidence "
+        f"reaches the accuracy. Temperature {summary['temperature']:g}; expected calibration error "
+        f"{100 * summary['ece']:.2f}%, without the temperature {100 * summary['ece_uncalibrated']:.2f}%.",
+        ("accuracy",),
+        ("coverage", "--min-confidence"),
+        [
+            (f"{100 * float(name):g}", *_decimals([point and 100 * point["coverage"]]), _floor(point))
+            for name, point in found
+        ],
+    )
+
+
+def _floor(point: Mapping[str, float] | None) -> str | None:
+    """Returns the confidence of a point in four decimals, rounded down so that its label keeps its place."""
+    return f"{math.floor(10_000 * point['min_confidence']) / 10_000:.4f}" if point else None
 
 
 def _drops(one: Mapping[str, Any]) -> Sequence[str | None]:

@@ -124,7 +124,7 @@ def build_recognizer_graph(run: RecognizerRun) -> GraphRun:
     )
 
     def predict(pixels: Any) -> tuple[Any, dict[str, Any]]:
-        logits = run.model(pixels, training=False)[head]
+        logits = run.model(pixels, training=False)[head] / run.temperature
         ids, scores = decode_greedily(head, logits)
         confidence = greedy_confidence(head, logits, ids)
         if any(map(is_right_to_left, charset.characters)):

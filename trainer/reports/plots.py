@@ -1,4 +1,4 @@
-"""Plots the loss by epoch and the confusion matrix of characters, and draws the attention maps of reports."""
+"""Plots the loss by epoch, the confusion matrix of characters, accuracy by coverage, and attention maps."""
 
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +15,7 @@ from features.images.resize import Resizer
 from schemas.choices import AttentionScale, AttentionStyle
 from schemas.errors import to_record_error
 from trainer.figures.figure_files import InlineFigure, encode_figure
+from trainer.metrics.calibration import CoveragePoint
 from trainer.runs.captioner_run import Caption, open_visible
 from trainer.runs.epoch_metrics import EpochMetrics
 
@@ -115,6 +116,18 @@ def confusion_figure(counts: NDArray[np.int64], charset: Sequence[str]) -> Figur
     names = [*map(_name_character, charset), "none"]
     axes.set_xticks(range(len(names)), names)
     axes.set_yticks(range(len(names)), names)
+    return figure
+
+
+def coverage_figure(points: Sequence[CoveragePoint]) -> Figure:
+    """Plots accuracy by coverage, from the lowest coverage to all predictions."""
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.add_subplot(xlabel="coverage: labels that are not left open", ylabel="accuracy of these labels")
+    axes.plot([point.coverage for point in points], [point.accuracy for point in points], drawstyle="steps-pre")
+    axes.set_xlim(0, 1)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(PercentFormatter(1))
+    axes.grid(alpha=0.3)
     return figure
 
 

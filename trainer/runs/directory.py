@@ -34,7 +34,7 @@ from features.store import FeatureTable
 from schemas.errors import CorruptFileError, StoreError, UsageError
 from schemas.tables import KEY_BYTES
 from trainer.models.custom_models import MODEL_FILE
-from trainer.runs.metadata import EXTRACTOR, METADATA, RunMetadata, check_same_run
+from trainer.runs.metadata import EXTRACTOR, METADATA, RunMetadata, check_same_run, read_metadata
 
 VOCABULARY = "vocabulary.txt"
 TRANSFORM = "transform"
@@ -64,6 +64,7 @@ def start_run(root: Path, metadata: RunMetadata, store: Path, write_files: Calla
     """
     if (root / METADATA).exists():
         check_same_run(root, metadata)
+        metadata = metadata.resume(read_metadata(root))
     else:
         names = sorted(path.name for path in root.iterdir())
         others = [name for name in names if name not in _EARLY_FILES and not name.startswith(TEMP_PREFIX)]
@@ -71,8 +72,13 @@ def start_run(root: Path, metadata: RunMetadata, store: Path, write_files: Calla
             problem = f"the directory is not a run and not empty: it contains {others[0]}"
             raise StoreError(problem, location=str(root), hint="Choose a new --run-dir.")
         write_files()
-    write(root / METADATA, metadata.model_dump_json(indent=1).encode() + b"\n")
+    write_metadata(root, metadata)
     write(root / _STORE, f"{store}\n".encode())
+
+
+def write_metadata(root: Path, metadata: RunMetadata) -> None:
+    """Writes run.json."""
+    write(root / METADATA, metadata.model_dump_json(indent=1).encode() + b"\n")
 
 
 def copy_frozen_extractor(root: Path, features: FeatureTable) -> None:

@@ -32,13 +32,13 @@ EXTRACTOR = "extractor.json"
 
 # These hyperparameters may change when a run resumes: they determine the number of epochs, the checkpoints, and the
 # log messages. The location of an extractor may change, too, because the run identifies it by its features. So may the
-# format of the label file, because it does not change the labels.
+# format of the label file, because it does not change the labels, and the calibration, which follows the last epoch.
 _LENGTH = ("epochs", "early_stopping_patience")
 _OUTPUT = ("save_steps", "keep_epochs", "plot_from_zero", "padded_loss", "num_validation_images")
 _SAMPLES = ("num_sample_captions", "sample_images", "sample_temperatures")
 _EXTRACTOR_LOCATION = ("extractor", "extractor_weights", "extractor_layer", "extractor_preprocess")
 _TRAINING = {*_LENGTH, *_OUTPUT, *_SAMPLES, *_EXTRACTOR_LOCATION}
-_MAY_CHANGE: Any = {"training": _TRAINING, "libraries": True, "label_format": True}
+_MAY_CHANGE: Any = {"training": _TRAINING, "libraries": True, "label_format": True, "calibration": True}
 # The charset of runs that do not record one.
 _FIRST_CHARSET = ascii_lowercase
 _DESCRIPTIONS = {
@@ -69,6 +69,22 @@ class CaptionOrigin(Frozen):
 
     fingerprint: Sha256
     table_config: CaptionTableConfig
+
+
+class Calibration(Frozen):
+    """The temperature of a recognizer's logits, fitted on validation images with the weights of one checkpoint.
+
+    The expected calibration errors (ECE) are those of greedy labels and of their characters on the same images, with
+    this temperature and with 1. They are None if there were too few images to fit the temperature, which is then 1.
+    """
+
+    checkpoint: str
+    images: int = Field(ge=0)
+    temperature: float = Field(default=1.0, gt=0)
+    ece: float | None = None
+    ece_uncalibrated: float | None = None
+    character_ece: float | None = None
+    character_ece_uncalibrated: float | None = None
 
 
 class RunMetadata(Frozen):
@@ -113,6 +129,15 @@ class RunMetadata(Frozen):
     def target_counts(self) -> dict[str, int]:
         """The number of distinct targets, by a title for reports."""
         return {}
+
+    @property
+    def confidence_note(self) -> str:
+        """How the confidence of predictions was calibrated, in words; empty without calibration."""
+        return ""
+
+    def resume(self, earlier: Self) -> Self:
+        """Returns the metadata of a resumed run, with what training added to the `earlier` metadata of the run."""
+        return self
 
     def build(self, root: Path) -> "keras.Model":
         """Builds the model with initial weights; `root` is the run directory."""
@@ -160,7 +185,7 @@ class RecognizerMetadata(RunMetadata):
     """The metadata of a CAPTCHA recognizer; `words.txt` lists the distinct labels of the train split.
 
     `num_images` is the number of train images. `label_format` is that of the label file; None for a space and a line
-    feed.
+    feed. `calibration` is None before the last epoch.
     """
 
     task: Literal["captcha"] = "captcha"
@@ -169,6 +194,7 @@ class RecognizerMetadata(RunMetadata):
     num_images: int = Field(ge=1)
     num_labels: int = Field(ge=1)
     label_format: LabelFormat | None = Field(default=None, exclude_if=lambda label_format: label_format is None)
+    calibration: Calibration | None = Field(default=None, exclude_if=lambda calibration: calibration is None)
 
     @model_validator(mode="after")
     def _check_model(self) -> Self:
@@ -189,6 +215,21 @@ class RecognizerMetadata(RunMetadata):
     @property
     def target_counts(self) -> dict[str, int]:
         return {"distinct labels": self.num_labels, "characters": len(self.config.characters.characters)}
+
+    @property
+    def confidence_note(self) -> str:
+        one = self.calibration
+        if one is None:
+            return ""
+        if one.ece is None or one.ece_uncalibrated is None:
+            return f"Confidence is not calibrated, because there are only {one.images} validation images."
+        return (
+            f"Confidence is calibrated on {one.images:,} validation images: temperature {one.temperature:g}; expected "
+            f"calibration error {100 * one.ece:.2f}%, before {100 * one.ece_uncalibrated:.2f}%."
+        )
+
+    def resume(self, earlier: Self) -> Self:
+        return self.model_copy(update={"calibration": earlier.calibration})
 
     def build(self, root: Path) -> "Recognizer":
         return recognizer_spec(self.model, self.source).build(self.config, self.features.shape)

@@ -1,6 +1,7 @@
 """Recognizes the text in images with a trained CAPTCHA recognizer.
 
-image → pixels as in the run's feature table → recognizer → greedy, beam search or lexicon decoding → label
+image → pixels as in the run's feature table → recognizer → logits / temperature → greedy, beam search or lexicon
+decoding → label
 """
 
 from collections.abc import Iterable, Iterator
@@ -27,11 +28,15 @@ STRATEGIES: tuple[DecodingStrategy, ...] = get_args(DecodingStrategy)
 
 @dataclass(frozen=True)
 class RecognizedImage:
-    """The predictions for one image, one per decoding strategy; `lexicon` is a label of the train split."""
+    """The predictions for one image, one per decoding strategy; `lexicon` is a label of the train split.
+
+    `uncalibrated` is the greedy prediction with the confidence that it has without the temperature of the run.
+    """
 
     greedy: Prediction
     beam: Prediction
     lexicon: Prediction
+    uncalibrated: Prediction
 
     def by(self, strategy: DecodingStrategy) -> Prediction:
         """Returns the prediction of one decoding strategy."""
@@ -67,6 +72,13 @@ class RecognizerRun(Run):
         return labels
 
     @cached_property
+    def temperature(self) -> float:
+        """The temperature by which logits are divided; 1 for weights that it was not fitted for."""
+        calibration = self.metadata.calibration
+        is_of_weights = calibration and calibration.checkpoint == self._checkpoints.find(self.epoch)
+        return calibration.temperature if calibration and is_of_weights else 1.0
+
+    @cached_property
     def _decoders(self) -> dict[DecodingStrategy, LabelDecoder]:
         config = self.metadata.config
         return {
@@ -78,8 +90,8 @@ class RecognizerRun(Run):
         from features.runtime.keras_settings import compile_function
 
         # The model is loaded before tracing: weights that are loaded while a graph is traced stay in that graph.
-        model, head = self.model, self.metadata.config.head
-        return compile_function(lambda images: model(images, training=False)[head])
+        model, head, temperature = self.model, self.metadata.config.head, self.temperature
+        return compile_function(lambda images: model(images, training=False)[head] / temperature)
 
     def recognize(self, image: ImageLike, strategy: DecodingStrategy = "greedy") -> Prediction:
         """Recognizes the text in one image: a path, encoded bytes, or a PIL image.
@@ -115,14 +127,19 @@ class RecognizerRun(Run):
     def recognize_pixels(self, pixels: NDArray[np.uint8]) -> list[RecognizedImage]:
         """Recognizes the text in images uint8 [N, H, W, 3] of the run's feature table with every strategy."""
         logits = self.logits(pixels)
-        return list(map(RecognizedImage, *(self._decoders[strategy](logits) for strategy in STRATEGIES)))
+        each = [self._decoders[strategy](logits) for strategy in STRATEGIES]
+        uncalibrated = self._decoders["greedy"](logits * np.float32(self.temperature))
+        return list(map(RecognizedImage, *each, uncalibrated))
 
     def predict_texts(self, features: NDArray[Any]) -> list[str]:
         """Predicts one label per image by greedy decoding."""
         return [prediction.text for prediction in self._decoders["greedy"](self.logits(features))]
 
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Computes the logits float32 [N, T, classes] of the decoded head from images uint8 [N, H, W, 3]."""
+        """Computes the logits float32 [N, T, classes] of the decoded head from images uint8 [N, H, W, 3].
+
+        They are divided by the temperature of the run.
+        """
         from features.runtime.keras_settings import ops
 
         logits: NDArray[np.float32] = ops.convert_to_numpy(self._compute_logits(ops.convert_to_tensor(pixels)))

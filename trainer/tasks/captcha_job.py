@@ -1,5 +1,6 @@
 """Provides data, model and metrics of a CAPTCHA recognizer to the training loop."""
 
+import logging
 import math
 from collections.abc import Sequence
 from functools import cached_property
@@ -19,15 +20,19 @@ from trainer.data.labelled_batches import LabelledBatchReader, mix_datasets, shu
 from trainer.models.custom_models import check_recognizer
 from trainer.models.recognizer import Recognizer
 from trainer.reports.plots import recognizer_figure
-from trainer.runs.directory import LABELS
+from trainer.runs.checkpoints import Checkpoints
+from trainer.runs.directory import CHECKPOINTS, LABELS, write_metadata
 from trainer.runs.epoch_metrics import EpochMetrics
 from trainer.runs.metadata import RecognizerMetadata
 from trainer.runs.recognizer_run import RecognizerRun
+from trainer.tasks.calibration import calibrate
 from trainer.training.compile_model import build_scope, compile_model
 from trainer.training.training_job import Epoch, TrainingJob
 from trainer.training.warm_start import Vocabulary, copy_weights
 
 _VALIDATION_BATCH = 256
+
+_log = logging.getLogger("capt.training")
 
 
 class CaptchaJob(TrainingJob[RecognizerTraining, LabelledImages]):
@@ -126,6 +131,16 @@ class CaptchaJob(TrainingJob[RecognizerTraining, LabelledImages]):
             return {}
         fraction = self._limits.allows(self._validation_images.labels).mean()
         return {"val_exact_match": metrics["val_exact_match"] * float(fraction)}
+
+    def finish(self) -> dict[str, Any]:
+        """Calibrates the confidence of the best epoch on the validation images."""
+        run = RecognizerRun(self.root, self.metadata)
+        checkpoint = Checkpoints(self.root / CHECKPOINTS).find()
+        calibration = calibrate(run, self.tables.features, self._validation_images, checkpoint)
+        metadata = self.metadata.model_copy(update={"calibration": calibration})
+        write_metadata(self.root, metadata)
+        _log.log(logging.WARNING if calibration.ece is None else logging.INFO, metadata.confidence_note)
+        return {"calibration": calibration.model_dump(exclude={"checkpoint"})}
 
     def summary(self) -> dict[str, Any]:
         unreadable = {

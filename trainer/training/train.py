@@ -27,7 +27,8 @@ def train(task: "Task", options: Any) -> dict[str, Any]:
     Returns:
         `run_dir`, `model`, `datasets`, `feature_table` and `caption_tables` (fingerprints), `epochs`, `steps`,
         `resumed_at` (steps done before this call), `captions` or `images`, `without_features` and `without_label` by
-        split, for recognizers `unrecognizable_labels` by split (with characters or lengths that the train labels lack),
+        split, for recognizers `unrecognizable_labels` by split (with characters or lengths that the train labels lack)
+        and `calibration` (`trainer.runs.metadata.Calibration`),
         `validation_split`, `best_epoch`, the metrics of the best epoch (`val_…` if there is validation), and
         `seconds`.
 

@@ -155,6 +155,10 @@ class TrainingJob(ABC, Generic[AnyConfig, AnySplit]):
     def log_samples(self, epoch: int) -> None:
         """Logs sample predictions after an epoch."""
 
+    def finish(self) -> dict[str, Any]:
+        """Completes the run after its last epoch; returns further values for the result of the training command."""
+        return {}
+
     def summary(self) -> dict[str, Any]:
         """Returns the numbers of records for the result of the training command."""
         return {self.unit: {split: len(records) for split, records in self.data.splits.items()}, **self.data.skipped}

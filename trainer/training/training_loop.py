@@ -76,7 +76,8 @@ class TrainingLoop:
             tensorboard.add(progress.history[-1])
         self._plot(progress.history)
         tensorboard.close()
-        summary = self._summarize(progress, resumed_at, time.monotonic() - started)
+        finished = self.job.finish()
+        summary = finished | self._summarize(progress, resumed_at, time.monotonic() - started)
         return TrainingResult(summary, progress.history, type(self.job).plot)
 
     def _train_epoch(self, progress: Progress) -> Progress:

@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -7,6 +8,7 @@ import capt
 from schemas.errors import CaptError, UsageError
 from tests.trainer.words import WORDS, add_words, make_words, put_images, truth_lines
 from trainer.evaluation.evaluate import print_evaluation
+from trainer.metrics.calibration import expected_calibration_error
 from trainer.runs.run import load_run
 
 
@@ -43,12 +45,31 @@ def test_words_of_the_unlabelled_split_are_scored_by_a_file_of_truth(scored, run
     json.dumps(scored)
 
 
+def test_the_calibration_error_and_the_coverage_are_those_of_the_predictions(scored, run, captchas):
+    held_out = [one for one in captchas if one.split == "test"]
+    read = list(run.recognize_many([one.data for one in held_out]))
+    confidence = np.array([one.confidence for one in read])
+    right = np.array([made.text == one.word for made, one in zip(read, held_out, strict=True)])
+    assert scored["temperature"] == run.temperature
+    assert scored["ece"] == pytest.approx(expected_calibration_error(confidence, right), abs=1e-3)
+    assert scored["ece"] == scored["greedy"]["ece"]
+    assert {"ece_uncalibrated", "character_ece", "character_ece_uncalibrated"} < set(scored)
+    last = scored["coverage_curve"][-1]
+    assert (last["coverage"], last["accuracy"]) == (1, scored["exact_match"])
+    for accuracy, point in scored["coverage_by_accuracy"].items():
+        if point:
+            kept = confidence >= point["min_confidence"] - 1e-5
+            assert kept.mean() == pytest.approx(point["coverage"])
+            assert right[kept].mean() >= float(accuracy)
+
+
 def test_what_is_left_behind_can_be_read(scored, run, captchas):
     place = run.path / "evaluation" / "test"
     assert {path.name for path in place.iterdir()} == {
         "images.tsv",
         "scores.json",
         "confusion.png",
+        "coverage.png",
         "recognition_errors.html",
     }
     header, *rows = [line.split("\t") for line in (place / "images.tsv").read_text().splitlines()]
@@ -56,7 +77,11 @@ def test_what_is_left_behind_can_be_read(scored, run, captchas):
     said = {one.image_id: one.word for one in captchas}
     assert all(json.loads(row[2]) == [said[row[0]]] for row in rows)
     assert json.loads((place / "scores.json").read_text())["exact_match"] == scored["exact_match"]
-    assert Image.open(place / "confusion.png").size[0] > 300
+    for name in ("confusion.png", "coverage.png"):
+        assert Image.open(place / name).size[0] > 300
+    page = (place / "recognition_errors.html").read_text()
+    assert "accuracy by coverage" in page
+    assert "coverage by required accuracy" in page
 
 
 def test_without_a_file_the_validation_split_is_scored_and_reported(run, capsys):

@@ -18,7 +18,7 @@ from trainer.data.labelled_batches import LabelledBatchReader, mix_datasets, shu
 from trainer.data.table_selection import select_labelled_tables
 from trainer.models import model_specs
 from trainer.profiles import PROFILES
-from trainer.runs.checkpoints import AVERAGE
+from trainer.runs.checkpoints import AVERAGE, Checkpoints
 from trainer.runs.metadata import RecognizerMetadata, read_metadata
 from trainer.runs.run import load_run
 from trainer.tasks.captcha import CaptchaTask
@@ -88,6 +88,9 @@ def test_a_killed_run_resumes_with_the_result_of_an_uninterrupted_one(words_stor
     assert start(words_store, run, RECOGNIZER_INPUT, **options).wait() == 0
     for got, expected in zip(learned(lines_of(run)), learned(lines_of(unbroken)), strict=True):
         assert got == pytest.approx(expected, rel=1e-5, abs=1e-5)
+    calibrated, whole = read_metadata(run).calibration, read_metadata(unbroken).calibration
+    assert calibrated.temperature == pytest.approx(whole.temperature, abs=2e-3)
+    assert calibrated.ece == pytest.approx(whole.ece, abs=1e-2)
     for name in ("model.weights.h5", AVERAGE):
         got, expected = weights_of(run, name), weights_of(unbroken, name)
         assert got.keys() == expected.keys()
@@ -140,6 +143,9 @@ def test_a_finished_run_can_go_on_for_longer(words_run, words_store, tmp_path):
     longer = {"epochs": EPOCHS + 1, "steps_per_epoch": STEPS}
     figures = capt.train_captcha(store=words_store.path, run_dir=tmp_path / "run", **longer, hyperparameters=SMALL)
     assert (figures["resumed_at"], figures["steps"]) == (EPOCHS * STEPS, (EPOCHS + 1) * STEPS)
+    assert (
+        read_metadata(tmp_path / "run").calibration.checkpoint == Checkpoints(tmp_path / "run" / "checkpoints").find()
+    )
 
 
 @pytest.mark.parametrize("profile", PROFILES)

@@ -1,6 +1,7 @@
 """Recognizers of every character set, label length and image size."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -70,7 +71,8 @@ def test_the_charset_and_the_length_are_those_of_the_train_labels(every):
 
 @pytest.mark.slow
 def test_the_saved_model_returns_labels_and_confidences_of_every_alphabet(every, tmp_path):
-    run, images, _ = every
+    uncalibrated, images, _ = every
+    run = calibrate(uncalibrated, tmp_path / "run", temperature=2.5)
     capt.export(run=run.path, out=tmp_path / "served")
     served = tf.saved_model.load(str(tmp_path / "served")).signatures["serving_default"]
     made = served(images=tf.constant([*(one.data for one in images), b"no image"]))
@@ -84,6 +86,23 @@ def test_the_saved_model_returns_labels_and_confidences_of_every_alphabet(every,
         assert score == pytest.approx(one.confidence, abs=1e-5)
         np.testing.assert_allclose(row[: len(one.text)], one.character_confidence, atol=1e-4)
         assert not row[len(one.text) :].any()
+
+
+def calibrate(run, path, temperature):
+    """A copy of a run with another temperature."""
+    shutil.copytree(run.path, path)
+    record = json.loads((path / METADATA).read_text())
+    record["calibration"]["temperature"] = temperature
+    (path / METADATA).write_text(json.dumps(record))
+    return load_run(path)
+
+
+def test_four_validation_images_are_too_few_to_calibrate(every):
+    run, _, result = every
+    none = dict.fromkeys(("ece", "ece_uncalibrated", "character_ece", "character_ece_uncalibrated"))
+    assert result["calibration"] == {"images": 4, "temperature": 1, **none}
+    assert run.temperature == 1
+    assert "only 4 validation images" in run.metadata.confidence_note
 
 
 def test_every_label_of_the_lexicon_can_be_read(every):

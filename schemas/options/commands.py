@@ -62,7 +62,7 @@ COMMANDS = (
     Command("evaluate", inference.Evaluate, "trainer.evaluation.evaluate:evaluate", "print_evaluation"),
     Command("report", inference.Report, "workflows.run_report:report_run", "print_report"),
     Command("caption", inference.Caption, "trainer.inference.caption_images:caption", _PRINT_RESULTS),
-    Command("recognize", inference.Recognize, "trainer.inference.recognize_images:recognize", _PRINT_RESULTS),
+    Command("recognize", inference.Recognize, "trainer.inference.recognize_images:recognize", "print_recognized"),
     Command("predict captions", inference.PredictCaptions, "trainer.inference.predict_captions:predict_captions"),
     Command("predict captcha", inference.PredictCaptcha, "trainer.inference.predict_captcha:predict_captcha"),
     Command("export", inference.Export, "trainer.export.saved_model:export_run"),

@@ -2,6 +2,8 @@
 
 from typing import Annotated, Any, Literal
 
+from pydantic import Field
+
 from schemas.choices import AttentionScale, AttentionStyle, DecodingStrategy, PublishedDataset, Split
 from schemas.options.base import Argument, Count, Natural, Option, Options, option
 from schemas.options.shared import CaptchaImages
@@ -31,6 +33,20 @@ STRATEGY = option(
     "Decoding strategy: greedy; beam (CTC prefix beam search, width 10); or lexicon (the most probable label "
     "of the train split).",
 )
+
+
+MIN_CONFIDENCE = option(
+    None,
+    "Smallest confidence of a label, above 0 and at most 1. Labels with less are left open. [default: off]",
+    "P",
+)
+OPEN_DIR = option(
+    None,
+    "Directory for copies of the images whose label is left open, with labels.csv, which has the predicted labels for "
+    "correction. Must not exist. Requires --min-confidence.",
+    "DIR",
+)
+Probability = Annotated[float, Field(gt=0, le=1)]
 
 
 class SearchOptions(Options):
@@ -250,6 +266,8 @@ class Recognize(Options):
     images: ImageArguments
     epoch: Count | None = EPOCH
     decoding_strategy: DecodingStrategy = STRATEGY
+    min_confidence: Probability | None = MIN_CONFIDENCE
+    open_dir: str | None = OPEN_DIR
     allow_private_addresses: bool = ALLOW_PRIVATE_ADDRESSES
 
 
@@ -284,6 +302,8 @@ class PredictCaptcha(Options):
     ]
     epoch: Count | None = EPOCH
     decoding_strategy: DecodingStrategy = STRATEGY
+    min_confidence: Probability | None = MIN_CONFIDENCE
+    open_dir: str | None = OPEN_DIR
     fallback_label: str | None = option(
         None,
         "Label to write for images that are missing or cannot be read. Its characters must be in the run's charset. "

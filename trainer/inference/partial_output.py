@@ -11,7 +11,7 @@ A resumed run keeps the complete lines of unchanged images. If a line is written
 
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -56,8 +56,18 @@ class PartialOutput:
             file.flush()
             os.fsync(file.fileno())
 
-    def finish(self, fallback: Callable[[int], str] | None = None) -> None:
-        """Writes the finished file, sorted by line number; `fallback` returns a missing line."""
+    def read(self) -> Iterator[tuple[int, str]]:
+        """Yields the number and text of each line that is not missing, by line number."""
+        with self._part.open("rb") as part:
+            for number, offset in enumerate(self._offsets.tolist()):
+                if offset >= 0:
+                    part.seek(offset)
+                    yield number, part.readline().removesuffix(b"\n").split(b"\t", 2)[2].decode()
+
+    def finish(
+        self, fallback: Callable[[int], str] | None = None, omit: Callable[[str], bool] = lambda _: False
+    ) -> None:
+        """Writes the finished file, sorted by line number; `fallback` returns a missing line, `omit` drops lines."""
         assert fallback or not self.missing
         with atomic_write(self._out) as temporary, self._part.open("rb") as part, temporary.open("wb") as file:
             for number, offset in enumerate(self._offsets.tolist()):
@@ -66,7 +76,8 @@ class PartialOutput:
                 else:
                     part.seek(offset)
                     line = part.readline().removesuffix(b"\n").split(b"\t", 2)[2]
-                file.write(line + self._line_end)
+                if not omit(line.decode()):
+                    file.write(line + self._line_end)
         self._part.unlink()
 
     def _find_lines(self, head: bytes) -> int:

@@ -3,7 +3,7 @@
 image numbers → images, all present before the first is recognized → labels → lines, in order → the finished file
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice
 from typing import Any
 
@@ -21,11 +21,14 @@ from trainer.data.captcha_data import parse_id_range
 from trainer.data.label_limits import list_characters
 from trainer.decoding.label_decoder import Prediction
 from trainer.inference.image_inputs import ImageInput, find_images
+from trainer.inference.open_images import OpenImage, check_open_dir, write_open_images
 from trainer.inference.partial_output import PartialOutput
 from trainer.runs.recognizer_run import RecognizerRun
 from trainer.runs.run import DECODE_BATCH, open_run
 
 _MAX_LISTED = 5
+# Begins the line of an open label in the incomplete output: its score, a space, and the predicted label.
+_OPEN = "?"
 
 
 def predict_captcha(options: PredictCaptcha) -> dict[str, Any]:
@@ -37,17 +40,23 @@ def predict_captcha(options: PredictCaptcha) -> dict[str, Any]:
     most probable training label is written. The lines have the separator and line end of the label file that
     `capt prepare captcha` read.
 
+    With `--min-confidence`, a label with less is left open: the file has no line for its image, so that all its lines
+    remain answers, and `capt evaluate --answers` counts the ID as `missing`.
+
     Returns:
         `output`, `ids`, `labels_written` (number of recognized lines), `failed` (number of lines with the fallback
-        label), and `resumed` (number of lines that an interrupted run had written).
+        label), and `resumed` (number of lines that an interrupted run had written). With
+        `min_confidence`, `open` (number of labels that are left open), and `open_dir` if it was written.
 
     Raises:
-        UsageError: The range or the fallback label is invalid.
+        UsageError: The range or the fallback label is invalid, or the open directory exists.
         StoreError: The run is not usable.
         CaptError: An image is missing, unreadable or ambiguous.
     """
     fallback, strategy = options.fallback_label, options.decoding_strategy
     numbers, path = parse_id_range(options.ids), local_path(options.output, "--output")
+    min_confidence = options.min_confidence
+    open_dir = check_open_dir(options.open_dir, min_confidence)
     run = open_run(options.run, RecognizerRun, options.epoch)
     if fallback is not None:
         _check_label(fallback, run.metadata.config.characters)
@@ -55,21 +64,41 @@ def predict_captcha(options: PredictCaptcha) -> dict[str, Any]:
     missing = [number for number in numbers if number not in images]
     if missing and fallback is None:
         raise _make_error("are missing", missing, "Check --images and --ids")
-    owner = compute_digest([run.identity, strategy, numbers.start, numbers.stop])
+    limits = [] if min_confidence is None else [min_confidence]
+    owner = compute_digest([run.identity, strategy, numbers.start, numbers.stop, *limits])
     label_format = run.metadata.label_format or LabelFormat()
     lines = PartialOutput(path, owner, [images.get(number) for number in numbers], label_format.line_end)
-    errors = _recognize(run, strategy, lines, numbers, images, label_format.separator)
+
+    def write_line(number: int, one: Prediction) -> str:
+        if one.confidence < (min_confidence or 0):
+            return f"{_OPEN}{one.score!r} {one.text}"
+        return f"a{number}{label_format.separator}{one.text}"
+
+    errors = _recognize(run, strategy, lines, numbers, images, write_line)
     if errors and fallback is None:
         raise _make_error("are unreadable", list(errors), f"Fix them (first error: {next(iter(errors.values()))})")
     failed = lines.missing
-    lines.finish(lambda line: f"a{numbers[line]}{label_format.separator}{fallback}")
+    left_open = [
+        OpenImage(images[numbers[line]], _parse_open(text)) for line, text in lines.read() if text.startswith(_OPEN)
+    ]
+    copied = write_open_images(open_dir, left_open)
+    lines.finish(
+        lambda line: f"a{numbers[line]}{label_format.separator}{fallback}", omit=lambda text: text.startswith(_OPEN)
+    )
     return {
         "output": options.output,
         "ids": len(numbers),
-        "labels_written": len(numbers) - len(failed),
+        "labels_written": len(numbers) - len(failed) - len(left_open),
         "failed": len(failed),
         "resumed": lines.resumed,
+        **({} if min_confidence is None else {"open": len(left_open)}),
+        **copied,
     }
+
+
+def _parse_open(text: str) -> Prediction:
+    score, _, label = text.removeprefix(_OPEN).partition(" ")
+    return Prediction(label, float(score))
 
 
 def _check_label(label: str, charset: Charset) -> None:
@@ -97,9 +126,12 @@ def _recognize(
     lines: PartialOutput,
     numbers: range,
     images: dict[int, ImageInput],
-    separator: str,
+    write_line: Callable[[int, Prediction], str],
 ) -> dict[int, RecordError]:
-    """Adds the missing lines, and returns the errors of unreadable images by number."""
+    """Adds the missing lines, and returns the errors of unreadable images by number.
+
+    `write_line` returns the line of an image number and its prediction.
+    """
     errors: dict[int, RecordError] = {}
     pending = [line for line in lines.missing if numbers[line] in images]
 
@@ -112,10 +144,10 @@ def _recognize(
         done = 0
         while batch := list(islice(results, DECODE_BATCH)):
             errors |= {numbers[line]: result for line, result in batch if isinstance(result, RecordError)}
-            labels = {line: result.text for line, result in batch if isinstance(result, Prediction)}
-            empty = [line for line, label in labels.items() if not label]
-            labels |= {line: one.text for line, one in recognize(empty, "lexicon") if isinstance(one, Prediction)}
-            lines.add((line, f"a{numbers[line]}{separator}{label}") for line, label in labels.items())
+            labels = {line: result for line, result in batch if isinstance(result, Prediction)}
+            empty = [line for line, one in labels.items() if not one.text]
+            labels |= {line: one for line, one in recognize(empty, "lexicon") if isinstance(one, Prediction)}
+            lines.add((line, write_line(numbers[line], one)) for line, one in labels.items())
             done += len(batch)
             show(done, "")
     return errors

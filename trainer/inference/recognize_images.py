@@ -1,5 +1,6 @@
 """Runs `capt recognize`: recognizes labels with every decoding strategy."""
 
+import sys
 from typing import Any
 
 from features.extractors.extraction import EncodedImage
@@ -7,7 +8,9 @@ from features.inputs.image_urls import DownloadLimits
 from schemas.choices import DecodingStrategy
 from schemas.errors import RecordError
 from schemas.options.inference import Recognize
-from trainer.inference.image_inputs import check_images, find_images
+from schemas.terminal.printable import printable
+from trainer.inference.image_inputs import check_images, find_images, print_results
+from trainer.inference.open_images import OpenImage, check_open_dir, write_open_images
 from trainer.runs.recognizer_run import STRATEGIES, RecognizedImage, RecognizerRun
 from trainer.runs.run import open_run
 
@@ -18,22 +21,39 @@ def recognize(options: Recognize) -> dict[str, Any]:
     Returns:
         `{"results": […]}`, per image: `image`, `text`, `score` (log-probability of the label), `confidence` (its
         probability) and `character_confidence` (one probability per character of the text); the same without `image`
-        for `greedy`, `beam` and `lexicon`; or `image` and `error`.
+        for `greedy`, `beam` and `lexicon`; or `image` and `error`. With `min_confidence`, also `open`: the number of
+        labels that are left open. Such a row has the `text` "", and `guess`, the label to which its confidence belongs.
+        `open_dir` is the directory with the open images, if it was written.
 
     Raises:
         UsageError: An image does not exist.
         StoreError: The run is not usable.
         NoUsableImageError: No image is readable.
     """
+    open_dir = check_open_dir(options.open_dir, options.min_confidence)
     run = open_run(options.run, RecognizerRun, options.epoch)
     limits = DownloadLimits(allow_private=options.allow_private_addresses)
     images = [image for name in options.images for image in find_images(name, limits)]
     recognized = run.recognize_all_strategies(EncodedImage(b"", image.read) for image in images)
-    results = [
-        {"image": image.name, **_to_json(result, options.decoding_strategy)}
-        for image, result in zip(images, recognized, strict=True)
-    ]
-    return check_images({"results": results})
+    rows, left_open = [], []
+    for image, result in zip(images, recognized, strict=True):
+        row = {"image": image.name, **_to_json(result, options.decoding_strategy)}
+        if isinstance(result, RecognizedImage) and row["confidence"] < (options.min_confidence or 0):
+            left_open.append(OpenImage(image, result.by(options.decoding_strategy)))
+            row |= {"text": "", "guess": row["text"]}
+        rows.append(row)
+    summary = {"open": len(left_open)} if options.min_confidence is not None else {}
+    checked = check_images({"results": rows, **summary})
+    return checked | write_open_images(open_dir, left_open)
+
+
+def print_recognized(result: dict[str, Any]) -> None:
+    """Prints the result of `recognize`, one line per image, and on standard error how many labels are left open."""
+    print_results(result)
+    if "open" in result:
+        copied = f" Their images are in {result['open_dir']}." if "open_dir" in result else ""
+        text = f"{result['open']:,} of {len(result['results']):,} labels are left open: too low confidence.{copied}"
+        print(printable(text), file=sys.stderr)
 
 
 def _to_json(result: RecognizedImage | RecordError, strategy: DecodingStrategy) -> dict[str, Any]:

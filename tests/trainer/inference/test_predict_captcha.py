@@ -1,3 +1,4 @@
+import csv
 import json
 import shutil
 import time
@@ -7,7 +8,7 @@ import pytest
 
 import capt
 from schemas.errors import CaptError, UsageError
-from tests.trainer.words import put_images
+from tests.trainer.words import put_images, truth_lines
 from trainer.runs.metadata import METADATA
 from trainer.runs.run import load_run
 
@@ -99,6 +100,32 @@ def test_a_resumed_run_writes_the_file_of_an_uninterrupted_one(commands, words_r
     figures = capt.predict_captcha(run=run.path, images=[str(folder)], ids="10:90", output=out)
     assert 0 < figures["resumed"] < 80
     assert out.read_text() == expected
+
+
+def test_labels_of_low_confidence_have_no_line_and_their_images_are_copied(run, captchas, tmp_path, expected):
+    folder, out = put_images(tmp_path / "images", captchas), tmp_path / "answers.txt"
+    read = {one.image_id: run.recognize(one.data) for one in captchas[10:90]}
+    sure = sorted(one.confidence for one in read.values())[30]
+    request = {"run": run.path, "images": [str(folder)], "ids": "10:90", "output": out, "min_confidence": sure}
+    (folder / "a20.png").write_bytes(b"no picture")
+    with pytest.raises(CaptError, match="unreadable: a20"):
+        capt.predict_captcha(**request, open_dir=tmp_path / "open")
+    assert not (tmp_path / "open").exists()
+    (folder / "a20.png").write_bytes(captchas[20].data)
+    figures = capt.predict_captcha(**request, open_dir=tmp_path / "open")
+    lines = out.read_text().splitlines()
+    assert [line for line in expected.splitlines() if line in lines] == lines
+    assert figures["resumed"] == 79
+    assert (figures["labels_written"], figures["open"], figures["ids"]) == (len(lines), 80 - len(lines), 80)
+    with (tmp_path / "open" / "labels.csv").open(newline="") as file:
+        rows = {row["image"].removesuffix(".png"): row for row in csv.DictReader(file)}
+    assert {*rows, *(line.split()[0] for line in lines)} == set(read)
+    assert all((tmp_path / "open" / f"{name}.png").read_bytes() == captchas[int(name[1:])].data for name in rows)
+    assert all(float(row["confidence"]) <= sure + 1e-3 for row in rows.values())
+    truth = tmp_path / "truth.txt"
+    truth.write_text(truth_lines(captchas))
+    grades = capt.evaluate(answers=str(out), labels=truth, ids="10:90")["answers"][0]
+    assert (grades["missing"], grades["invalid"]) == (figures["open"], 0)
 
 
 @pytest.mark.parametrize("ids", ["10", "10:", "10:10", "20:10", "a10:a20", "-1:3"])

@@ -1,11 +1,16 @@
+import csv
 import zipfile
+from pathlib import Path
 
 import pytest
 
 import capt
 from schemas.errors import CorruptFileError, NoUsableImageError, RecordError, UsageError
 from tests.trainer.words import WORDS, put_images
-from trainer.inference.image_inputs import print_results
+from trainer.decoding.label_decoder import Prediction
+from trainer.inference.image_inputs import ImageInput, print_results
+from trainer.inference.open_images import OpenImage, write_open_images
+from trainer.inference.recognize_images import print_recognized
 from trainer.runs.recognizer_run import STRATEGIES
 from trainer.runs.run import load_run, open_run
 
@@ -55,6 +60,52 @@ def test_files_directories_and_archives_are_recognized_and_a_corrupt_one_does_no
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"{folder}/a0.png\t{first['text']}"
     assert "unsupported" in lines[2]
+
+
+def test_labels_of_low_confidence_are_left_open_and_their_images_can_be_labelled(run, captchas, tmp_path, capsys):
+    folder = put_images(tmp_path / "images", captchas[:12])
+    put_images(tmp_path / "images" / "deeper", captchas[12:16])
+    (folder / "deeper" / "a0.png").write_bytes(captchas[16].data)
+    request = {"run": run.path, "images": [str(folder)]}
+    confidences = sorted(row["confidence"] for row in capt.recognize(**request)["results"])
+    threshold, out = confidences[7], tmp_path / "open"
+    result = capt.recognize(**request, min_confidence=threshold, open_dir=out)
+    left_open = [row for row in result["results"] if row["confidence"] < threshold]
+    assert (result["open"], len(left_open)) == (7, 7)
+    assert all(row["text"] == "" and row["guess"] == row["greedy"]["text"] for row in left_open)
+    assert all(row["text"] and "guess" not in row for row in result["results"] if row["confidence"] >= threshold)
+    with (out / "labels.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [list(row) for row in rows] == [["image", "label", "confidence"]] * 7
+    assert {path.name for path in out.iterdir()} == {"labels.csv", *(row["image"] for row in rows)}
+    for row, one in zip(rows, left_open, strict=True):
+        assert (out / row["image"]).read_bytes() == Path(one["image"]).read_bytes()
+        assert (row["label"], float(row["confidence"])) == (one["guess"], pytest.approx(one["confidence"], abs=1e-4))
+    print_recognized(result)
+    assert "7 of 17 labels are left open" in capsys.readouterr().err
+    with pytest.raises(UsageError, match="--open-dir"):
+        capt.recognize(**request, min_confidence=threshold, open_dir=out)
+
+
+def test_the_options_of_open_labels_are_checked(run, tmp_path):
+    for value in (0, 1.5, -1):
+        with pytest.raises(UsageError, match="--min-confidence"):
+            capt.recognize(run=run.path, images=["a.png"], min_confidence=value)
+    with pytest.raises(UsageError, match="--open-dir: this option requires --min-confidence"):
+        capt.recognize(run=run.path, images=["a.png"], open_dir=tmp_path / "open")
+
+
+def test_names_of_copies_are_safe_and_distinct(tmp_path):
+    names = ["x/a.png", "y/A.png", "z.zip/a.png", "../..", "labels.csv", "https://host/c.php?x=/../d", "é b\n.jpg"]
+    images = [OpenImage(ImageInput(name, name.encode), Prediction("ab", -1.0)) for name in [*names, 80 * "é" + ".png"]]
+    write_open_images(tmp_path / "open", images)
+    with (tmp_path / "open" / "labels.csv").open(newline="") as file:
+        written = [row["image"] for row in csv.DictReader(file)]
+    assert written[:3] == ["a.png", "A.2.png", "a.3.png"]
+    assert written[4:7] == ["labels_csv", "c_php", "é_b_.jpg"]
+    assert len({name.casefold() for name in written}) == len(images)
+    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"labels.csv", *written}
+    assert [(tmp_path / "open" / name).read_bytes().decode() for name in written] == [one.image.name for one in images]
 
 
 def test_invalid_requests_are_errors(run, words_run, captchas):

@@ -37,12 +37,12 @@ def test_the_highest_coverage_with_an_accuracy_is_found():
     correct = np.ones(100, bool)
     correct[[1, 99]] = False
     curve = CoverageCurve(confidence, correct)
-    assert curve.find(0.99).coverage == 0.99
+    assert curve.find(0.985).coverage == 0.99
     assert curve.find(0.98).coverage == 1
     assert curve.find(1).coverage == 0.01
     values = curve.to_dict()
-    assert values["coverage_by_accuracy"]["0.99"]["coverage"] == 0.99
-    assert values["coverage_by_accuracy"]["0.999"]["coverage"] == 0.01
+    assert values["coverage_by_accuracy"]["0.98"]["coverage"] == 1
+    assert values["coverage_by_accuracy"]["0.99"]["coverage"] == 0.01
     assert values["coverage_curve"][-1] == {"min_confidence": 0.5, "coverage": 1, "accuracy": 0.98}
 
 

@@ -296,8 +296,7 @@ def parse_recognizer(
     if profile not in PROFILES:
         hint = f"Use one of {', '.join(PROFILES)}."
         raise UsageError(f"unknown profile {profile!r}", location="--profile", hint=hint)
-    chosen = PROFILES[profile]
-    return parse_parts(RecognizerTraining, model_config, {**chosen.training, **chosen.architecture, **options})
+    return parse_parts(RecognizerTraining, model_config, {**PROFILES[profile].training, **options})
 
 
 def parse_parts(training: type[TrainingT], model: type[ModelT], options: Mapping[str, Any]) -> tuple[TrainingT, ModelT]:

@@ -1,7 +1,7 @@
 """Declares the profiles of recognizers: default hyperparameters for an accuracy and a training time."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -14,40 +14,49 @@ _TRAINING: Mapping[str, Any] = (
 )
 
 
+# Channels per stage, by the least number of train images. Small models learn small sets as well, in less time.
+_FILTERS: Mapping[int, tuple[int, ...]] = {0: (16, 32, 64), 5_000: (24, 48, 96), 20_000: (32, 64, 128)}
+_WIDE_FILTERS: Mapping[int, tuple[int, ...]] = {0: (24, 48, 96), 5_000: (32, 64, 128), 20_000: (48, 96, 192)}
+
+
 @dataclass(frozen=True)
 class TrainingProfile:
     """Default hyperparameters of a recognizer and its training.
 
-    The number of epochs follows from the number of train images n: training reads `first_images` + `passes` · n images.
-    A recognizer reads its first labels after about 20,000 images, however few of them are distinct, so small sets need
-    more epochs.
+    Some follow from the number of train images n. Training reads `first_images` + `passes` · n images: a recognizer
+    reads its first labels after about 20,000 images, however few of them are distinct, so small sets need more epochs.
 
     Args:
         training: Hyperparameters of training, by name.
-        architecture: Hyperparameters of the model, by name.
         first_images: Number of images that training reads regardless of n.
         passes: Number of further passes over the train images.
+        filters: Hyperparameter `filters`, by the least n.
     """
 
     training: Mapping[str, Any]
     first_images: int
     passes: int
-    architecture: Mapping[str, Any] = field(default_factory=dict)
+    filters: Mapping[int, tuple[int, ...]]
 
     def count_epochs(self, train_images: int, images_per_epoch: int) -> int:
         """Returns the number of epochs for a number of train images, at least 1."""
         return max(1, round((self.first_images + self.passes * train_images) / images_per_epoch))
 
+    def choose_filters(self, train_images: int) -> tuple[int, ...]:
+        """Returns the numbers of channels per stage for a number of train images."""
+        return self.filters[max(least for least in self.filters if least <= train_images)]
+
 
 PROFILES: Mapping[str, TrainingProfile] = MappingProxyType(
     {
-        DEFAULT_PROFILE: TrainingProfile({**_TRAINING, "num_validation_images": 5000}, first_images=80_000, passes=11),
-        "quick": TrainingProfile({**_TRAINING, "num_validation_images": 2000}, first_images=60_000, passes=7),
+        DEFAULT_PROFILE: TrainingProfile(
+            {**_TRAINING, "num_validation_images": 5000}, first_images=80_000, passes=11, filters=_FILTERS
+        ),
+        "quick": TrainingProfile(
+            {**_TRAINING, "num_validation_images": 2000}, first_images=60_000, passes=7, filters=_FILTERS
+        ),
         "best": TrainingProfile(
-            {**_TRAINING, "num_validation_images": 5000},
-            first_images=160_000,
-            passes=20,
-            architecture={"filters": (48, 96, 192), "units": 128},
+            {**_TRAINING, "num_validation_images": 5000}, first_images=160_000, passes=20, filters=_WIDE_FILTERS
         ),
     }
 )

@@ -170,13 +170,15 @@ def _summarize(report: RunReport, path: Path) -> dict[str, Any]:
 def _list_settings(run: Run) -> list[Setting]:
     metadata = run.metadata
     values = Hyperparameters({}, metadata.model, metadata.training, metadata.config).to_dict(resolve=False)
-    _, training = run.task.default_training(metadata)
+    _, defaults = run.task.default_training(metadata)
+    architecture = type(metadata.config).model_fields
     try:
         config = metadata.default_config
     except ValidationError:  # A model of one's own may have hyperparameters without a default.
         config = metadata.config
-    default = Hyperparameters({}, metadata.model, type(metadata.training)(**training), config).to_dict(resolve=False)
-    architecture = type(metadata.config).model_fields
+    config = config.model_copy(update={name: value for name, value in defaults.items() if name in architecture})
+    training = type(metadata.training)(**{name: value for name, value in defaults.items() if name not in architecture})
+    default = Hyperparameters({}, metadata.model, training, config).to_dict(resolve=False)
     return [Setting(name, value, default[name], name in architecture) for name, value in values.items()]
 
 

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 KerasCell = Literal["rnn", "lstm", "gru"]
 
-_PIXELS_PER_TIME_STEP = 4  # of the recognizer
+# Of the recognizer.
+_PIXELS_PER_TIME_STEP = 4
+_STAGES = 3  # if `filters` is that of a profile
 
 
 class ModelConfig(Settings):
@@ -276,7 +278,8 @@ class RecognizerConfig(ModelConfig):
 
     Args:
         head: Head that predicts the labels: `ctc` or `attention`. The other head is the auxiliary head.
-        filters: Number of channels per stage, at least two stages. Each stage halves height and width.
+        filters: Number of channels per stage, at least two stages. Each stage halves height and width. Null for those
+            of the profile for the number of train images.
         blocks_per_stage: Number of residual blocks per stage.
         units: Size of the recurrent state per direction.
         dropout: Dropout rate of the context.
@@ -289,8 +292,8 @@ class RecognizerConfig(ModelConfig):
     """
 
     head: Literal["ctc", "attention"] = "ctc"
-    filters: tuple[int, ...] = Field((32, 64, 128), min_length=2)
-    blocks_per_stage: tuple[int, ...] = (0, 1, 2)
+    filters: tuple[int, ...] | None = Field(None, min_length=2)
+    blocks_per_stage: tuple[int, ...] = Field((0, 1, 2), min_length=2)
     units: int = Field(96, ge=1)
     dropout: float = Field(0.1, ge=0, lt=1)
     text_rows: int = Field(1, ge=1, exclude_if=lambda rows: rows == 1)
@@ -303,8 +306,10 @@ class RecognizerConfig(ModelConfig):
     @field_validator("blocks_per_stage")
     @classmethod
     def _matches_filters(cls, blocks: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
-        if len(blocks) != len(info.data.get("filters", blocks)):
-            raise ValueError(f"blocks_per_stage must have as many numbers as filters, {len(info.data['filters'])}")
+        filters = info.data.get("filters")
+        stages = len(filters) if filters else _STAGES
+        if len(blocks) != stages:
+            raise ValueError(f"blocks_per_stage must have as many numbers as filters, {stages}")
         return blocks
 
     @field_validator("charset")
@@ -322,6 +327,13 @@ class RecognizerConfig(ModelConfig):
         return Charset(tuple(self.charset))
 
     @property
+    def stages(self) -> tuple[tuple[int, int], ...]:
+        """The number of channels and of residual blocks per stage; a run sets `filters` from its profile."""
+        if self.filters is None:
+            raise ValueError("filters is not set")
+        return tuple(zip(self.filters, self.blocks_per_stage, strict=True))
+
+    @property
     def num_positions(self) -> int:
         """The number of positions of the attention head; a run sets `max_label_length` from its train labels."""
         if self.max_label_length is None:
@@ -331,7 +343,7 @@ class RecognizerConfig(ModelConfig):
     @property
     def column_width(self) -> int:
         """Number of pixels per column of the feature map."""
-        return 1 << len(self.filters)
+        return 1 << len(self.blocks_per_stage)
 
     @property
     def steps_per_column(self) -> int:

@@ -119,7 +119,7 @@ class Recognizer(keras.Model):
     predicts the labels) and `exact_match` (of greedy decoding).
 
     Args:
-        config: Hyperparameters, with `charset` and `max_label_length`.
+        config: Hyperparameters, with `filters`, `charset` and `max_label_length`.
 
     Call arguments:
         images: uint8 [B, H, W, 3]. RGB.
@@ -139,7 +139,7 @@ class Recognizer(keras.Model):
         self.config = config = self.config_class.model_validate(config or {})
         self.num_classes = classes = config.characters.num_classes
         layers: list[Any] = []
-        for filters, blocks in zip(config.filters, config.blocks_per_stage, strict=True):
+        for filters, blocks in config.stages:
             stage = (ResidualBlock(filters) for _ in range(blocks))
             layers += [Convolution(filters, stride=2), keras.layers.ReLU(), *stage]
         self.trunk = keras.Sequential(layers, name="trunk")

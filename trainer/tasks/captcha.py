@@ -83,16 +83,17 @@ class CaptchaTask(Task):
     def resolve(
         self, hyperparameters: _Hyperparameters, tables: TrainingTables, data: TrainingData[LabelledImages]
     ) -> _Hyperparameters:
-        """Sets the number of epochs, the characters and the maximum length of the labels.
+        """Sets the number of epochs, the filters, the characters and the maximum length of the labels.
 
         Held-out labels with other characters, or longer ones, are counted.
         """
-        assert isinstance(hyperparameters.architecture, RecognizerConfig)
         weights = hyperparameters.training.dataset_weights
         with_images = sorted({dataset for dataset, _ in data.train.names})
         if weights and len(with_images) < len(weights):
             message = f"only {', '.join(with_images)} has labelled images in train"
             raise UsageError(message, location="--dataset-weights", hint="Omit the other --dataset and its weight.")
+        hyperparameters = _apply_profile(hyperparameters, len(data.train))
+        assert isinstance(hyperparameters.architecture, RecognizerConfig)
         config = resolve_config(hyperparameters.architecture, data.train.labels)
         time_steps = None
         # The time steps of a user's own model are known when it is built.
@@ -103,7 +104,7 @@ class CaptchaTask(Task):
             check_time_steps(data.train.labels, width, time_steps, config.find_width)
         limits = LabelLimits(config.characters, config.num_positions, time_steps)
         check_held_out_labels(limits, data, hyperparameters.training.num_validation_images)
-        return replace(_set_epochs(hyperparameters, len(data.train)), architecture=config)
+        return replace(hyperparameters, architecture=config)
 
     def job_class(self) -> "type[CaptchaJob]":
         from trainer.tasks.captcha_job import CaptchaJob
@@ -113,19 +114,20 @@ class CaptchaTask(Task):
     def default_training(self, metadata: RunMetadata) -> tuple[str, Mapping[str, Any]]:
         """Returns the profile from which the fewest hyperparameters of the run differ, because a run records none."""
         assert isinstance(metadata, RecognizerMetadata)
+        images = metadata.num_images
+
+        def list_defaults(profile: str) -> dict[str, Any]:
+            chosen = PROFILES[profile]
+            epochs = _count_epochs(profile, metadata.training, images)
+            return {**chosen.training, "epochs": epochs, "filters": chosen.choose_filters(images)}
+
         values = {**dict(metadata.config), **dict(metadata.training)}
-        # Hyperparameters of the model that only some profiles set.
-        names = {name for profile in PROFILES.values() for name in profile.architecture}
-        defaults = {name: type(metadata.config).model_fields[name].default for name in names}
 
         def count_differences(profile: str) -> int:
-            chosen = PROFILES[profile]
-            expected = {**defaults, **chosen.architecture, **chosen.training}
-            return sum(values[name] != value for name, value in expected.items())
+            return sum(values[name] != value for name, value in list_defaults(profile).items())
 
         name = min(PROFILES, key=count_differences)
-        epochs = _count_epochs(name, metadata.training, metadata.num_images)
-        return f"the profile {name}", {**PROFILES[name].training, "epochs": epochs}
+        return f"the profile {name}", list_defaults(name)
 
     def export_graph(self, run: RecognizerRun, options: Export, run_dir: Path) -> "tuple[GraphRun, int]":
         from trainer.export.run_graph import build_recognizer_graph
@@ -184,15 +186,21 @@ def train_captcha(options: TrainCaptcha) -> dict[str, Any]:
     return train(CaptchaTask(), options)
 
 
-def _set_epochs(hyperparameters: _Hyperparameters, train_images: int) -> _Hyperparameters:
-    """Sets the number of epochs to that of the profile, unless it is given."""
-    training = hyperparameters.training
-    if training.epochs is not None:
-        return hyperparameters
-    profile = hyperparameters.choice["profile"]
-    epochs = _count_epochs(profile, training, train_images)
-    _log.info("The profile %s sets %d epochs for %s train images.", profile, epochs, f"{train_images:,}")
-    return replace(hyperparameters, training=training.model_copy(update={"epochs": epochs}))
+def _apply_profile(hyperparameters: _Hyperparameters, train_images: int) -> _Hyperparameters:
+    """Sets the hyperparameters that follow from profile and number of train images, unless they are given."""
+    training, architecture = hyperparameters.training, hyperparameters.architecture
+    assert isinstance(architecture, RecognizerConfig)
+    profile, changes = hyperparameters.choice["profile"], []
+    if training.epochs is None:
+        training = training.model_copy(update={"epochs": _count_epochs(profile, training, train_images)})
+        changes.append(f"epochs {training.epochs}")
+    if architecture.filters is None:
+        filters = PROFILES[profile].choose_filters(train_images)
+        architecture = architecture.model_copy(update={"filters": filters})
+        changes.append(f"filters {filters}")
+    if changes:
+        _log.info("The profile %s sets %s for %s train images.", profile, " and ".join(changes), f"{train_images:,}")
+    return replace(hyperparameters, training=training, architecture=architecture)
 
 
 def _count_epochs(profile: str, training: RecognizerTraining, train_images: int) -> int:

@@ -20,13 +20,15 @@ from trainer.models.model_specs import (
     model_spec,
     recognizer_spec,
 )
+from trainer.profiles import PROFILES
 from trainer.tasks.captcha import CaptchaTask
 from trainer.tasks.captioning import CaptioningTask
 
 _VOCAB_SIZE = 5000
 _SPATIAL, _POOLED = (64, 2048), (2048,)  # of InceptionV3
-# Labels of the published CAPTCHAs, for sizes that otherwise follow from the data.
+# The published CAPTCHAs, for hyperparameters that otherwise follow from the data.
 _LABELS = {"charset": ascii_lowercase, "max_label_length": 5}
+_TRAIN_IMAGES = 100_000
 _FOR_SUMMARY = ("feature_shape", "vocab_size", "output")
 
 
@@ -104,7 +106,9 @@ def _summarize(
 
     config: Any = hyperparameters.architecture
     if not is_captioner:
-        sizes = {name: value for name, value in _LABELS.items() if getattr(config, name) is None}
+        filters = PROFILES[hyperparameters.choice["profile"]].choose_filters(_TRAIN_IMAGES)
+        published = {**_LABELS, "filters": filters}
+        sizes = {name: value for name, value in published.items() if getattr(config, name) is None}
         config = config.model_copy(update=sizes)
     model = spec.build(config, vocab_size, shape) if isinstance(spec, ModelSpec) else spec.build(config, shape)
     graph = trace_layers(model, shape)

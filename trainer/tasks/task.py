@@ -106,7 +106,7 @@ class Task(ABC):
     # === Runs ===
 
     def default_training(self, metadata: RunMetadata) -> tuple[str, Mapping[str, Any]]:
-        """Returns the name of a run's defaults, and the values that they set for training hyperparameters."""
+        """Returns the name of a run's defaults, and the hyperparameters that they set, by name."""
         return f"the model {metadata.model}", metadata.config.training_defaults
 
     def export_graph(self, run: Any, options: Any, run_dir: Path) -> "tuple[GraphRun, int]":

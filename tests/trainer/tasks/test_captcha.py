@@ -149,21 +149,32 @@ def test_a_finished_run_can_go_on_for_longer(words_run, words_store, tmp_path):
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_the_number_of_epochs_follows_from_the_number_of_train_images_unless_it_is_given(profile, words_store):
+def test_epochs_and_filters_follow_from_the_number_of_train_images_unless_they_are_given(profile, words_store):
     options = TrainCaptcha(store=str(words_store.path), run_dir="run", profile=profile)
     task = CaptchaTask()
 
     def resolve(**settings):
         given = task.parse(profile, settings)
         tables = task.select_tables(words_store, options, given)
-        return task.resolve(given, tables, task.load_data(tables)).training.epochs
+        return task.resolve(given, tables, task.load_data(tables))
 
     images = len(task.load_data(task.select_tables(words_store, options, task.parse(profile, {}))).train)
     chosen = PROFILES[profile]
     read = chosen.first_images + chosen.passes * images
-    assert abs(resolve() * images - read) <= images / 2
-    assert abs(resolve(steps_per_epoch=50, batch_size=64) * 50 * 64 - read) <= 50 * 64 / 2
-    assert resolve(epochs=3) == 3
+    resolved = resolve()
+    assert abs(resolved.training.epochs * images - read) <= images / 2
+    assert resolved.architecture.filters == chosen.filters[0]
+    per_epoch = 50 * 64
+    assert abs(resolve(steps_per_epoch=50, batch_size=64).training.epochs * per_epoch - read) <= per_epoch / 2
+    given = resolve(epochs=3, filters=[4, 4, 4])
+    assert (given.training.epochs, given.architecture.filters) == (3, (4, 4, 4))
+
+
+def test_larger_sets_train_larger_models():
+    filters = {images: PROFILES["default"].choose_filters(images) for images in (4_999, 5_000, 20_000, 1_000_000)}
+    assert list(filters.values()) == [(16, 32, 64), (24, 48, 96), (32, 64, 128), (32, 64, 128)]
+    for images in filters:
+        assert sum(PROFILES["best"].choose_filters(images)) > sum(filters[images])
 
 
 def test_a_profile_is_a_set_of_defaults(words_store, tmp_path):

@@ -26,6 +26,7 @@ from trainer.models.model_specs import RECOGNIZER_INPUT, recognizer_spec
 from trainer.profiles import DEFAULT_PROFILE, PROFILES
 from trainer.runs.metadata import RecognizerMetadata, RunMetadata
 from trainer.runs.recognizer_run import RecognizerRun
+from trainer.runs.run import Run
 from trainer.tasks.task import Task
 from trainer.training.train import train
 
@@ -81,7 +82,11 @@ class CaptchaTask(Task):
         return join_labels(tables)
 
     def resolve(
-        self, hyperparameters: _Hyperparameters, tables: TrainingTables, data: TrainingData[LabelledImages]
+        self,
+        hyperparameters: _Hyperparameters,
+        tables: TrainingTables,
+        data: TrainingData[LabelledImages],
+        warm_start: Run | None = None,
     ) -> _Hyperparameters:
         """Sets the number of epochs, the filters, the characters and the maximum length of the labels.
 
@@ -92,6 +97,8 @@ class CaptchaTask(Task):
         if weights and len(with_images) < len(weights):
             message = f"only {', '.join(with_images)} has labelled images in train"
             raise UsageError(message, location="--dataset-weights", hint="Omit the other --dataset and its weight.")
+        if warm_start:
+            hyperparameters = _copy_filters(hyperparameters, warm_start)
         hyperparameters = _apply_profile(hyperparameters, len(data.train))
         assert isinstance(hyperparameters.architecture, RecognizerConfig)
         config = resolve_config(hyperparameters.architecture, data.train.labels)
@@ -184,6 +191,16 @@ def train_captcha(options: TrainCaptcha) -> dict[str, Any]:
         message = "the option has no effect without --learning-curve"
         raise UsageError(message, location="--target-accuracy", hint="Add --learning-curve, or omit the option.")
     return train(CaptchaTask(), options)
+
+
+def _copy_filters(hyperparameters: _Hyperparameters, run: Run) -> _Hyperparameters:
+    """Sets the filters to those of the run of the initial weights, unless they are given."""
+    architecture, theirs = hyperparameters.architecture, run.metadata.config
+    assert isinstance(architecture, RecognizerConfig)
+    assert isinstance(theirs, RecognizerConfig)
+    if architecture.filters is not None:
+        return hyperparameters
+    return replace(hyperparameters, architecture=architecture.model_copy(update={"filters": theirs.filters}))
 
 
 def _apply_profile(hyperparameters: _Hyperparameters, train_images: int) -> _Hyperparameters:

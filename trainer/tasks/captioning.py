@@ -74,7 +74,11 @@ class CaptioningTask(Task):
         return join_captions(tables)
 
     def resolve(
-        self, hyperparameters: _Hyperparameters, tables: TrainingTables, data: TrainingData[Captions]
+        self,
+        hyperparameters: _Hyperparameters,
+        tables: TrainingTables,
+        data: TrainingData[Captions],
+        warm_start: Run | None = None,
     ) -> _Hyperparameters:
         check_sample_images(hyperparameters.training.sample_images)
         limit = hyperparameters.architecture.max_caption_length

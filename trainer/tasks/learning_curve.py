@@ -30,7 +30,7 @@ from trainer.evaluation.learning_curve_figure import learning_curve_figure
 from trainer.figures.figure_files import save_figure
 from trainer.runs.directory import LEARNING_CURVE, LEARNING_CURVE_FIGURE, LEARNING_CURVE_RESULT
 from trainer.runs.recognizer_run import RecognizerRun
-from trainer.runs.run import load_run
+from trainer.runs.run import Run, load_run
 from trainer.tasks.captcha import CaptchaTask
 from trainer.training.train import train
 
@@ -72,8 +72,9 @@ class FractionTask(CaptchaTask):
         hyperparameters: Hyperparameters[RecognizerTraining],
         tables: TrainingTables,
         data: TrainingData[LabelledImages],
+        warm_start: Run | None = None,
     ) -> Hyperparameters[RecognizerTraining]:
-        resolved = super().resolve(hyperparameters, tables, data)
+        resolved = super().resolve(hyperparameters, tables, data, warm_start)
         if hyperparameters.training.epochs is None:
             return resolved
         steps = {"steps_per_epoch": self._steps_per_epoch}

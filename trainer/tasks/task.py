@@ -79,9 +79,13 @@ class Task(ABC):
         """Joins references to features; raises CaptError if the train split is empty."""
 
     def resolve(
-        self, hyperparameters: Hyperparameters[Any], tables: TrainingTables, data: TrainingData[Any]
+        self,
+        hyperparameters: Hyperparameters[Any],
+        tables: TrainingTables,
+        data: TrainingData[Any],
+        warm_start: Run | None = None,
     ) -> Hyperparameters[Any]:
-        """Returns the hyperparameters with those that follow from the data.
+        """Returns the hyperparameters with those that follow from the data and the run of the initial weights.
 
         Raises:
             UsageError: The model cannot be trained on the data.

@@ -46,7 +46,7 @@ def train(task: "Task", options: Any) -> dict[str, Any]:
     with hold_snapshot(store.path, partial(task.select_tables, store, options, hyperparameters)) as tables:
         data = replace(task.load_data(tables), validate_on=hyperparameters.training.validation_split)
         _log_skipped(data)
-        hyperparameters = task.resolve(hyperparameters, tables, data)
+        hyperparameters = task.resolve(hyperparameters, tables, data, warm_start)
         # Importing Keras takes seconds, so all checks without Keras are first.
         from trainer.training.training_loop import TrainingLoop
 

@@ -170,6 +170,19 @@ def test_epochs_and_filters_follow_from_the_number_of_train_images_unless_they_a
     assert (given.training.epochs, given.architecture.filters) == (3, (4, 4, 4))
 
 
+def test_a_run_has_the_filters_of_the_run_whose_weights_it_starts_from(words_run, words_store):
+    options = TrainCaptcha(store=str(words_store.path), run_dir="run")
+    task, start = CaptchaTask(), load_run(words_run[0])
+
+    def resolve(**settings):
+        given = task.parse(None, settings)
+        tables = task.select_tables(words_store, options, given)
+        return task.resolve(given, tables, task.load_data(tables), start).architecture.filters
+
+    assert resolve() == start.metadata.config.filters != PROFILES["default"].choose_filters(1)
+    assert resolve(filters=[4, 4, 4]) == (4, 4, 4)
+
+
 def test_larger_sets_train_larger_models():
     filters = {images: PROFILES["default"].choose_filters(images) for images in (4_999, 5_000, 20_000, 1_000_000)}
     assert list(filters.values()) == [(16, 32, 64), (24, 48, 96), (32, 64, 128), (32, 64, 128)]

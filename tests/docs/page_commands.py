@@ -36,6 +36,10 @@ EXCLUDED = [
     Excluded("capt .*(vgg|inception_resnet)", "builds an extractor with up to 0.5 GB of weights"),
     Excluded("capt experiment run benchmarks/", "runs for minutes to hours; tests/benchmarks run them at a small size"),
     Excluded("capt reproduce (flickr8k|coco|captcha)(?!.*--dry-run)", "runs for minutes to hours"),
+    Excluded(
+        "capt train captcha .*--learning-curve",
+        "needs 200 labelled images and trains four times; tests/trainer/tasks/test_learning_curve.py runs it",
+    ),
     Excluded("tensorboard ", "serves until it is interrupted"),
     Excluded("capt models (promote|rollback) ", "needs a second champion, so new data; tests/workflows run both"),
     Excluded("(KERAS_BACKEND=jax )?python benchmarks/", "runs for minutes to hours; tests/benchmarks run their parts"),

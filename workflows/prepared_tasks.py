@@ -18,6 +18,7 @@ from schemas.errors import CaptError, UsageError
 from schemas.options.base import Options
 from schemas.options.inference import Evaluate
 from schemas.options.prepare import PrepareCaptcha, PrepareCaptions, PrepareFeatures
+from schemas.table_config import SHORT_FINGERPRINT
 from trainer.config import Hyperparameters
 from trainer.evaluation.evaluate import evaluate
 from trainer.models.custom_models import is_custom
@@ -185,6 +186,24 @@ def errors_in(location: str) -> Iterator[None]:
 def evaluate_run(store: str | Path, run_dir: str | Path, options: Mapping[str, Any]) -> dict[str, Any]:
     """Evaluates one run with options of `capt evaluate`, and returns the result of the command."""
     return evaluate(Evaluate.parse({**options, "runs": (str(run_dir),), "store": str(store)}, "evaluate"))
+
+
+def check_same_table(summaries: Sequence[Mapping[str, Any]]) -> None:
+    """Raises UsageError if the features of several datasets are in different tables: a run reads one table.
+
+    `summaries` are the results of the preparations, at least with `dataset` and `fingerprint`.
+    """
+    first = summaries[0]
+    for other in summaries[1:]:
+        if other["fingerprint"] != first["fingerprint"]:
+            message = f"a run reads one feature table, but {_describe_table(first)}, and {_describe_table(other)}"
+            raise UsageError(message, hint="Set height, width and resize_mode.")
+
+
+def _describe_table(summary: Mapping[str, Any]) -> str:
+    table = f"the images of {summary['dataset']} are in {summary['fingerprint'][:SHORT_FINGERPRINT]}"
+    size = summary.get("input_size")
+    return f"{table} ({size['height']}×{size['width']}, {size['resize_mode']})" if size else table
 
 
 def dataset_name(options: Mapping[str, Any], task: str) -> str:

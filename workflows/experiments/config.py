@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, ValidationError
 from schemas.errors import UsageError
 from schemas.frozen import Settings
 from schemas.options.base import Options, Seed
+from schemas.options.prepare import PrepareCaptcha
 from schemas.yaml_file import read_settings
 from workflows.prepared_tasks import PREPARATIONS, PreparedTask, TaskName, dataset_name, errors_in, find_prepared_task
 
@@ -214,6 +215,11 @@ def _check_options(config: ExperimentConfig, location: str) -> None:
         preparation = task.preparations[kind]
         for name, options in tables.items():
             table = f"{location}: {preparation.command}.{name}"
+            missing = [side for side in ("height", "width") if side not in Options.named(options)]
+            if preparation.options is PrepareCaptcha and len(tables) > 1 and missing:
+                # By default a dataset keeps the size of the table that was prepared first.
+                message = f"{' and '.join(missing)} of one of several tables is not set"
+                raise UsageError(message, location=table, hint="Set height and width of every table.")
             for option in Options.named(options):
                 if option in preparation.dataset_options:
                     hint = "Move the option to `data:`."

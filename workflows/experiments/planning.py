@@ -21,7 +21,7 @@ from workflows.experiments.records import (
     TrialResult,
     read_record,
 )
-from workflows.prepared_tasks import files_named
+from workflows.prepared_tasks import check_same_table, errors_in, files_named
 
 # Options that do not apply to a table with the vocabulary of another one.
 _BUILT_VOCABULARY = ("vocab_size", "min_count")
@@ -127,11 +127,13 @@ def plan_experiment(config: ExperimentConfig, location: str) -> ExperimentPlan:
     """Plans an experiment; `location` names its file in errors. Writes nothing.
 
     Raises:
-        UsageError: A model cannot be trained on a table of its trials. The error names the trials.
+        UsageError: A model cannot be trained on a table of its trials, or a trial needs several feature tables. The
+            error names the trials.
         CaptError: The dry run of a preparation failed.
     """
     record = build_grid(config, location)
     tables = _plan_tables(config, record.trials)
+    _check_same_tables(config, record.trials, tables, location)
     _check_shapes(config, record.trials, tables, location)
     directory = ExperimentDirectory(local_path(config.output_dir, "output_dir").absolute())
     store = open_store_if_exists(config.store)
@@ -167,8 +169,14 @@ def list_tables(config: ExperimentConfig, trial: Trial) -> tuple[TableKey, ...]:
 def select_trained(trial: Trial, fingerprints: Mapping[TableKey, str]) -> dict[str, str]:
     """Returns the fingerprints of the tables to train on, by key of `PreparedTask.preparations`.
 
+    `fingerprints` are those of the tables that the trial needs, also for its scores.
     A caption table is that of the first dataset. Those of the others follow from it, because they have its vocabulary.
+
+    Raises:
+        UsageError: The features of the datasets are in different tables.
     """
+    features = [key for key in fingerprints if key.kind != CAPTIONS and key.name == trial.tables[key.kind]]
+    check_same_table([{"dataset": key.dataset, "fingerprint": fingerprints[key]} for key in features])
     first = [key for key in trial.trained_tables if key.dataset == trial.datasets[0]]
     return {key.kind: fingerprints[key] for key in first}
 
@@ -264,6 +272,16 @@ def _plan_preparation(
     if options is None:  # the table cannot be in the store, because its vocabulary is not
         return {**summary, "fingerprint": "", "hits": 0, "misses": summary["hits"] + summary["misses"]}
     return summary
+
+
+def _check_same_tables(
+    config: ExperimentConfig, trials: tuple[Trial, ...], tables: tuple[PlannedTable, ...], location: str
+) -> None:
+    """Checks that the datasets that a trial is trained or evaluated on have one feature table."""
+    summaries = {key: table.summary for table in tables for key in table.keys if key.kind != CAPTIONS}
+    for trial in trials:
+        with errors_in(f"{location}: trial {trial.name}"):
+            check_same_table([summaries[key] for key in list_tables(config, trial) if key.kind != CAPTIONS])
 
 
 def _check_shapes(

@@ -197,9 +197,10 @@ class _Experiment:
     def _run_trial(self, trial: Trial, tables: Mapping[TableKey, tuple[str, str]]) -> TrialResult:
         """Runs a trial, unless it is done, and writes its result."""
         fingerprints = {key: fingerprint for key, (fingerprint, _) in tables.items()}
-        trained = select_trained(trial, fingerprints)
+        trained: dict[str, str] = {}
         path = self.directory.result(trial.name)
         try:
+            trained = select_trained(trial, fingerprints)
             for _, failure in tables.values():
                 if failure:
                     raise CaptError(failure)

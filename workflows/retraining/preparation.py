@@ -7,7 +7,7 @@ from typing import Any
 from features.store import Store
 from schemas.table_config import compute_digest
 from trainer.runs.run import Run
-from workflows.prepared_tasks import dataset_name, files_named
+from workflows.prepared_tasks import check_same_table, dataset_name, errors_in, files_named
 from workflows.retraining.config import RetrainConfig
 from workflows.retraining.data_snapshot import DataSnapshot
 
@@ -43,12 +43,16 @@ def prepare_data(
     """Prepares every dataset. Failed records do not stop a preparation; the data checks limit them.
 
     The vocabulary is that of `vocabulary_from`; without such a run it is built from the first dataset.
+
+    Raises:
+        UsageError: The features of the datasets are in different tables.
     """
     reused = str(vocabulary_from.metadata.caption_tables[0].fingerprint) if vocabulary_from else None
     summaries: list[dict[str, Any]] = []
     caption_tables: list[str] = []
     tables: dict[str, str] = {}
-    datasets = []
+    datasets: list[str] = []
+    features: list[dict[str, Any]] = []
     for dataset in config.data:
         for table, preparation in config.training_task.preparations.items():
             options = {"max_failures": "100%", **config.preparation_options(table, dataset)}
@@ -63,6 +67,9 @@ def prepare_data(
                 caption_tables.append(str(summary["fingerprint"]))
             else:
                 datasets.append(dataset_name(options, config.task))
+                features.append(summary)
+    with errors_in("data"):
+        check_same_table(features)
     return PreparedData(tuple(datasets), tables, tuple(caption_tables), tuple(summaries))
 
 

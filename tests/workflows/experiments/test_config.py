@@ -104,6 +104,24 @@ def test_an_invalid_value_is_named_with_its_location(
         parse_experiment_config({**entries, **change}, "file")
 
 
+@pytest.mark.parametrize("second", [{}, {"height": 40}, {"width": 80, "resize_mode": "stretch"}])
+def test_several_tables_of_captchas_have_a_stated_size(tmp_path: Path, second: dict[str, Any]) -> None:
+    entries = {
+        "task": "captcha",
+        "store": str(tmp_path / "store"),
+        "output_dir": str(tmp_path / "out"),
+        "data": {"images": "images"},
+        "captcha": {"small": {"height": 32, "width": 64}, "auto": second},
+        "models": {"quick": {"profile": "quick"}},
+    }
+    with pytest.raises(UsageError, match=r"^file: captcha.auto: .*Set height and width"):
+        parse_experiment_config(entries, "file")
+    parse_experiment_config({**entries, "captcha": {"auto": second}}, "file")
+    parse_experiment_config(
+        {**entries, "captcha": {**entries["captcha"], "auto": {"height": "40", "width": 80}}}, "file"
+    )
+
+
 def test_an_unreadable_file_is_refused(tmp_path: Path, entries: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=r"missing\.yaml"):
         read_experiment_config(tmp_path / "missing.yaml")

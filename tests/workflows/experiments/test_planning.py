@@ -6,12 +6,13 @@ from typing import Any
 import pytest
 
 from schemas.errors import UsageError
-from tests.workflows.experiments.files import MERGE, NETWORK, captions_experiment
+from tests.workflows.experiments.files import MERGE, NETWORK, captchas_of_two_sizes, captions_experiment
 from workflows.experiments.config import parse_experiment_config
 from workflows.experiments.planning import (
     build_grid,
     evaluation_options,
     list_tables,
+    plan_experiment,
     preparation_options,
     select_trained,
 )
@@ -113,12 +114,39 @@ def test_a_trial_is_evaluated_on_the_datasets_of_all_trials(mixed: dict[str, Any
     config, trials = parse_experiment_config(mixed, "file"), grid(mixed).trials
     for trial in trials:
         keys = list_tables(config, trial)
-        fingerprints = {key: f"{key.kind} of {key.dataset} as {key.vocabulary or key.dataset}" for key in keys}
+        fingerprints = {
+            key: f"captions of {key.dataset} as {key.vocabulary or key.dataset}" if key.kind == "captions" else "one"
+            for key in keys
+        }
         evaluated = evaluation_options(config, trial, fingerprints)
         assert evaluated["dataset"] == ["two", "three"]
         last = "two" if trial.datasets == ("two", "three") else "three"
         assert evaluated["caption_table"] == ["captions of two as two", f"captions of three as {last}"]
         assert select_trained(trial, fingerprints)["captions"] == "captions of {0} as {0}".format(trial.datasets[0])
+
+
+def test_features_of_the_datasets_of_a_trial_in_different_tables_are_refused(mixed: dict[str, Any]) -> None:
+    config = parse_experiment_config(mixed, "file")
+    for trial in grid(mixed).trials:
+        fingerprints = {key: f"{key.kind} of {key.dataset}" for key in list_tables(config, trial)}
+        with pytest.raises(UsageError, match=r"images of \w+ are in .* images of \w+ are in .*resize_mode"):
+            select_trained(trial, fingerprints)
+
+
+def test_datasets_that_choose_different_sizes_are_refused_before_anything_runs(tmp_path: Path) -> None:
+    entries = {
+        "task": "captcha",
+        "store": str(tmp_path / "store"),
+        "output_dir": str(tmp_path / "out"),
+        "datasets": {**captchas_of_two_sizes(tmp_path), "both": ["short", "long"]},
+        "captcha": {"auto": {}},
+        "models": {"quick": {"profile": "quick"}},
+    }
+    sizes = r"short .*\(48×96, pad-border\).*long .*\(48×192, pad-border\)"
+    with pytest.raises(UsageError, match=rf"^file: trial quick-short-auto-seed0: .*{sizes}"):
+        plan_experiment(parse_experiment_config(entries, "file"), "file")
+    entries["captcha"] = {"auto": {"height": 48, "width": 192}}
+    assert len(plan_experiment(parse_experiment_config(entries, "file"), "file").trials) == 3
 
 
 def test_an_experiment_of_one_dataset_sets_no_options_of_the_evaluation(entries: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 It is `capt prepare features --extractor pixels` on a dataset with labels.
 """
 
+import logging
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -21,6 +22,9 @@ from schemas.options.prepare import PrepareCaptcha, PrepareFeatures
 from schemas.tables import SPLITS
 from schemas.terminal.console import Printer
 from schemas.terminal.summary import print_summary
+
+_MAX_SHOWN = 60  # characters of a label in a message
+_log = logging.getLogger("capt.prepare")
 
 _RATIOS = split_like_published(7).ratios
 _PUBLISHED_SIZE = dict(zip(("height", "width"), PUBLISHED_CAPTCHA_SIZE, strict=True))
@@ -95,24 +99,46 @@ def _choose_size(
 ) -> InputSize:
     """Returns the size of the stored images: that of the options, of earlier images, or one that fits the images.
 
-    The published layout has a size of its own. A single side that the options state determines the other.
+    The published layout has a size of its own. If the options state one side, it determines the other; if earlier
+    images have that side, their size is used.
     """
     given = {"height": options.height, "width": options.width}
     stated = {name: value for name, value in given.items() if value is not None}
-    if earlier and not stated:
+    is_complete = len(stated) == len(given)
+    if earlier and not is_complete and all(getattr(earlier, name) == value for name, value in stated.items()):
         chosen = earlier.model_copy(update={"reason": "the size that the dataset was first prepared with"})
     else:
-        is_fixed = is_published or len(stated) == len(given)
-        found = None if is_fixed else measure_text(database, ImageLimits())
-        default = "the default of the published layout" if is_published else "no image of a sample can be read"
+        found = None if is_published or is_complete else measure_text(database, ImageLimits())
         chosen = InputSize(
             **_fit_size(options, found) if found else _PUBLISHED_SIZE | stated,
             resize_mode="stretch" if is_published else "pad-border",
-            reason=str(found) if found else "the options" if stated else default,
+            reason=str(found) if found else _explain_default(stated, is_published),
         )
     return chosen.model_copy(update={"resize_mode": options.resize_mode}) if options.resize_mode else chosen
 
 
+def _explain_default(stated: Mapping[str, int], is_published: bool) -> str:
+    """Returns where a size comes from that does not depend on the images."""
+    if len(stated) == len(_PUBLISHED_SIZE):
+        return "the options"
+    reason = "of the published layout" if is_published else "because no image of a sample can be read"
+    options = "".join(f"--{name}, and " for name in stated)
+    return f"{options}the default {' and '.join(name for name in _PUBLISHED_SIZE if name not in stated)} {reason}"
+
+
 def _fit_size(options: PrepareCaptcha, found: TextStatistics) -> dict[str, int]:
-    height = options.height or (found.fit_height(options.width) if options.width else found.choose_height())
-    return {"height": height, "width": options.width or found.choose_width(height)}
+    """Returns the size that fits the images, with the sides that the options state."""
+    if options.width:
+        return {"height": options.height or found.fit_height(options.width), "width": options.width}
+    height, fitting = (options.height, found.fit_width(options.height)) if options.height else found.choose_size()
+    width = max(fitting, found.required_width)
+    if found.longest_label and width > fitting:
+        image_id, label = found.longest_label
+        shown = label if len(label) <= _MAX_SHOWN else f"{label[:_MAX_SHOWN]}…"
+        _log.warning(
+            "%s: the label %r needs %d CTC time steps, so all images are stored %d pixels wide instead of %d, with %s "
+            "pixels instead of %s. If the label is wrong, correct or remove it.",
+            *(image_id, shown, found.longest_label.time_steps, width, fitting),
+            *(f"{height * width:,}", f"{height * fitting:,}"),
+        )
+    return {"height": height, "width": width}

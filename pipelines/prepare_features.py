@@ -120,6 +120,8 @@ def prepare_images(options: PrepareFeatures, source: SourceDataset) -> dict[str,
         _open_arrays(options, sink) as arrays,
     ):
         imported = _describe_import(options, arrays) if arrays else None
+        # Invalid options are refused before the images are listed.
+        fixed = None if source.choose_size else build_table_config(options, sink.store, imported)
         dataset = sink.store.dataset_root(options.dataset_name or source.dataset_type)
         create = partial(ImageDatabase, hash_cache=locate_hash_cache(sink.root))
         with sink.hold(dataset), sink.open_database(create) as database:
@@ -129,7 +131,7 @@ def prepare_images(options: PrepareFeatures, source: SourceDataset) -> dict[str,
             if input_size:
                 _log.info("%s: images are stored at %s.", dataset.name, input_size)
                 options = options.model_copy(update=input_size.model_dump(exclude={"reason"}))
-            table_config = build_table_config(options, sink.store, imported)
+            table_config = fixed or build_table_config(options, sink.store, imported)
             with sink.hold(sink.table_root(table_config)), sink.repair(table_config) as repair:
                 downloads = None
                 if database.identities.has_urls():

@@ -112,7 +112,7 @@ class InputSize(Frozen):
     """The size at which images of text are stored, in pixels, and how they are resized.
 
     Args:
-        reason: Where the size comes from, for people.
+        reason: Description of where the size comes from.
     """
 
     height: int = Field(ge=1)

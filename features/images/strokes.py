@@ -1,13 +1,16 @@
 """Measures how wide the strokes of the text in an image are."""
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from features.images.resize import measure_border_color
 
-# Higher images are reduced first by a whole factor, which bounds the time.
+# Larger images are reduced first by a whole factor, which bounds time and memory.
 _MAX_HEIGHT = 512
+_MAX_PIXELS = 1 << 20
 # A contrast of at most this, of 255, is noise of an image without text.
 _MAX_NOISE = 16
 # Thin lines and speckles have much less ink than characters, so most ink of this quantile belongs to characters.
@@ -21,7 +24,7 @@ def measure_stroke_width(image: Image.Image) -> float | None:
     is the length of the horizontal or vertical run of ink through it, whichever is shorter. The result is the upper
     quartile.
     """
-    factor = -(-image.height // _MAX_HEIGHT)
+    factor = math.ceil(max(image.height / _MAX_HEIGHT, math.sqrt(image.height * image.width / _MAX_PIXELS)))
     ink = _find_ink(image.reduce(factor) if factor > 1 else image)
     if not ink.any():
         return None

@@ -16,6 +16,7 @@ from typing import Any
 from features.inputs import ListedFile
 from features.io.atomic_files import working_path
 from features.store.layout import CACHE
+from features.text.time_steps import count_required_steps
 from pipelines.datasets.limits import Limits
 from pipelines.ingest.array_index import ArrayIndex
 from pipelines.ingest.array_matching import ArrayMatcher
@@ -253,6 +254,17 @@ class ImageDatabase(JobDatabase):
         """Returns the number of located images by number of characters of their label."""
         query = "SELECT length(label), count(*) FROM record WHERE status IS NULL AND label != '' GROUP BY 1"
         return dict(self._db.execute(query))
+
+    def find_longest_label(self) -> tuple[str, str] | None:
+        """Returns image ID and label of the located image whose label needs most CTC time steps; None without labels.
+
+        Of several, it is the one with the first image ID.
+        """
+        self._db.create_function("required_steps", 1, count_required_steps, deterministic=True)
+        query = """SELECT image_id, label FROM record WHERE status IS NULL AND label != ''
+            ORDER BY required_steps(label) DESC, image_id LIMIT 1"""
+        found: tuple[str, str] | None = self._db.execute(query).fetchone()
+        return found
 
     def count_label_texts(self) -> Iterator[tuple[str, str, int]]:
         """Yields split, label and number of images of the usable labels."""

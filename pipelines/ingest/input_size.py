@@ -18,6 +18,7 @@ import numpy as np
 from features.images.decode import ImageLimits, open_image
 from features.images.strokes import measure_stroke_width
 from features.inputs import FileReference
+from features.text.time_steps import count_required_steps
 from pipelines.ingest.image_database import ImageDatabase
 from schemas.defaults import PUBLISHED_CAPTCHA_SIZE
 from schemas.errors import RecordError
@@ -28,11 +29,10 @@ _THREADS = 4
 _STEP = 8  # pixels; the width of a column of the recognizer
 _HEIGHTS = range(32, 129, _STEP)
 _PIXELS = math.prod(PUBLISHED_CAPTCHA_SIZE)
-_MAX_PIXELS = 2 * _PIXELS  # with thin strokes or narrow characters, whatever they would need
+_MAX_PIXELS = 2 * _PIXELS  # of images with thin strokes or narrow characters
 _MIN_STROKE_WIDTH = 2.0
 _CHARACTER_WIDTH = 16
-# CTC needs two time steps of four pixels per character, if all are equal.
-_MIN_CHARACTER_WIDTH = 8
+_TIME_STEP_WIDTH = 4  # of CTC; a column of the recognizer has two time steps
 _QUANTILE = 0.95  # of aspect ratios and label lengths
 
 
@@ -40,6 +40,17 @@ class _MeasuredImage(NamedTuple):
     height: int
     width: int
     stroke_width: float | None
+
+
+class LongestLabel(NamedTuple):
+    """The label that needs most CTC time steps, and the ID of its image."""
+
+    image_id: str
+    label: str
+
+    @property
+    def time_steps(self) -> int:
+        return count_required_steps(self.label)
 
 
 @dataclass(frozen=True)
@@ -50,10 +61,10 @@ class TextStatistics:
         images: Number of measured images.
         height: Median height.
         width: Median width.
-        aspect_ratio: Width divided by height; 95% of the images are at most so wide.
+        aspect_ratio: Width divided by height; 95% of the images do not exceed it.
         stroke_width: Median stroke width; None if no image shows text.
-        label_length: Number of characters; 95% of the labels have at most so many. 0 without labels.
-        max_label_length: Number of characters of the longest label.
+        label_length: Number of characters; 95% of the labels do not exceed it. 0 without labels.
+        longest_label: Label that needs most CTC time steps; None without labels.
     """
 
     images: int
@@ -62,11 +73,13 @@ class TextStatistics:
     aspect_ratio: float
     stroke_width: float | None
     label_length: int
-    max_label_length: int
+    longest_label: LongestLabel | None
 
     def __str__(self) -> str:
         strokes = f", strokes of {self.stroke_width:.1f}" if self.stroke_width else ""
-        labels = f"; labels of up to {self.max_label_length} characters" if self.max_label_length else ""
+        labels = f"; labels of up to {self.label_length} characters" if self.label_length else ""
+        if self.longest_label:
+            labels += f", {self.longest_label.time_steps} time steps for the longest"
         return (
             f"the median of {self.images} images is {self.height}×{self.width} pixels, the aspect ratio up to "
             f"{self.aspect_ratio:.2f}{strokes}{labels}"
@@ -89,16 +102,29 @@ class TextStatistics:
             height += _STEP
         return height
 
-    def choose_width(self, height: int) -> int:
-        """Returns the width for a height: wide enough for 95% of the images, and for every label."""
-        return _round_up(max(height * self.aspect_ratio, _MIN_CHARACTER_WIDTH * self.max_label_length))
+    def choose_size(self) -> tuple[int, int]:
+        """Returns the height and width that fit the images, with at most `_MAX_PIXELS` pixels.
+
+        The width may be less than `required_width`.
+        """
+        height = self.choose_height()
+        return height, min(self.fit_width(height), _MAX_PIXELS // height // _STEP * _STEP)
+
+    @property
+    def required_width(self) -> int:
+        """The width that has enough CTC time steps for every label; 0 without labels."""
+        return _round_up(_TIME_STEP_WIDTH * self.longest_label.time_steps) if self.longest_label else 0
+
+    def fit_width(self, height: int) -> int:
+        """Returns the smallest width at which 95% of the images are not lower than `height`."""
+        return _round_up(height * self.aspect_ratio)
 
     def fit_height(self, width: int) -> int:
         """Returns the largest height at which 95% of the images are not wider than `width`."""
         return max((height for height in _HEIGHTS if height * self.aspect_ratio <= width), default=_HEIGHTS[0])
 
     def _count_pixels(self, height: int) -> int:
-        return height * self.choose_width(height)
+        return height * self.fit_width(height)
 
     def _has_thin_strokes(self, height: int) -> bool:
         return self.stroke_width is not None and self.stroke_width * height / self.height < _MIN_STROKE_WIDTH
@@ -123,7 +149,7 @@ def measure_text(database: ImageDatabase, limits: ImageLimits) -> TextStatistics
         aspect_ratio=_find_quantile([width / height for height, width, _ in measured]),
         stroke_width=float(np.median(found)) if (found := [width for width in strokes if width]) else None,
         label_length=int(_find_quantile(lengths)) if lengths else 0,
-        max_label_length=max(lengths, default=0),
+        longest_label=LongestLabel(*longest) if (longest := database.find_longest_label()) else None,
     )
 
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
@@ -414,6 +415,33 @@ def test_options_determine_the_size_and_the_first_size_stays_the_default(store: 
     assert size_of(capt.prepare_captcha(**given, resize_mode="stretch")) == (64, 256, "stretch")
 
 
+def test_one_stated_side_of_the_first_size_keeps_the_other(store: Path, tmp_path: Path) -> None:
+    images = write_texts(tmp_path / "images", ["ab", "cd", "efg"], (200, 50), (200, 180, 90))
+    given: dict[str, Any] = {"store": store, "images": images}
+    first = capt.prepare_captcha(**given, height=64)
+    write_texts(images, ["h", "ij", "kl", "mn", "op"], (400, 200), (10, 200, 30))
+    for stated in ({"height": 64}, {"width": 256}, {}):
+        again = capt.prepare_captcha(**given, **stated)
+        assert (size_of(again), again["fingerprint"]) == (size_of(first), first["fingerprint"])
+    assert size_of(capt.prepare_captcha(**given, height=32, dry_run=True)) != size_of(first)
+
+
+def test_a_label_that_alone_sets_the_width_is_named(
+    store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    labels = [f"{number}ab" for number in range(20)]  # so that one more label is less than 5% of the labels
+    images = write_texts(tmp_path / "images", labels, (200, 50), (200, 180, 90))
+    given: dict[str, Any] = {"store": store, "images": images, "dry_run": True}
+    with caplog.at_level(logging.WARNING):
+        assert size_of(capt.prepare_captcha(**given)) == (48, 192, "pad-border")
+        assert "time steps" not in caplog.text
+        write_texts(images, ["l" * 40], (200, 50), (200, 180, 90))
+        assert size_of(capt.prepare_captcha(**given)) == (48, 320, "pad-border")
+    warned = [record.getMessage() for record in caplog.records if "time steps" in record.getMessage()]
+    assert len(warned) == 1
+    assert all(part in warned[0] for part in ("l" * 40 + ".png", "79", "320", "192", "15,360", "9,216"))
+
+
 def test_the_published_layout_has_its_own_size(store: Path, made: Path) -> None:
     options = {"store": store, "images": made / "words_captcha", "labels": made / "truth.txt", "dry_run": True}
     assert size_of(capt.prepare_captcha(**options)) == (80, 160, "stretch")
@@ -428,5 +456,8 @@ def test_unreadable_images_do_not_determine_the_size(store: Path, tmp_path: Path
     (images / "ab.png").rename(tmp_path / "ab.png")
     given: dict[str, Any] = {"store": store, "images": images, "dataset_name": "none", "max_failures": "100%"}
     assert capt.prepare_captcha(**given)["failed"] == 2
+    default = capt.prepare_captcha(**given, height=80, dry_run=True)["input_size"]["reason"]
+    stated = capt.prepare_captcha(**given, height=80, width=160, dry_run=True)["input_size"]["reason"]
+    assert default != stated == "the options"
     (tmp_path / "ab.png").rename(images / "ab.png")
     assert size_of(capt.prepare_captcha(**given)) == (48, 192, "pad-border")

@@ -110,3 +110,8 @@ def test_a_shortest_edge_without_effect_is_wrong_usage(
 ) -> None:
     with pytest.raises(UsageError, match="--shortest-edge"):
         prepare(tmp_path / "store", images, network[1], **options)
+
+
+def test_invalid_options_are_refused_before_the_images_are_listed(network: tuple[Any, str], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--shortest-edge"):
+        prepare(tmp_path / "store", tmp_path / "missing", network[1], shortest_edge=256)

@@ -3,24 +3,19 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from features.text.charset import Charset
+from features.text.time_steps import count_required_steps
 from schemas.errors import UsageError
 from trainer.models.configs import RecognizerConfig
 
 Problem = Literal["unknown_characters", "too_long", "too_few_time_steps"]
 
 _MAX_LISTED = 10
-
-
-def count_required_steps(label: str) -> int:
-    """Returns how many CTC time steps a label needs: one per character, and a blank between equal neighbors."""
-    return len(label) + sum(one == other for one, other in pairwise(label))
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """The stroke width of text is measured without knowing its colors."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -24,6 +26,18 @@ def test_the_width_is_that_of_most_ink(width, ink, background):
 
 def test_a_high_image_is_measured_at_a_lower_resolution():
     assert measure_stroke_width(bars(6, 0, 255, scale=20)) == pytest.approx(120, rel=0.1)
+
+
+def test_a_wide_image_is_measured_at_a_lower_resolution():
+    image = Image.new("RGB", (65_535, 512), "white")
+    for left in range(200, 65_000, 150):
+        image.paste((0, 0, 0), (left, 60, left + 48, 450))
+    tracemalloc.start()
+    measured = measure_stroke_width(image)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert measured == pytest.approx(48, rel=0.15)
+    assert peak < 100e6
 
 
 def test_weak_noise_is_no_ink():

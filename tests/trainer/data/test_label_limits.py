@@ -6,7 +6,6 @@ from trainer.data.label_limits import (
     LabelLimits,
     check_text_rows,
     check_time_steps,
-    count_required_steps,
     list_characters,
     resolve_config,
 )
@@ -37,11 +36,6 @@ def test_train_labels_beyond_what_is_set_are_refused():
         UsageError, match=r"the longest label, 'abc', has 3 characters, .* at most 2. Set max_label_length to 3"
     ):
         resolve_config(RecognizerConfig(max_label_length=2), ["abc", "a"])
-
-
-@pytest.mark.parametrize(("label", "steps"), [("a", 1), ("abc", 3), ("aab", 4), ("www", 5), ("", 0)])
-def test_ctc_needs_a_blank_between_equal_neighbors(label, steps):
-    assert count_required_steps(label) == steps
 
 
 def test_a_width_with_too_few_time_steps_is_refused_with_one_that_does():

@@ -59,7 +59,7 @@ class Reason(StrEnum):
 
 
 _REASONS = {
-    Reason.TOO_FEW_SIZES: f"fewer than {MIN_POINTS} sizes recognize at least half of the labels",
+    Reason.TOO_FEW_SIZES: f"fewer than {MIN_POINTS} of the recognizers get at least half of the held-out labels right",
     Reason.NO_ERRORS: "no label is wrong at any size, and there are too few held-out labels to show the target",
     Reason.FLAT: "the errors do not become significantly fewer with more labels",
 }
@@ -117,7 +117,8 @@ class LabelEstimate:
         reason: Why it says nothing; None unless `status` is `UNKNOWN`.
         curve: The fitted curve, if there is one.
         dispersion: Factor by which the points scatter around the curve in excess of chance; at least 1.
-        more_labels: The most probable number of further labels; None unless `status` is `ESTIMATED`.
+        more_labels: The most probable number of further labels, at least 1; None unless `status` is `ESTIMATED`, and if
+            the curve reaches the target at the largest size, where the measured exact match does not.
         low: Lower end of the 95% interval, for `ESTIMATED` and `AT_LEAST`.
         high: Upper end of the 95% interval; None if it has none.
     """
@@ -135,10 +136,11 @@ class LabelEstimate:
 def estimate_labels(points: Sequence[CurvePoint], target: float) -> LabelEstimate:
     """Estimates the number of further train labels after which the exact match is `target`, between 0 and 1.
 
-    The curve has maximum likelihood for the binomial numbers of errors. Its error rate c at infinity is 0, unless the
-    points reject this at the 5% level. The interval contains the sizes whose profile likelihood is not significantly
-    lower, with c up to `MAX_FLOOR` of the target's error rate, or any c if 0 is rejected. If the points scatter more
-    than by chance, as trainings do, the deviance is divided by its excess (quasi-likelihood, Wedderburn, 1974).
+    The curve has maximum likelihood for the binomial numbers of errors. Its error rate c at infinity is 0, unless at
+    least four points reject this at the 5% level. The interval contains the sizes whose profile likelihood is not
+    significantly lower, with c up to `MAX_FLOOR` of the target's error rate. If the points scatter more than by chance,
+    as trainings do, the deviance is divided by its excess (quasi-likelihood, Wedderburn, 1974). What rejects c = 0 may
+    be such scatter, so the interval then contains, besides these sizes, those of the model with any c.
 
     The target is reached if the largest size has this exact match.
     """
@@ -163,22 +165,54 @@ def describe_estimate(estimate: LabelEstimate, points: Sequence[CurvePoint]) -> 
         return f"The target of {target} is reached: {now}."
     if estimate.status == Status.UNKNOWN:
         assert estimate.reason is not None
-        return f"The curve does not tell how many labels {target} needs: {_REASONS[estimate.reason]}. Now: {now}."
+        return f"The number of labels for {target} cannot be estimated: {_REASONS[estimate.reason]}. Now: {now}."
+    return f"{_describe_number(estimate, target)} Now: {now}."
+
+
+def _describe_number(estimate: LabelEstimate, target: str) -> str:
     assert estimate.low is not None
     if estimate.status == Status.AT_LEAST:
-        return (
-            f"At least {_round(estimate.low)} more labels for {target}; the sizes do not exclude that the error levels "
-            f"off before. Now: {now}."
-        )
-    assert estimate.more_labels is not None
+        levels_off = "the errors may stop falling before"
+        if estimate.low == 0:
+            return f"A few more labels may be enough for {target}, or no number of labels: {levels_off}."
+        return f"At least {_round(estimate.low)} more labels for {target}; {levels_off}."
     assert estimate.high is not None
+    if estimate.more_labels is None:
+        return f"Fewer than {_round(estimate.high)} more labels for {target} (95% interval)."
     interval = f"95% interval {_round(estimate.low)} to {_round(estimate.high)}"
-    return f"About {_round(estimate.more_labels)} more labels for {target} ({interval}). Now: {now}."
+    return f"About {_round(estimate.more_labels)} more labels for {target} ({interval})."
 
 
 def _round(count: int) -> str:
     """Returns a count with two significant digits."""
     return f"{int(float(f'{count:.1e}')):,}"
+
+
+@dataclass(frozen=True)
+class _Model:
+    """The curve of maximum likelihood with some floors.
+
+    Args:
+        curve: The curve.
+        deviance: Its deviance.
+        freedom: Degrees of freedom of the deviance.
+        floors: The floors of the curves that the interval contains.
+    """
+
+    curve: ErrorCurve
+    deviance: float
+    freedom: int
+    floors: Values
+
+    @property
+    def dispersion(self) -> float:
+        """Factor by which the points scatter around the curve in excess of chance; at least 1."""
+        return max(1.0, self.deviance / self.freedom)
+
+    @property
+    def limit(self) -> float:
+        """The greatest difference to the deviance that is not significant at the 5% level."""
+        return _CHI2_95 * self.dispersion
 
 
 class _Fit:
@@ -195,24 +229,29 @@ class _Fit:
         self._correct = np.array([point.evaluated - point.errors for point in points], float)
 
     def estimate(self, target: float) -> LabelEstimate:
-        curve, deviance = self._fit(np.zeros(1))
-        floored, floored_deviance = self._fit(_FLOORS)
-        has_floor = deviance - floored_deviance > _CHI2_BOUND_95
-        if has_floor:
-            curve, deviance = floored, floored_deviance
-        freedom = len(self._sizes) - (3 if has_floor else 2)
-        dispersion = max(1.0, deviance / freedom) if freedom > 0 else 1.0
-        limit = _CHI2_95 * dispersion
-        if self._constant_deviance() - deviance <= limit:
-            return LabelEstimate(target, Status.UNKNOWN, Reason.FLAT, dispersion=dispersion)
-        make = partial(LabelEstimate, target, curve=curve, dispersion=dispersion)
-        floors = _FLOORS if has_floor else np.linspace(0, MAX_FLOOR, 3)
-        inside = _SIZES[self._profile(target, floors) - deviance <= limit]
-        size = curve.find_size(target) / self._last.labels
+        models = self._fit_models()
+        best = models[-1]
+        if self._constant_deviance() - best.deviance <= best.limit:
+            return LabelEstimate(target, Status.UNKNOWN, Reason.FLAT, dispersion=best.dispersion)
+        make = partial(LabelEstimate, target, curve=best.curve, dispersion=best.dispersion)
+        allowed = [self._profile(target, model.floors) - model.deviance <= model.limit for model in models]
+        inside = _SIZES[np.any(allowed, axis=0)]
+        size = best.curve.find_size(target) / self._last.labels
         if not inside.size or inside[-1] == _SIZES[-1] or size > MAX_FACTOR:
             return make(Status.AT_LEAST, low=self._count_more(inside[0] if inside.size else _SIZES[-1]))
         more, low, high = map(self._count_more, (size, inside[0], inside[-1]))
-        return make(Status.ESTIMATED, more_labels=more, low=low, high=high)
+        return make(Status.ESTIMATED, more_labels=more or None, low=low, high=high)
+
+    def _fit_models(self) -> list[_Model]:
+        """Returns the model with c = 0 and, if chance does not explain its deviance, that with any c after it."""
+        freedom = len(self._sizes) - 2
+        models = [_Model(*self._fit(np.zeros(1)), freedom, np.linspace(0, MAX_FLOOR, 3))]
+        # A curve with c > 0 passes through any three points, so these cannot reject c = 0.
+        if freedom > 1:
+            with_floor = _Model(*self._fit(_FLOORS), freedom - 1, _FLOORS)
+            if models[0].deviance - with_floor.deviance > _CHI2_BOUND_95:
+                models.append(with_floor)
+        return models
 
     def _fit(self, floors: Values) -> tuple[ErrorCurve, float]:
         """Returns the curve of maximum likelihood among those with one of the floors at the largest size."""

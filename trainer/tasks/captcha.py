@@ -173,11 +173,11 @@ def train_captcha(options: TrainCaptcha) -> dict[str, Any]:
     Returns:
         As `capt train captioner`, and with `learning_curve` a key of this name: `target_accuracy`; `status`
         (`reached`; `estimated`; `at_least` if the 95% interval has no upper end; `unknown`), for `unknown` its `reason`
-        (`too_few_sizes`, `no_errors` or `flat`); `more_labels` (null unless estimated) and `more_labels_interval`
-        (low and high, which may be null), in addition to the present labels; `statement`, the same in words; `curve`
-        (`a`, `b` and `c`); `dispersion` (factor of the scatter around the curve in excess of chance); `split` of the
-        evaluation; `sizes`, with `fraction`, `labels`, `errors` of `evaluated`, `exact_match`, its 95% `interval`,
-        `is_used` (whether the curve is fitted to it) and `run_dir` each; and `figure_path`.
+        (`too_few_sizes`, `no_errors` or `flat`); `more_labels` (null if there is no most probable number) and
+        `more_labels_interval` (low and high, which may be null), in addition to the present labels; `statement`, the
+        same in words; `curve` (`a`, `b` and `c`); `dispersion` (factor of the scatter around the curve in excess of
+        chance); `split` of the evaluation; `sizes`, with `fraction`, `labels`, `errors` of `evaluated`, `exact_match`,
+        its 95% `interval`, `is_used` (whether the curve is fitted to it) and `run_dir` each; and `figure_path`.
 
     Raises:
         UsageError: An option is unknown, invalid or has no effect.

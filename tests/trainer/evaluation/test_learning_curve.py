@@ -17,9 +17,10 @@ DRAWS = 20
 SIZES = (1000, 2000, 4000, 8000)
 
 
-def draw(curve: ErrorCurve, evaluated: int, seed: int) -> list[CurvePoint]:
+def draw(curve: ErrorCurve, evaluated: int, seed: int, scatter: float = 0.0) -> list[CurvePoint]:
+    """Draws errors; `scatter` is the standard deviation of the logarithm of the error rate of a training."""
     rng = np.random.default_rng(seed)
-    rates = curve.error_rate(np.array(SIZES, float))
+    rates = curve.error_rate(np.array(SIZES, float)) * np.exp(scatter * rng.standard_normal(len(SIZES)))
     return [CurvePoint(n, int(rng.binomial(evaluated, rate)), evaluated) for n, rate in zip(SIZES, rates, strict=True)]
 
 
@@ -52,6 +53,20 @@ def test_the_interval_contains_the_truth_in_nearly_all_draws(curve, evaluated, l
     estimates = [estimate_labels(draw(curve, evaluated, seed), 0.99) for seed in range(DRAWS)]
     assert sum(contains(one, truth) for one in estimates) >= 18
     assert sum(one.status == Status.ESTIMATED for one in estimates) >= least_estimated
+
+
+# Four trainings hardly tell how much trainings scatter: nine of ten intervals contain the truth.
+def test_the_interval_contains_the_truth_in_most_draws_of_trainings_that_scatter():
+    curve = ErrorCurve(66.0, 0.8, 0.0)
+    truth = curve.find_size(0.99) - SIZES[-1]
+    estimates = [estimate_labels(draw(curve, 2000, seed, scatter=0.15), 0.99) for seed in range(40)]
+    assert sum(contains(one, truth) for one in estimates) >= 35
+    assert sum(one.status == Status.ESTIMATED for one in estimates) >= 20
+
+
+def test_three_sizes_that_scatter_do_not_show_that_the_errors_level_off():
+    estimate = estimate_labels(points(990, 150, 60, 50), 0.99)
+    assert (estimate.curve.c, estimate.dispersion > 1) == (0, True)
 
 
 def test_the_parameters_of_a_power_law_are_found():
@@ -95,6 +110,14 @@ def test_a_curve_that_tells_nothing_has_no_number(errors, evaluated, status, rea
     estimate = estimate_labels(points(*errors, evaluated=evaluated), 0.99)
     assert (estimate.status, estimate.reason) == (status, reason)
     assert (estimate.more_labels, estimate.low, estimate.high) == (None, None, None)
+
+
+def test_a_curve_that_is_past_the_target_where_the_last_size_is_not_has_no_most_probable_number():
+    measured = points(80, 40, 16, 11)
+    estimate = estimate_labels(measured, 0.99)
+    assert (estimate.status, estimate.more_labels, estimate.low) == (Status.ESTIMATED, None, 0)
+    assert 0 < estimate.high < SIZES[-1]
+    assert f"{estimate.high:.1e}"[:1] in describe_estimate(estimate, measured)
 
 
 def test_sizes_that_learned_nothing_are_not_in_the_fit():

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.text.charset import BLANK
-
-_LOG_ZERO = np.float32(-1e30)
+from trainer.decoding.log_probabilities import LOG_ZERO
 
 
 def position_confidences(log_probabilities: NDArray[np.float32], ids: NDArray[np.int32]) -> NDArray[np.float32]:
@@ -62,12 +61,12 @@ def _align(log_probabilities: NDArray[np.float32], ids: NDArray[np.int32]) -> ND
     classes, skips = interleave(ids), find_skips(ids)
     batch, states = classes.shape
     rows, steps = np.arange(batch), log_probabilities.shape[1]
-    scores = np.full((batch, states), _LOG_ZERO, np.float32)
+    scores = np.full((batch, states), LOG_ZERO, np.float32)
     scores[:, :2] = np.take_along_axis(log_probabilities[:, 0], classes[:, :2], axis=1)
     moves = np.zeros((steps, batch, states), np.int8)
     for step in range(1, steps):
-        padded = np.pad(scores, ((0, 0), (2, 0)), constant_values=_LOG_ZERO)
-        before = np.stack([scores, padded[:, 1:-1], np.where(skips, padded[:, :-2], _LOG_ZERO)])
+        padded = np.pad(scores, ((0, 0), (2, 0)), constant_values=LOG_ZERO)
+        before = np.stack([scores, padded[:, 1:-1], np.where(skips, padded[:, :-2], LOG_ZERO)])
         moves[step] = before.argmax(axis=0)
         scores = before.max(axis=0) + np.take_along_axis(log_probabilities[:, step], classes, axis=1)
     last = 2 * (ids != BLANK).sum(axis=1)

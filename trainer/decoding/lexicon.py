@@ -5,15 +5,12 @@
 The forward algorithm of CTC (Graves et al., ICML 2006) on a prefix tree, so that common prefixes are computed once.
 """
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from features.text.charset import BLANK
+from trainer.decoding.log_probabilities import LOG_ZERO, log_add
 
-# A finite logarithm of 0.
-_LOG_ZERO = np.float32(-1e30)
 _BATCH_SIZE = 16
 
 
@@ -48,19 +45,19 @@ class Lexicon:
 
     def _forward(self, time_steps: NDArray[np.float32]) -> NDArray[np.float32]:
         """Runs the forward algorithm on time steps [T, classes, B]."""
-        on_character = np.full((len(self._characters), time_steps.shape[2]), _LOG_ZERO)
+        on_character = np.full((len(self._characters), time_steps.shape[2]), LOG_ZERO)
         on_blank = on_character.copy()
         on_blank[0] = 0
         for step in time_steps:
             # A repeated character begins only after a blank.
-            before = np.where(self._is_double[:, None], _LOG_ZERO, on_character[self._parents])
+            before = np.where(self._is_double[:, None], LOG_ZERO, on_character[self._parents])
             begins = log_add(before, on_blank[self._parents])
             on_blank, on_character = (
                 log_add(on_blank, on_character) + step[BLANK],
                 log_add(on_character, begins) + step[self._characters],
             )
-            on_character[0] = _LOG_ZERO
-        scores: NDArray[np.float32] = np.maximum(log_add(on_blank, on_character)[self._ends].T, _LOG_ZERO)
+            on_character[0] = LOG_ZERO
+        scores: NDArray[np.float32] = np.maximum(log_add(on_blank, on_character)[self._ends].T, LOG_ZERO)
         return scores
 
     def score_positions(self, log_probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -73,11 +70,5 @@ class Lexicon:
         ids = np.zeros((len(self.ids), positions), np.int32)
         ids[:, : self.ids.shape[1]] = self.ids[:, :positions]
         scores: NDArray[np.float32] = log_probabilities[:, np.arange(positions), ids].sum(axis=2)
-        scores[:, is_too_long] = _LOG_ZERO
+        scores[:, is_too_long] = LOG_ZERO
         return scores
-
-
-def log_add(one: NDArray[Any], other: NDArray[Any]) -> NDArray[Any]:
-    """Returns log(exp(one) + exp(other)), five times as fast as NumPy's logaddexp."""
-    total: NDArray[Any] = np.maximum(one, other) + np.log(1 + np.exp(-np.abs(one - other)))
-    return total

@@ -32,7 +32,7 @@ from trainer.figures.figure_files import encode_figure
 from trainer.metrics.calibration import CoverageCurve, expected_calibration_error
 from trainer.reports.markup import Html, card, document, element, header, inline_image, join, label, mark_wrong, section
 from trainer.reports.plots import confusion_figure, coverage_figure
-from trainer.runs.recognizer_run import STRATEGIES, RecognizedImage, RecognizerRun
+from trainer.runs.recognizer_run import STRATEGIES, EvaluatedImage, RecognizerRun
 
 CONFUSION = "confusion.png"
 COVERAGE = "coverage.png"
@@ -48,10 +48,10 @@ _HEADINGS: dict[ExampleKind, str] = {
 }
 _TITLES = {"greedy": "greedy", "beam": "beam search", "lexicon": "lexicon"}
 
-Evaluated = EvaluatedRun[RecognizerRun, RecognizedImage, dict[str, RecognitionScores]]
+Evaluated = EvaluatedRun[RecognizerRun, EvaluatedImage, dict[str, RecognitionScores]]
 
 
-class RecognitionEvaluation(Evaluation[RecognizerRun, RecognizedImage, dict[str, RecognitionScores]]):
+class RecognitionEvaluation(Evaluation[RecognizerRun, EvaluatedImage, dict[str, RecognitionScores]]):
     """Evaluates recognizers on all labeled images of a split, with every decoding strategy.
 
     `summarize` returns `images`, `exact_match` and `cer` (greedy decoding), `exact_match_beam` and
@@ -81,10 +81,10 @@ class RecognitionEvaluation(Evaluation[RecognizerRun, RecognizedImage, dict[str,
     def load(self, tables: TrainingTables, split: str) -> HeldOutImages:
         return load_labelled_images(tables, split, self._labels)
 
-    def predict(self, run: RecognizerRun, features: NDArray[Any], numbers: range) -> list[RecognizedImage]:
-        return run.recognize_pixels(features)
+    def predict(self, run: RecognizerRun, features: NDArray[Any], numbers: range) -> list[EvaluatedImage]:
+        return run.evaluate_pixels(features)
 
-    def score(self, held_out: HeldOutImages, predictions: list[RecognizedImage]) -> dict[str, RecognitionScores]:
+    def score(self, held_out: HeldOutImages, predictions: list[EvaluatedImage]) -> dict[str, RecognitionScores]:
         return {
             strategy: RecognitionScores(held_out.labels, tuple(each.by(strategy).text for each in predictions))
             for strategy in STRATEGIES
@@ -117,7 +117,7 @@ class RecognitionEvaluation(Evaluation[RecognizerRun, RecognizedImage, dict[str,
             **_summarize_confidence(evaluated),
         }
 
-    def to_text(self, prediction: RecognizedImage) -> str:
+    def to_text(self, prediction: EvaluatedImage) -> str:
         return prediction.greedy.text
 
     def image_columns(self, evaluated: Evaluated) -> Mapping[str, Sequence[object]]:

@@ -4,7 +4,6 @@ captioners     by subject, beside published scores, and tests of attention
 recognizers    accuracy and coverage, if labels of low confidence are left open
 """
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -104,21 +103,23 @@ def _coverage_table(summary: Mapping[str, Any]) -> ResultTable:
     found = summary["coverage_by_accuracy"].items()
     return ResultTable(
         "coverage by required accuracy, %",
-        "Coverage is the share of the images that keep their label with this --min-confidence; – if no confidence "
-        f"reaches the accuracy. Temperature {summary['temperature']:g}; expected calibration error "
+        "Coverage is the percentage of images that keep their label with this --min-confidence: off if all do, – if "
+        f"no confidence reaches the accuracy. Temperature {summary['temperature']:g}; expected calibration error "
         f"{100 * summary['ece']:.2f}%, without the temperature {100 * summary['ece_uncalibrated']:.2f}%.",
         ("accuracy",),
         ("coverage", "--min-confidence"),
         [
-            (f"{100 * float(name):g}", *_decimals([point and 100 * point["coverage"]]), _floor(point))
+            (f"{100 * float(name):g}", *_decimals([point and 100 * point["coverage"]]), _format_threshold(point))
             for name, point in found
         ],
     )
 
 
-def _floor(point: Mapping[str, float] | None) -> str | None:
-    """Returns the confidence of a point in four decimals, rounded down so that its label keeps its place."""
-    return f"{math.floor(10_000 * point['min_confidence']) / 10_000:.4f}" if point else None
+def _format_threshold(point: Mapping[str, float] | None) -> str | None:
+    """Returns the `--min-confidence` of a point, `off` if no label is left open."""
+    if point is None:
+        return None
+    return "off" if point["coverage"] == 1 else str(point["min_confidence"])
 
 
 def _drops(one: Mapping[str, Any]) -> Sequence[str | None]:

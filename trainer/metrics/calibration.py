@@ -4,7 +4,9 @@ A confidence is calibrated if, of all labels with confidence p, the fraction p i
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from decimal import ROUND_DOWN, Decimal
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -59,8 +61,16 @@ class CoverageCurve:
         ]
 
     def find(self, accuracy: float) -> CoveragePoint | None:
-        """Returns the point of the highest coverage with at least this accuracy; None without one."""
-        return next((point for point in reversed(self.points) if point.accuracy >= accuracy), None)
+        """Returns the point of the highest coverage with at least this accuracy; None without one.
+
+        Its `min_confidence` has as few digits as leave the same predictions open.
+        """
+        thresholds = [*(point.min_confidence for point in self.points[1:]), 0.0]
+        found = (
+            (point, lower) for point, lower in zip(self.points, thresholds, strict=True) if point.accuracy >= accuracy
+        )
+        point, lower = max(found, key=lambda pair: pair[0].coverage, default=(None, 0.0))
+        return point and replace(point, min_confidence=_shorten(point.min_confidence, lower))
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the values for JSON.
@@ -78,3 +88,13 @@ class CoverageCurve:
         last = len(self.points) - 1
         for number in np.unique(np.linspace(0, last, min(_MAX_POINTS, last + 1)).round().astype(int)).tolist():
             yield self.points[number]
+
+
+def _shorten(confidence: float, lower: float) -> float:
+    """Rounds a confidence down to the fewest decimals with which it is above the middle between it and a lower one.
+
+    So it separates the two also where they are computed with small differences.
+    """
+    exact = Decimal(repr(confidence))
+    rounded = (exact.quantize(Decimal(1).scaleb(-digits), ROUND_DOWN) for digits in count(1))
+    return next(value for one in rounded if (value := float(one)) == confidence or value > (confidence + lower) / 2)

@@ -28,20 +28,23 @@ STRATEGIES: tuple[DecodingStrategy, ...] = get_args(DecodingStrategy)
 
 @dataclass(frozen=True)
 class RecognizedImage:
-    """The predictions for one image, one per decoding strategy; `lexicon` is a label of the train split.
-
-    `uncalibrated` is the greedy prediction with the confidence that it has without the temperature of the run.
-    """
+    """The predictions for one image, one per decoding strategy; `lexicon` is a label of the train split."""
 
     greedy: Prediction
     beam: Prediction
     lexicon: Prediction
-    uncalibrated: Prediction
 
     def by(self, strategy: DecodingStrategy) -> Prediction:
         """Returns the prediction of one decoding strategy."""
         prediction: Prediction = getattr(self, strategy)
         return prediction
+
+
+@dataclass(frozen=True)
+class EvaluatedImage(RecognizedImage):
+    """`uncalibrated` is the greedy prediction with the confidence that it has without the temperature of the run."""
+
+    uncalibrated: Prediction
 
 
 class RecognizerRun(Run):
@@ -126,10 +129,17 @@ class RecognizerRun(Run):
 
     def recognize_pixels(self, pixels: NDArray[np.uint8]) -> list[RecognizedImage]:
         """Recognizes the text in images uint8 [N, H, W, 3] of the run's feature table with every strategy."""
+        return list(map(RecognizedImage, *self._decode(self.logits(pixels))))
+
+    def evaluate_pixels(self, pixels: NDArray[np.uint8]) -> list[EvaluatedImage]:
+        """Recognizes as `recognize_pixels`, also without the temperature of the run."""
         logits = self.logits(pixels)
-        each = [self._decoders[strategy](logits) for strategy in STRATEGIES]
         uncalibrated = self._decoders["greedy"](logits * np.float32(self.temperature))
-        return list(map(RecognizedImage, *each, uncalibrated))
+        return list(map(EvaluatedImage, *self._decode(logits), uncalibrated))
+
+    def _decode(self, logits: NDArray[np.float32]) -> list[list[Prediction]]:
+        """Decodes logits with each strategy."""
+        return [self._decoders[strategy](logits) for strategy in STRATEGIES]
 
     def predict_texts(self, features: NDArray[Any]) -> list[str]:
         """Predicts one label per image by greedy decoding."""

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from trainer.evaluation.result_tables import result_tables
 from trainer.metrics.calibration import CoverageCurve, expected_calibration_error
 
 
@@ -44,6 +45,27 @@ def test_the_highest_coverage_with_an_accuracy_is_found():
     assert values["coverage_by_accuracy"]["0.98"]["coverage"] == 1
     assert values["coverage_by_accuracy"]["0.99"]["coverage"] == 0.01
     assert values["coverage_curve"][-1] == {"min_confidence": 0.5, "coverage": 1, "accuracy": 0.98}
+
+
+def test_a_threshold_has_few_digits_and_leaves_the_same_labels_open():
+    confidence = np.array([0.99995, 0.99991, 0.99985, 0.99984, 0.4, 3e-9])
+    correct = np.array([True, True, True, False, True, True])
+    curve = CoverageCurve(confidence, correct)
+    for accuracy, expected in ((1, 0.99985), (0.8, 3e-9)):
+        point = curve.find(accuracy)
+        assert point.min_confidence == expected
+        kept = confidence >= point.min_confidence
+        assert (kept.mean(), correct[kept].mean()) == (point.coverage, point.accuracy)
+    assert CoverageCurve(np.array([1.0, 0.93, 0.5]), np.array([True, True, False])).find(1).min_confidence == 0.9
+    assert CoverageCurve(np.zeros(2), np.ones(2, bool)).find(1).min_confidence == 0
+
+
+def test_the_table_has_the_threshold_or_off_if_all_labels_remain():
+    correct = np.array([*[True] * 98, False, False])
+    curve = CoverageCurve(np.array([*[0.99985] * 98, 0.99984, 0.99983]), correct)
+    errors = {"temperature": 1.0, "ece": 0.0, "ece_uncalibrated": 0.0}
+    (table,) = result_tables({**curve.to_dict(), **errors})
+    assert [row[-2:] for row in table.rows] == [("100.0", "off")] * 2 + [("98.0", "0.99985")] * 3
 
 
 def test_an_accuracy_that_no_threshold_reaches_has_no_coverage():

@@ -41,7 +41,7 @@ def test_logits_are_divided_by_the_temperature_and_greedy_labels_stay(run, plain
     pixels = words_store.feature_tables()[0].get_many([one.key for one in captchas[:40]])
     assert plain.temperature == 1
     np.testing.assert_allclose(run.logits(pixels) * run.temperature, plain.logits(pixels), rtol=1e-4, atol=1e-4)
-    ours, theirs = run.recognize_pixels(pixels), plain.recognize_pixels(pixels)
+    ours, theirs = run.evaluate_pixels(pixels), plain.recognize_pixels(pixels)
     assert [one.greedy.text for one in ours] == [one.greedy.text for one in theirs]
     assert [one.uncalibrated.score for one in ours] == pytest.approx([one.greedy.score for one in theirs], abs=1e-3)
     assert any(abs(a.greedy.confidence - b.greedy.confidence) > 0.01 for a, b in zip(ours, theirs, strict=True))

@@ -378,7 +378,7 @@ def _build_curves(report: RunReport) -> Iterator[Html]:
         for number, one in sorted(shown.items())
     ]
     yield table(("epoch", *(name.replace("_", " ") for name in names)), rows)
-    if note := report.run.metadata.confidence_note:
+    if note := report.run.confidence_note:
         yield _note(note)
 
 

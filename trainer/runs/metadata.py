@@ -130,11 +130,6 @@ class RunMetadata(Frozen):
         """The number of distinct targets, by a title for reports."""
         return {}
 
-    @property
-    def confidence_note(self) -> str:
-        """How the confidence of predictions was calibrated, in words; empty without calibration."""
-        return ""
-
     def resume(self, earlier: Self) -> Self:
         """Returns the metadata of a resumed run, with what training added to the `earlier` metadata of the run."""
         return self
@@ -215,18 +210,6 @@ class RecognizerMetadata(RunMetadata):
     @property
     def target_counts(self) -> dict[str, int]:
         return {"distinct labels": self.num_labels, "characters": len(self.config.characters.characters)}
-
-    @property
-    def confidence_note(self) -> str:
-        one = self.calibration
-        if one is None:
-            return ""
-        if one.ece is None or one.ece_uncalibrated is None:
-            return f"Confidence is not calibrated, because there are only {one.images} validation images."
-        return (
-            f"Confidence is calibrated on {one.images:,} validation images: temperature {one.temperature:g}; expected "
-            f"calibration error {100 * one.ece:.2f}%, before {100 * one.ece_uncalibrated:.2f}%."
-        )
 
     def resume(self, earlier: Self) -> Self:
         return self.model_copy(update={"calibration": earlier.calibration})

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from features.extractors.extraction import EncodedImage
 from schemas.choices import DecodingStrategy
 from schemas.errors import CorruptFileError, RecordError, UsageError
+from schemas.table_config import compute_digest
 from trainer.decoding.label_decoder import LabelDecoder, Prediction
 from trainer.runs.directory import LABELS
-from trainer.runs.metadata import RecognizerMetadata
+from trainer.runs.metadata import Calibration, RecognizerMetadata
 from trainer.runs.run import ImageLike, Run, single_result, to_encoded_images
 
 if TYPE_CHECKING:
@@ -78,8 +79,34 @@ class RecognizerRun(Run):
     def temperature(self) -> float:
         """The temperature by which logits are divided; 1 for weights that it was not fitted for."""
         calibration = self.metadata.calibration
-        is_of_weights = calibration and calibration.checkpoint == self._checkpoints.find(self.epoch)
-        return calibration.temperature if calibration and is_of_weights else 1.0
+        return calibration.temperature if calibration and self._is_of_weights(calibration) else 1.0
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether the confidence of predictions is calibrated: a temperature was fitted for the weights."""
+        calibration = self.metadata.calibration
+        return calibration is not None and calibration.ece is not None and self._is_of_weights(calibration)
+
+    @property
+    def confidence_note(self) -> str:
+        one = self.metadata.calibration
+        if one is None:
+            return "Confidence is not calibrated, because the training has not ended."
+        if one.ece is None or one.ece_uncalibrated is None:
+            return f"Confidence is not calibrated, because there are only {one.images} validation images."
+        if not self._is_of_weights(one):
+            return "Confidence is not calibrated, because the temperature of the run is that of other weights."
+        return (
+            f"Confidence is calibrated on {one.images:,} validation images: temperature {one.temperature:g}; expected "
+            f"calibration error {100 * one.ece:.2f}%, before {100 * one.ece_uncalibrated:.2f}%."
+        )
+
+    @property
+    def identity(self) -> str:
+        return compute_digest([super().identity, self.temperature])
+
+    def _is_of_weights(self, calibration: Calibration) -> bool:
+        return calibration.checkpoint == self._checkpoints.find(self.epoch)
 
     @cached_property
     def _decoders(self) -> dict[DecodingStrategy, LabelDecoder]:

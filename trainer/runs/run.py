@@ -100,6 +100,11 @@ class Run(ABC):
         best = self.read_progress().best
         return best.epoch if best else None
 
+    @property
+    def confidence_note(self) -> str:
+        """How the confidence of predictions is calibrated, in words; empty if they have none."""
+        return ""
+
     def check_files(self) -> None:  # noqa: B027
         """Reads the small files that another run copies from this one; StoreError if one is missing or corrupt."""
 
@@ -128,7 +133,8 @@ class Run(ABC):
         state = self._checkpoints.state()
         checkpoint = self._checkpoints.find(self.epoch) if state else ""
         ignored = set(self.metadata.training.without_effect_on_weights)
-        metadata = self.metadata.model_dump(mode="json", exclude={"training": ignored})
+        # Only the temperature of a calibration affects predictions, and only with its weights.
+        metadata = self.metadata.model_dump(mode="json", exclude={"training": ignored, "calibration": True})
         return compute_digest([metadata, checkpoint])
 
     @property

@@ -3,7 +3,7 @@
 stored pixels → logits of the best weights → temperature → expected calibration error of labels and of characters
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,9 +22,18 @@ from trainer.runs.recognizer_run import RecognizerRun
 
 # One parameter needs few images; with fewer, one more error would change every confidence much.
 _MIN_IMAGES = 20
-# 128 MiB of float32: all of 5,000 images with 26 letters, and 280 of 160 pixels' width with 3,000 characters.
+# 128 MiB of float32. With 40 time steps these are 31,068 images with 26 letters, and 279 with 3,000 characters.
 _MAX_LOGITS = 1 << 25
 _BATCH_SIZE = 256
+
+
+def max_images(num_logits: int) -> int:
+    """Returns the maximum number of images to calibrate on, so that their logits fit into 128 MiB; at least 20.
+
+    Args:
+        num_logits: Number of logits per image.
+    """
+    return max(_MIN_IMAGES, _MAX_LOGITS // num_logits)
 
 
 def calibrate(run: RecognizerRun, table: FeatureTable, images: LabelledImages | None, checkpoint: str) -> Calibration:
@@ -37,8 +46,8 @@ def calibrate(run: RecognizerRun, table: FeatureTable, images: LabelledImages | 
     Args:
         run: The run, not calibrated.
         table: The feature table with the images.
-        images: Validation images, None without validation. With many characters only the first ones, a random sample,
-            are used, so that their logits fit into 128 MiB.
+        images: Validation images, at most `max_images`, because all their logits are in memory; None without
+            validation.
         checkpoint: Name of the checkpoint with the weights of the run.
     """
     if images is None or len(images) < _MIN_IMAGES:
@@ -59,7 +68,7 @@ def calibrate(run: RecognizerRun, table: FeatureTable, images: LabelledImages | 
     after = _measure(decoder, [batch / np.float32(temperature) for batch in logits], images.labels)
     return Calibration(
         checkpoint=checkpoint,
-        images=len(before.correct),
+        images=len(images),
         temperature=temperature,
         ece=after.ece,
         ece_uncalibrated=before.ece,
@@ -79,18 +88,14 @@ class _Measured:
 
 def _measure(decode: LabelDecoder, logits: Sequence[NDArray[np.float32]], labels: Sequence[str]) -> _Measured:
     predictions = [one for batch in logits for one in decode(batch)]
-    scores = RecognitionScores(tuple(labels[: len(predictions)]), tuple(one.text for one in predictions))
+    scores = RecognitionScores(tuple(labels), tuple(one.text for one in predictions))
     ece = expected_calibration_error(np.array([one.confidence for one in predictions]), scores.correct)
     return _Measured(scores.correct, ece, scores.measure_characters([one.character_confidence for one in predictions]))
 
 
 def _compute_logits(run: RecognizerRun, table: FeatureTable, images: LabelledImages) -> list[NDArray[np.float32]]:
-    """Computes the logits of the first images in batches, until there are too many."""
+    """Computes the logits of images in batches."""
     table.ensure_local(images.rows)
-    batches: list[NDArray[np.float32]] = []
-    for start in range(0, len(images), _BATCH_SIZE):
-        pixels: NDArray[Any] = table.read(images.rows[start : start + _BATCH_SIZE])
-        batches.append(run.logits(pixels))
-        if sum(batch.size for batch in batches) >= _MAX_LOGITS:
-            break
-    return batches
+    starts = range(0, len(images), _BATCH_SIZE)
+    batches: Iterator[NDArray[Any]] = (table.read(images.rows[start : start + _BATCH_SIZE]) for start in starts)
+    return list(map(run.logits, batches))

@@ -23,9 +23,9 @@ from trainer.reports.plots import recognizer_figure
 from trainer.runs.checkpoints import Checkpoints
 from trainer.runs.directory import CHECKPOINTS, LABELS, write_metadata
 from trainer.runs.epoch_metrics import EpochMetrics
-from trainer.runs.metadata import RecognizerMetadata
+from trainer.runs.metadata import RecognizerMetadata, read_metadata
 from trainer.runs.recognizer_run import RecognizerRun
-from trainer.tasks.calibration import calibrate
+from trainer.tasks.calibration import calibrate, max_images
 from trainer.training.compile_model import build_scope, compile_model
 from trainer.training.training_job import Epoch, TrainingJob
 from trainer.training.warm_start import Vocabulary, copy_weights
@@ -86,7 +86,8 @@ class CaptchaJob(TrainingJob[RecognizerTraining, LabelledImages]):
         with build_scope(self.config):
             model = self.metadata.build(self.root)
             compile_model(model, self.config, self.steps)
-        self._limits = self._find_limits(model)
+        self._positions = self._count_positions(model)
+        self._limits = self._find_limits(self._positions["ctc"])
         return model, [model.head_loss, model.exact_match]
 
     def initialize(self, model: Recognizer) -> None:
@@ -133,14 +134,26 @@ class CaptchaJob(TrainingJob[RecognizerTraining, LabelledImages]):
         return {"val_exact_match": metrics["val_exact_match"] * float(fraction)}
 
     def finish(self) -> dict[str, Any]:
-        """Calibrates the confidence of the best epoch on the validation images."""
-        run = RecognizerRun(self.root, self.metadata)
-        checkpoint = Checkpoints(self.root / CHECKPOINTS).find()
-        calibration = calibrate(run, self.tables.features, self._validation_images, checkpoint)
-        metadata = self.metadata.model_copy(update={"calibration": calibration})
-        write_metadata(self.root, metadata)
-        _log.log(logging.WARNING if calibration.ece is None else logging.INFO, metadata.confidence_note)
+        """Calibrates the confidence of the best epoch on the validation images, unless the run has this calibration."""
+        images, checkpoint = self._calibration_images, Checkpoints(self.root / CHECKPOINTS).find()
+        metadata = read_metadata(self.root)
+        assert isinstance(metadata, RecognizerMetadata)
+        calibration = metadata.calibration
+        # Another machine would compute slightly other values.
+        if calibration is None or (calibration.checkpoint, calibration.images) != (checkpoint, len(images or ())):
+            run = RecognizerRun(self.root, self.metadata)
+            calibration = calibrate(run, self.tables.features, images, checkpoint)
+            metadata = self.metadata.model_copy(update={"calibration": calibration})
+            write_metadata(self.root, metadata)
+        run = RecognizerRun(self.root, metadata)
+        _log.log(logging.INFO if run.is_calibrated else logging.WARNING, run.confidence_note)
         return {"calibration": calibration.model_dump(exclude={"checkpoint"})}
+
+    @property
+    def _calibration_images(self) -> LabelledImages | None:
+        config, images = self.metadata.config, self._validation_images
+        num_logits = self._positions[config.head] * config.characters.num_classes
+        return images.first(max_images(num_logits)) if images else None
 
     def summary(self) -> dict[str, Any]:
         unreadable = {
@@ -163,12 +176,18 @@ class CaptchaJob(TrainingJob[RecognizerTraining, LabelledImages]):
         targets = images.encode(config.characters, config.num_positions)
         return LabelledBatchReader(self.tables.features, images.rows, targets)
 
-    def _find_limits(self, model: Recognizer) -> LabelLimits:
+    def _count_positions(self, model: Recognizer) -> dict[str, int]:
+        """Returns the number of time steps or positions of each head."""
+        config, shape = self.metadata.config, self.tables.features.shape
+        if self.metadata.source:
+            outputs = model(np.zeros((1, *shape), np.uint8))
+            return {head: outputs[head].shape[1] for head in ("ctc", "attention")}
+        return {"ctc": config.count_time_steps(shape[1]), "attention": config.num_positions}
+
+    def _find_limits(self, time_steps: int) -> LabelLimits:
         """Returns what the model can output; UsageError if it has too few time steps for a train label."""
         config, shape = self.metadata.config, self.tables.features.shape
-        time_steps = config.count_time_steps(shape[1])
         if self.metadata.source:
-            time_steps = model(np.zeros((1, *shape), np.uint8))["ctc"].shape[1]
             pixels = shape[1] / time_steps
             check_time_steps(self.data.train.labels, shape[1], time_steps, lambda steps: math.ceil(steps * pixels))
         return LabelLimits(config.characters, config.num_positions, time_steps)

@@ -7,8 +7,9 @@ import pytest
 import capt
 from tests.trainer.words import EPOCHS, SMALL, STEPS, captcha, make_words
 from trainer.runs.checkpoints import Checkpoints
-from trainer.runs.metadata import METADATA, read_metadata
+from trainer.runs.metadata import METADATA
 from trainer.runs.run import load_run
+from trainer.tasks.calibration import max_images
 
 
 @pytest.fixture(scope="module")
@@ -48,21 +49,45 @@ def test_logits_are_divided_by_the_temperature_and_greedy_labels_stay(run, plain
     assert run.identity != plain.identity
 
 
+def change_calibration(run, path, **values):
+    """A copy of a run whose calibration has other values."""
+    shutil.copytree(run.path, path)
+    record = json.loads((path / METADATA).read_text())
+    record["calibration"] |= values
+    (path / METADATA).write_text(json.dumps(record))
+    return load_run(path)
+
+
+def test_the_identity_depends_on_the_temperature_in_use_only(run, plain, tmp_path):
+    assert change_calibration(run, tmp_path / "errors", ece=0.5, character_ece=0.5).identity == run.identity
+    assert change_calibration(run, tmp_path / "temperature", temperature=1.5).identity != run.identity
+    assert change_calibration(run, tmp_path / "weights", checkpoint="00000001").identity == plain.identity
+
+
 def test_other_weights_are_not_calibrated(run, tmp_path):
-    shutil.copytree(run.path, tmp_path / "run")
-    record = json.loads((tmp_path / "run" / METADATA).read_text())
-    record["calibration"]["checkpoint"] = "00000001"
-    (tmp_path / "run" / METADATA).write_text(json.dumps(record))
-    assert load_run(tmp_path / "run").temperature == 1
+    other = change_calibration(run, tmp_path / "run", checkpoint="00000001")
+    assert other.temperature == 1
+    assert run.is_calibrated
+    assert not other.is_calibrated
+    assert "other weights" in other.confidence_note
 
 
-def test_a_repeated_command_fits_the_same_temperature(words_run, words_store, tmp_path):
-    shutil.copytree(words_run[0], tmp_path / "run")
-    again = capt.train_captcha(
-        store=words_store.path, run_dir=tmp_path / "run", epochs=EPOCHS, steps_per_epoch=STEPS, hyperparameters=SMALL
-    )
-    assert again["calibration"] == pytest.approx(words_run[1]["calibration"], abs=1e-3)
-    assert read_metadata(tmp_path / "run").calibration.images == 40
+def test_a_repeated_command_keeps_the_calibration_of_the_same_weights_and_images(run, words_run, words_store, tmp_path):
+    request = {"store": words_store.path, "epochs": EPOCHS, "steps_per_epoch": STEPS, "hyperparameters": SMALL}
+    # Another machine would compute it.
+    kept = change_calibration(run, tmp_path / "run", temperature=1.2345)
+    assert capt.train_captcha(**request, run_dir=kept.path)["calibration"]["temperature"] == 1.2345
+    assert load_run(kept.path).identity == kept.identity
+    for name, old in (("images", {"images": 39}), ("weights", {"checkpoint": "00000001"})):
+        other = change_calibration(run, tmp_path / name, **old)
+        again = capt.train_captcha(**request, run_dir=other.path)
+        assert again["calibration"] == pytest.approx(words_run[1]["calibration"], abs=1e-3)
+        assert load_run(other.path).identity == run.identity
+
+
+def test_few_images_are_enough_if_there_are_many_characters():
+    assert max_images(40 * 27) == 31068
+    assert max_images(1 << 24) == 20
 
 
 def test_a_run_without_validation_images_has_the_temperature_1_and_says_so(squares, tmp_path, caplog):

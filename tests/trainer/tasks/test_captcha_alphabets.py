@@ -102,7 +102,7 @@ def test_four_validation_images_are_too_few_to_calibrate(every):
     none = dict.fromkeys(("ece", "ece_uncalibrated", "character_ece", "character_ece_uncalibrated"))
     assert result["calibration"] == {"images": 4, "temperature": 1, **none}
     assert run.temperature == 1
-    assert "only 4 validation images" in run.metadata.confidence_note
+    assert "only 4 validation images" in run.confidence_note
 
 
 def test_every_label_of_the_lexicon_can_be_read(every):

@@ -37,7 +37,8 @@ STRATEGY = option(
 
 MIN_CONFIDENCE = option(
     None,
-    "Smallest confidence of a label, above 0 and at most 1. Labels with less are left open. [default: off]",
+    "Smallest confidence of a label, above 0 and at most 1. Labels with less, or without a character, are left open. "
+    "[default: off]",
     "P",
 )
 OPEN_DIR = option(

@@ -42,6 +42,10 @@ EXCLUDED = [
     ),
     Excluded("tensorboard ", "serves until it is interrupted"),
     Excluded("capt models (promote|rollback) ", "needs a second champion, so new data; tests/workflows run both"),
+    Excluded(
+        "capt (prepare|train) captcha .*(--images|--dataset) open",
+        "needs labels that a person has corrected; tests/trainer/inference prepare them",
+    ),
     Excluded("(KERAS_BACKEND=jax )?python benchmarks/", "runs for minutes to hours; tests/benchmarks run their parts"),
 ]
 

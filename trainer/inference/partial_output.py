@@ -21,6 +21,11 @@ from schemas.table_config import compute_digest
 from trainer.inference.image_inputs import ImageInput
 
 
+def partial_path(out: Path) -> Path:
+    """Returns the path of the incomplete output of a file."""
+    return out.with_name(f"{out.name}.part")
+
+
 class PartialOutput:
     """A file with one line per image. The line of a missing image (None) may be missing.
 
@@ -31,7 +36,7 @@ class PartialOutput:
     def __init__(self, out: Path, owner: str, images: Sequence[ImageInput | None], line_end: str = "\n") -> None:
         self._out = out
         self._line_end = line_end.encode()
-        self._part = out.with_name(f"{out.name}.part")
+        self._part = partial_path(out)
         self._digests = [compute_digest([image.name, image.stamp] if image else []) for image in images]
         self._offsets = np.full(len(images), -1, np.int64)
         head = json.dumps({"job": compute_digest([owner, len(images)])}).encode() + b"\n"

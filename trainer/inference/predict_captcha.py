@@ -21,8 +21,9 @@ from trainer.data.captcha_data import parse_id_range
 from trainer.data.label_limits import list_characters
 from trainer.decoding.label_decoder import Prediction
 from trainer.inference.image_inputs import ImageInput, find_images
-from trainer.inference.open_images import OpenImage, check_open_dir, write_open_images
-from trainer.inference.partial_output import PartialOutput
+from trainer.inference.open_images import OpenImage, check_open_dir, refuse_existing, write_open_images
+from trainer.inference.open_labels import is_open, warn_if_uncalibrated
+from trainer.inference.partial_output import PartialOutput, partial_path
 from trainer.runs.recognizer_run import RecognizerRun
 from trainer.runs.run import DECODE_BATCH, open_run
 
@@ -56,8 +57,12 @@ def predict_captcha(options: PredictCaptcha) -> dict[str, Any]:
     fallback, strategy = options.fallback_label, options.decoding_strategy
     numbers, path = parse_id_range(options.ids), local_path(options.output, "--output")
     min_confidence = options.min_confidence
-    open_dir = check_open_dir(options.open_dir, min_confidence)
+    open_dir = check_open_dir(options.open_dir, min_confidence, options.images, path)
+    # A run that is interrupted before its last step leaves both the directory and incomplete output.
+    if not partial_path(path).exists():
+        refuse_existing(open_dir)
     run = open_run(options.run, RecognizerRun, options.epoch)
+    warn_if_uncalibrated(run, min_confidence)
     if fallback is not None:
         _check_label(fallback, run.metadata.config.characters)
     images = _find_images(options.images, numbers)
@@ -70,7 +75,7 @@ def predict_captcha(options: PredictCaptcha) -> dict[str, Any]:
     lines = PartialOutput(path, owner, [images.get(number) for number in numbers], label_format.line_end)
 
     def write_line(number: int, one: Prediction) -> str:
-        if one.confidence < (min_confidence or 0):
+        if is_open(one, min_confidence):
             return f"{_OPEN}{one.score!r} {one.text}"
         return f"a{number}{label_format.separator}{one.text}"
 

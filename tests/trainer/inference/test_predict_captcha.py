@@ -3,12 +3,14 @@ import json
 import shutil
 import time
 import zipfile
+from unittest.mock import Mock
 
 import pytest
 
 import capt
 from schemas.errors import CaptError, UsageError
 from tests.trainer.words import put_images, truth_lines
+from trainer.inference.partial_output import PartialOutput
 from trainer.runs.metadata import METADATA
 from trainer.runs.run import load_run
 
@@ -126,6 +128,38 @@ def test_labels_of_low_confidence_have_no_line_and_their_images_are_copied(run, 
     truth.write_text(truth_lines(captchas))
     grades = capt.evaluate(answers=str(out), labels=truth, ids="10:90")["answers"][0]
     assert (grades["missing"], grades["invalid"]) == (figures["open"], 0)
+
+
+def test_a_run_that_is_interrupted_at_its_end_resumes_with_its_open_directory(run, folder, tmp_path, monkeypatch):
+    out, open_dir = tmp_path / "answers.txt", tmp_path / "open"
+    request = {"run": run.path, "images": [str(folder)], "ids": "10:30", "output": out, "min_confidence": 1}
+    with monkeypatch.context() as patch:
+        patch.setattr(PartialOutput, "finish", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            capt.predict_captcha(**request, open_dir=open_dir)
+    assert not out.exists()
+    written = {path: path.stat().st_mtime_ns for path in open_dir.iterdir()}
+    (open_dir / "more.txt").write_text("")
+    with pytest.raises(UsageError, match="other contents than open images"):
+        capt.predict_captcha(**request, open_dir=open_dir)
+    (open_dir / "more.txt").unlink()
+    figures = capt.predict_captcha(**request, open_dir=open_dir)
+    assert (figures["resumed"], figures["open_dir"]) == (20, str(open_dir))
+    assert {path: path.stat().st_mtime_ns for path in open_dir.iterdir()} == written
+    assert out.exists()
+    with pytest.raises(UsageError, match="already exists"):
+        capt.predict_captcha(**request, open_dir=open_dir)
+
+
+def test_the_output_and_the_images_are_not_in_the_open_directory(run, folder, tmp_path):
+    request = {"run": run.path, "images": [str(folder)], "ids": "10:30", "min_confidence": 1}
+    for output, open_dir in (
+        (tmp_path / "open" / "answers.txt", tmp_path / "open"),
+        (tmp_path / "a.txt", folder / "x"),
+    ):
+        with pytest.raises(UsageError, match="--open-dir"):
+            capt.predict_captcha(**request, output=output, open_dir=open_dir)
+        assert not output.parent.joinpath(f"{output.name}.part").exists()
 
 
 @pytest.mark.parametrize("ids", ["10", "10:", "10:10", "20:10", "a10:a20", "-1:3"])

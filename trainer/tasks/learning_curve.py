@@ -65,7 +65,7 @@ class FractionTask(CaptchaTask):
 
     def load_data(self, tables: TrainingTables) -> TrainingData[LabelledImages]:
         data = super().load_data(tables)
-        return replace(data, splits={**data.splits, "train": select_fraction(data.train, self._fraction)})
+        return _select_train_fraction(data, self._fraction)
 
     def resolve(
         self,
@@ -90,6 +90,10 @@ def select_fraction(images: LabelledImages, fraction: Fraction) -> LabelledImage
     return images.select(first < np.uint64((fraction.numerator << 64) // fraction.denominator))
 
 
+def _select_train_fraction(data: TrainingData[LabelledImages], fraction: Fraction) -> TrainingData[LabelledImages]:
+    return replace(data, splits={**data.splits, "train": select_fraction(data.train, fraction)})
+
+
 def train_learning_curve(options: TrainCaptcha) -> dict[str, Any]:
     """Trains the run and those on fractions, or resumes them, and writes and returns the learning curve.
 
@@ -97,7 +101,8 @@ def train_learning_curve(options: TrainCaptcha) -> dict[str, Any]:
         The result of the run with the key `learning_curve`; see `trainer.tasks.captcha.train_captcha`.
 
     Raises:
-        UsageError: The train split has too few images, or there is no validation split; and as `train`.
+        UsageError: The train split has too few images, a fraction of it cannot be trained on, there is no validation
+            split, or training would start from the weights of another run; and as `train`.
         CaptError: The labels of the validation split changed during the trainings; and as `train`.
     """
     task = CaptchaTask()
@@ -124,19 +129,41 @@ def _choose_fractions(images: int) -> tuple[Fraction, ...]:
 
 
 def _check_data(task: CaptchaTask, options: TrainCaptcha) -> None:
-    """Raises UsageError before the first training if the data does not allow a learning curve."""
+    """Raises UsageError before the first training if options or data do not allow a learning curve."""
+    location = "--learning-curve"
+    if options.warm_start_from:
+        message = "a run that --warm-start-from names may have seen images that a fraction leaves out"
+        raise UsageError(message, location=location, hint="Omit one of the two options.")
     hyperparameters = task.parse(options.profile, options.settings())
     store = open_store(options.store)
     with hold_snapshot(store.path, lambda: task.select_tables(store, options, hyperparameters)) as tables:
         data = replace(task.load_data(tables), validate_on=hyperparameters.training.validation_split)
-    location = "--learning-curve"
-    if data.validation_split is None:
-        hint = "Prepare a val split."
-        raise UsageError("no label of val or test can be compared", location=location, hint=hint)
-    if len(_choose_fractions(len(data.train))) < MIN_POINTS + 1:
+        if data.validation_split is None:
+            hint = "Prepare a val split."
+            raise UsageError("no label of val or test can be compared", location=location, hint=hint)
+        _check_fractions(task, hyperparameters, tables, data)
+
+
+def _check_fractions(
+    task: CaptchaTask,
+    hyperparameters: Hyperparameters[RecognizerTraining],
+    tables: TrainingTables,
+    data: TrainingData[LabelledImages],
+) -> None:
+    location, hint = "--learning-curve", "Label more images, or omit the option."
+    fractions = _choose_fractions(len(data.train))
+    if len(fractions) < MIN_POINTS + 1:
         required = int(_MIN_IMAGES / _SMALL_SET_FRACTIONS[0])
         message = f"the train split has {len(data.train):,} labelled images, and fractions need at least {required:,}"
-        raise UsageError(message, location=location, hint="Label more images, or omit the option.")
+        raise UsageError(message, location=location, hint=hint)
+    task.resolve(hyperparameters, tables, data)
+    for fraction in fractions[:-1]:
+        _log.info("Learning curve, checking %s of the train split.", fraction)
+        try:
+            task.resolve(hyperparameters, tables, _select_train_fraction(data, fraction))
+        except CaptError as error:
+            message = f"{fraction} of the train split cannot be trained on: {error.message}"
+            raise UsageError(message, location=location, hint=hint) from error
 
 
 def _write_curve(root: Path, options: TrainCaptcha, runs: Sequence[_TrainedFraction]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """`capt train captcha --learning-curve` trains on nested fractions of the train split."""
 
 import json
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import capt
 import tests.trainer.conftest as squares
 from schemas.errors import UsageError
-from tests.trainer.words import SMALL, captcha, make_words
+from tests.trainer.words import SMALL, add_words, captcha, make_words
 from trainer.data.captcha_data import join_labels
 from trainer.data.table_selection import select_labelled_tables
 from trainer.models.model_specs import RECOGNIZER_INPUT
@@ -37,6 +38,7 @@ def test_fractions_are_nested_and_keep_their_images_when_others_are_added(words_
     ("options", "message"),
     [
         ({"learning_curve": True}, "--learning-curve: .*160 labelled images.*200"),
+        ({"learning_curve": True, "warm_start_from": "run"}, "--learning-curve: .*--warm-start-from"),
         ({"target_accuracy": 0.9}, "--target-accuracy: .*no effect"),
         ({"learning_curve": True, "target_accuracy": 99}, "--target-accuracy"),
     ],
@@ -44,6 +46,22 @@ def test_fractions_are_nested_and_keep_their_images_when_others_are_added(words_
 def test_what_allows_no_learning_curve_is_refused_before_a_training(words_store, tmp_path, options, message):
     with pytest.raises(UsageError, match=message):
         capt.train_captcha(store=words_store.path, run_dir=tmp_path / "run", hyperparameters=SMALL, **options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_fraction_that_cannot_be_trained_on_is_refused_before_a_training(tmp_path):
+    """A quarter of the train images has neither the characters of val nor images of the dataset `other`."""
+    drawn = [captcha(number, "train" if number < 240 else "val") for number in range(260)]
+    quarter = {one.key for one in drawn if int.from_bytes(one.key[:8]) < 1 << 62}
+    shown = [replace(one, word="an" if one.split == "train" and one.key in quarter else "too") for one in drawn]
+    store = make_words(tmp_path / "store", squares, shown)
+    options = {"store": store.path, "run_dir": tmp_path / "run", "hyperparameters": SMALL, "learning_curve": True}
+    with pytest.raises(UsageError, match=r"--learning-curve: 1/4 of the train split.*val"):
+        capt.train_captcha(**options)
+    add_words(store, [one for one in shown if one.key not in quarter], ("train", "val"), dataset="other")
+    weights = {"dataset": ["captcha", "other"], "dataset_weights": "1,1"}
+    with pytest.raises(UsageError, match=r"--learning-curve: 1/4 of the train split.*only captcha"):
+        capt.train_captcha(**options, **weights)
     assert not (tmp_path / "run").exists()
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 DEFAULT_PROFILE = "default"
 
+_MAX_EPOCHS = 2000  # of sets of a few images
+
 _TRAINING: Mapping[str, Any] = (
     {"batch_size": 32, "learning_rate": 1.5e-3, "lr_schedule": "cosine", "warmup_steps": 100}
     | {"weight_decay": 0.01, "global_clipnorm": 5.0, "precision": "auto"}
@@ -24,7 +26,8 @@ class TrainingProfile:
     """Default hyperparameters of a recognizer and its training.
 
     Some follow from the number of train images n. Training reads `first_images` + `passes` · n images: a recognizer
-    reads its first labels after about 20,000 images, however few of them are distinct, so small sets need more epochs.
+    recognizes its first labels after about 20,000 images, however few of them are distinct, so small sets need more
+    epochs.
 
     Args:
         training: Hyperparameters of training, by name.
@@ -39,8 +42,9 @@ class TrainingProfile:
     filters: Mapping[int, tuple[int, ...]]
 
     def count_epochs(self, train_images: int, images_per_epoch: int) -> int:
-        """Returns the number of epochs for a number of train images, at least 1."""
-        return max(1, round((self.first_images + self.passes * train_images) / images_per_epoch))
+        """Returns the number of epochs for a number of train images, from 1 to 2,000."""
+        epochs = round((self.first_images + self.passes * train_images) / images_per_epoch)
+        return min(max(1, epochs), _MAX_EPOCHS)
 
     def choose_filters(self, train_images: int) -> tuple[int, ...]:
         """Returns the numbers of channels per stage for a number of train images."""

@@ -121,7 +121,9 @@ def test_the_report_of_a_recognizer_shows_labels_confusions_and_the_nearest_prof
     assert result["evaluations"][0]["metrics"]["exact_match"] == scores["exact_match"]
     wrong = 40 - scores["greedy"]["correct"]
     assert result["errors"] == {"split": "test", "ranked": wrong, "shown": 4}
-    assert sections(result) == SECTIONS
+    scores_end = SECTIONS.index("Scores") + 1
+    coverage = "coverage by required accuracy, %"
+    assert sections(result) == [*SECTIONS[:scores_end], coverage, *SECTIONS[scores_end:]]
     assert "the defaults of the profile quick" in page.text
     assert "Confused characters in wrong predictions" in page.text
     assert "num_validation_images" not in result["changed_settings"]

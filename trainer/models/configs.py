@@ -293,7 +293,7 @@ class RecognizerConfig(ModelConfig):
 
     head: Literal["ctc", "attention"] = "ctc"
     filters: tuple[int, ...] | None = Field(None, min_length=2)
-    blocks_per_stage: tuple[int, ...] = Field((0, 1, 2), min_length=2)
+    blocks_per_stage: tuple[int, ...] = Field((0, 1, 2), min_length=2, validate_default=True)
     units: int = Field(96, ge=1)
     dropout: float = Field(0.1, ge=0, lt=1)
     text_rows: int = Field(1, ge=1, exclude_if=lambda rows: rows == 1)

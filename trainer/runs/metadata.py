@@ -3,7 +3,6 @@
 import importlib.metadata
 from collections.abc import Iterator
 from pathlib import Path
-from string import ascii_lowercase
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
@@ -39,8 +38,6 @@ _SAMPLES = ("num_sample_captions", "sample_images", "sample_temperatures")
 _EXTRACTOR_LOCATION = ("extractor", "extractor_weights", "extractor_layer", "extractor_preprocess")
 _TRAINING = {*_LENGTH, *_OUTPUT, *_SAMPLES, *_EXTRACTOR_LOCATION}
 _MAY_CHANGE: Any = {"training": _TRAINING, "libraries": True, "label_format": True, "calibration": True}
-# The charset of runs that do not record one.
-_FIRST_CHARSET = ascii_lowercase
 _DESCRIPTIONS = {
     "train_digest": "digest of the train split",
     "validation_digest": "digest of the validation split",
@@ -199,8 +196,7 @@ class RecognizerMetadata(RunMetadata):
 
     @property
     def config(self) -> RecognizerConfig:
-        architecture = {"charset": _FIRST_CHARSET, **self.architecture}
-        return recognizer_spec(self.model, self.source).config(**architecture)
+        return recognizer_spec(self.model, self.source).config(**self.architecture)
 
     @property
     def default_config(self) -> RecognizerConfig:

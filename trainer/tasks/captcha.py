@@ -98,7 +98,7 @@ class CaptchaTask(Task):
             message = f"only {', '.join(with_images)} has labelled images in train"
             raise UsageError(message, location="--dataset-weights", hint="Omit the other --dataset and its weight.")
         if warm_start:
-            hyperparameters = _copy_filters(hyperparameters, warm_start)
+            hyperparameters = _copy_stages(hyperparameters, warm_start)
         hyperparameters = _apply_profile(hyperparameters, len(data.train))
         assert isinstance(hyperparameters.architecture, RecognizerConfig)
         config = resolve_config(hyperparameters.architecture, data.train.labels)
@@ -123,10 +123,13 @@ class CaptchaTask(Task):
         assert isinstance(metadata, RecognizerMetadata)
         images = metadata.num_images
 
+        # A model of one's own may have filters of its own.
+        has_filters = type(metadata.config).model_fields["filters"].default is not None
+
         def list_defaults(profile: str) -> dict[str, Any]:
             chosen = PROFILES[profile]
-            epochs = _count_epochs(profile, metadata.training, images)
-            return {**chosen.training, "epochs": epochs, "filters": chosen.choose_filters(images)}
+            values = {**chosen.training, "epochs": _count_epochs(profile, metadata.training, images)}
+            return values if has_filters else {**values, "filters": chosen.choose_filters(images)}
 
         values = {**dict(metadata.config), **dict(metadata.training)}
 
@@ -193,14 +196,14 @@ def train_captcha(options: TrainCaptcha) -> dict[str, Any]:
     return train(CaptchaTask(), options)
 
 
-def _copy_filters(hyperparameters: _Hyperparameters, run: Run) -> _Hyperparameters:
-    """Sets the filters to those of the run of the initial weights, unless they are given."""
+def _copy_stages(hyperparameters: _Hyperparameters, run: Run) -> _Hyperparameters:
+    """Sets filters and blocks to those of the run of the initial weights, unless they are given."""
     architecture, theirs = hyperparameters.architecture, run.metadata.config
-    assert isinstance(architecture, RecognizerConfig)
     assert isinstance(theirs, RecognizerConfig)
-    if architecture.filters is not None:
+    stages = {name: getattr(theirs, name) for name in ("filters", "blocks_per_stage")}
+    if stages.keys() & architecture.model_fields_set:
         return hyperparameters
-    return replace(hyperparameters, architecture=architecture.model_copy(update={"filters": theirs.filters}))
+    return replace(hyperparameters, architecture=architecture.model_copy(update=stages))
 
 
 def _apply_profile(hyperparameters: _Hyperparameters, train_images: int) -> _Hyperparameters:
@@ -221,8 +224,9 @@ def _apply_profile(hyperparameters: _Hyperparameters, train_images: int) -> _Hyp
 
 
 def _count_epochs(profile: str, training: RecognizerTraining, train_images: int) -> int:
-    steps = training.steps_per_epoch
-    return PROFILES[profile].count_epochs(train_images, steps * training.batch_size if steps else train_images)
+    # The batches of an epoch are full.
+    steps = training.steps_per_epoch or -(-train_images // training.batch_size)
+    return PROFILES[profile].count_epochs(train_images, steps * training.batch_size)
 
 
 def print_trained(result: Mapping[str, Any]) -> None:

@@ -29,6 +29,7 @@ _SPATIAL, _POOLED = (64, 2048), (2048,)  # of InceptionV3
 # The published CAPTCHAs, for hyperparameters that otherwise follow from the data.
 _LABELS = {"charset": ascii_lowercase, "max_label_length": 5}
 _TRAIN_IMAGES = 100_000
+_FROM_DATA = (*_LABELS, "filters")
 _FOR_SUMMARY = ("feature_shape", "vocab_size", "output")
 
 
@@ -36,8 +37,9 @@ def model_defaults(options: Config) -> dict[str, Any]:
     """Returns the hyperparameters of a model, or with `--summary` its layers.
 
     Returns:
-        The hyperparameters by name; with `--summary` `model`, `feature_shape`, `vocab_size` (captioners), `layers`
-        (`name`, `kind`, `output_shape` for one image and one token, `weights`, `trainable_weights` each), `weights`,
+        The hyperparameters by name; with `--summary` `model`, `feature_shape`, `vocab_size` (captioners), `charset`,
+        `max_label_length` and `filters` (recognizers; by default those of the published dataset), `layers` (`name`,
+        `kind`, `output_shape` for one image and one token, `weights`, `trainable_weights` each), `weights`,
         `trainable_weights`, and `figure` (the path of `--output`).
 
     Raises:
@@ -81,7 +83,10 @@ def print_defaults(result: dict[str, Any]) -> None:
     vocabulary = f", vocabulary {result['vocab_size']:,} (--vocab-size)" if "vocab_size" in result else ""
     if "charset" in result:
         characters, length = len(result["charset"]), result["max_label_length"]
-        vocabulary = f", {characters:,} characters (charset), labels of up to {length} (max_label_length)"
+        filters = ", ".join(map(str, result["filters"]))
+        vocabulary = (
+            f", {characters:,} characters (charset), labels of up to {length} (max_label_length), [{filters}] (filters)"
+        )
     printer.line(f"Sizes: features {shape} (--feature-shape){vocabulary}. Outputs are for one image and one token.")
     if result.get("figure"):
         printer.line(f"Figure: {result['figure']}")
@@ -117,7 +122,7 @@ def _summarize(
     return {
         "model": spec.name,
         "feature_shape": list(shape),
-        **({"vocab_size": vocab_size} if is_captioner else {name: getattr(config, name) for name in _LABELS}),
+        **({"vocab_size": vocab_size} if is_captioner else {name: getattr(config, name) for name in _FROM_DATA}),
         "layers": [vars(layer) for layer in graph.layers],
         "weights": sum(layer.weights for layer in graph.layers),
         "trainable_weights": sum(layer.trainable_weights for layer in graph.layers),

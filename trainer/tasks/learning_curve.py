@@ -28,6 +28,7 @@ from trainer.data.training_data import TrainingData
 from trainer.evaluation.learning_curve import MIN_POINTS, CurvePoint, describe_estimate, estimate_labels
 from trainer.evaluation.learning_curve_figure import learning_curve_figure
 from trainer.figures.figure_files import save_figure
+from trainer.models.configs import RecognizerConfig
 from trainer.runs.directory import LEARNING_CURVE, LEARNING_CURVE_FIGURE, LEARNING_CURVE_RESULT
 from trainer.runs.recognizer_run import RecognizerRun
 from trainer.runs.run import Run, load_run
@@ -51,17 +52,19 @@ _log = logging.getLogger("capt.training")
 class FractionTask(CaptchaTask):
     """Trains on a fraction of the train split, as its user would train on a set of this size.
 
-    Without `epochs`, the profile sets their number from the number of images, and few images are read more often.
+    The model is that of the whole split. Without `epochs`, the profile sets their number from the number of images, and
+    few images are read more often.
     With `epochs`, a fraction is trained for as many steps as the whole split: with equal passes it would have a
     fraction of the steps, and its errors would be those of a short training instead of those of few labels.
 
     Args:
         fraction: The fraction, below 1.
-        steps_per_epoch: Steps per epoch of the run on the whole split.
+        whole: Hyperparameters of the model that is trained on the whole split.
+        steps_per_epoch: Steps per epoch of that training.
     """
 
-    def __init__(self, fraction: Fraction, steps_per_epoch: int) -> None:
-        self._fraction, self._steps_per_epoch = fraction, steps_per_epoch
+    def __init__(self, fraction: Fraction, whole: RecognizerConfig, steps_per_epoch: int) -> None:
+        self._fraction, self._whole, self._steps_per_epoch = fraction, whole, steps_per_epoch
 
     def load_data(self, tables: TrainingTables) -> TrainingData[LabelledImages]:
         data = super().load_data(tables)
@@ -74,7 +77,9 @@ class FractionTask(CaptchaTask):
         data: TrainingData[LabelledImages],
         warm_start: Run | None = None,
     ) -> Hyperparameters[RecognizerTraining]:
-        resolved = super().resolve(hyperparameters, tables, data, warm_start)
+        assert isinstance(hyperparameters.architecture, RecognizerConfig)
+        architecture = hyperparameters.architecture.model_copy(update={"filters": self._whole.filters})
+        resolved = super().resolve(replace(hyperparameters, architecture=architecture), tables, data, warm_start)
         if hyperparameters.training.epochs is None:
             return resolved
         steps = {"steps_per_epoch": self._steps_per_epoch}
@@ -116,7 +121,8 @@ def train_learning_curve(options: TrainCaptcha) -> dict[str, Any]:
     for number, fraction in enumerate(reversed(fractions[:-1]), 2):
         directory = root / LEARNING_CURVE / f"{fraction.numerator}-of-{fraction.denominator}"
         _log.info("Learning curve, training %d of %d: %s of the train split.", number, len(fractions), fraction)
-        trained = train(FractionTask(fraction, steps_per_epoch), options.model_copy(update={"run_dir": str(directory)}))
+        task = FractionTask(fraction, whole.metadata.config, steps_per_epoch)
+        trained = train(task, options.model_copy(update={"run_dir": str(directory)}))
         runs[fraction], labels[fraction] = load_run(directory), trained["images"]["train"]
     result["learning_curve"] = _write_curve(root, options, [(one, runs[one], labels[one]) for one in fractions])
     return result

@@ -111,6 +111,8 @@ def test_layers_survive_their_config(layer):
 def test_blocks_per_stage_and_filters_have_equal_lengths():
     with pytest.raises(ValueError, match="blocks_per_stage must have as many numbers as filters, 3"):
         RecognizerConfig(blocks_per_stage=(1, 2))
+    with pytest.raises(ValueError, match="blocks_per_stage must have as many numbers as filters, 2"):
+        RecognizerConfig(filters=(8, 8))
 
 
 def test_rows_of_text_are_read_one_after_the_other(images):

@@ -162,7 +162,9 @@ def test_epochs_and_filters_follow_from_the_number_of_train_images_unless_they_a
     chosen = PROFILES[profile]
     read = chosen.first_images + chosen.passes * images
     resolved = resolve()
-    assert abs(resolved.training.epochs * images - read) <= images / 2
+    batch = resolved.training.batch_size
+    full = -(-images // batch) * batch
+    assert abs(resolved.training.epochs * full - read) <= full / 2
     assert resolved.architecture.filters == chosen.filters[0]
     per_epoch = 50 * 64
     assert abs(resolve(steps_per_epoch=50, batch_size=64).training.epochs * per_epoch - read) <= per_epoch / 2
@@ -181,6 +183,11 @@ def test_a_run_has_the_filters_of_the_run_whose_weights_it_starts_from(words_run
 
     assert resolve() == start.metadata.config.filters != PROFILES["default"].choose_filters(1)
     assert resolve(filters=[4, 4, 4]) == (4, 4, 4)
+
+
+def test_sets_of_a_few_images_are_not_read_without_end():
+    profile = PROFILES["default"]
+    assert (profile.count_epochs(1, 32), profile.count_epochs(1_000_000, 1 << 30)) == (2000, 1)
 
 
 def test_larger_sets_train_larger_models():

@@ -212,12 +212,6 @@ def test_a_fallback_label_has_characters_of_the_run(every, tmp_path):
         )
 
 
-def test_runs_that_record_no_charset_are_those_of_the_letters_a_to_z(every):
-    metadata = every[0].metadata
-    older = metadata.model_copy(update={"architecture": {"max_label_length": 5}})
-    assert older.config.charset == "abcdefghijklmnopqrstuvwxyz"
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("alphabet", ALPHABETS)
 def test_labels_of_every_alphabet_length_and_size_are_learned(squares, tmp_path, alphabet):

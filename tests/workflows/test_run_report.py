@@ -19,6 +19,7 @@ from tests.workflows.test_example_pages import Page
 from workflows.run_report import print_report
 
 SECTIONS = ["Data", "Training images", "Model", "Settings", "Curves", "Scores", "Errors", "Machine and versions"]
+RECOGNIZER_SECTIONS = [*SECTIONS[:6], "coverage by required accuracy, %", *SECTIONS[6:]]
 NIC = {**squares.TINY_SIZES["nic"], "batch_size": 16, "num_sample_captions": 0, "monitor": "val_cider_d"}
 
 
@@ -127,8 +128,8 @@ def test_the_report_of_a_recognizer_shows_labels_confusions_and_the_nearest_prof
     assert "the defaults of the profile quick" in page.text
     assert "Confused characters in wrong predictions" in page.text
     assert "num_validation_images" not in result["changed_settings"]
-    # Samples, errors, layers, curves, confusions.
-    assert len(page.pictures) == 4 + 4 + 3
+    # Samples, errors, layers, curves, confusions, coverage.
+    assert len(page.pictures) == 4 + 4 + 4
     (machine,) = re.findall(r"processor (.*?) memory", page.text)
     assert "cores" in machine
 
@@ -142,7 +143,7 @@ def test_the_report_shows_the_learning_curve(recognizer: Path, tmp_path: Path) -
     shutil.copy(run / "loss.png", run / "learning_curve" / "learning_curve.png")
     result = capt.report(run=run, num_examples=1)
     page = read(result)
-    assert sections(result) == [*SECTIONS[:5], "Learning curve", *SECTIONS[5:]]
+    assert sections(result) == [*RECOGNIZER_SECTIONS[:5], "Learning curve", *RECOGNIZER_SECTIONS[5:]]
     assert "About 4,000 more labels for 99%." in page.text
     assert "1/2 1,200 8 of 40 80.0 (70.0 to 90.0)" in page.text
     (run / "learning_curve" / "learning_curve.json").write_text("{")

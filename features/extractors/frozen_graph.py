@@ -17,6 +17,7 @@ from features.images.resize import Pixels
 from features.runtime.numerics import (
     Device,
     detect_cpu,
+    find_fixed_batch_size,
     read_cpu_flags,
     resolve_onednn_precision,
     resolve_tensorflow_class,
@@ -53,6 +54,8 @@ class FrozenGraph:
         self._call = self._session.make_callable(f"{OUTPUT}:0", [f"{INPUT}:0"])
         self.shape: tuple[int, ...] = tuple(loaded.get_tensor_by_name(f"{OUTPUT}:0").shape[1:])
         self._precision: Precision = precision
+        runs_on_cpu = all(device.kind == "cpu" for device in list_devices())
+        self._batch_size = find_fixed_batch_size(read_cpu_flags()) if runs_on_cpu else None
 
     @property
     def numerics(self) -> str:
@@ -61,8 +64,14 @@ class FrozenGraph:
 
     def predict(self, pixels: Pixels) -> NDArray[np.float32]:
         """Returns features float32 [N, ...] of pixels [N, H, W, 3], of the dtype that the graph was frozen for."""
-        features: NDArray[np.float32] = self._call(pixels)
-        return features
+        size = self._batch_size
+        if size is None:
+            features: NDArray[np.float32] = self._call(pixels)
+            return features
+        padding = np.zeros((-len(pixels) % size, *pixels.shape[1:]), pixels.dtype)
+        padded = np.concatenate([pixels, padding]) if len(padding) else pixels
+        batches = [self._call(padded[start : start + size]) for start in range(0, len(padded), size)]
+        return np.concatenate(batches)[: len(pixels)]
 
 
 def detect_numerics_class(precision: Precision) -> str:

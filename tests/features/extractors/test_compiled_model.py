@@ -87,14 +87,16 @@ def test_features_can_leave_the_device_in_float16(directory, function):
 
 
 def test_a_smaller_batch_is_padded_to_a_compiled_size(directory, function):
-    pixels = np.load(directory / "pixels.npy")
+    # Without AVX-512, the bits of a row depend on its position in batches of other sizes than multiples of 12.
+    pixels = np.resize(np.load(directory / "pixels.npy"), (12, SIDE, SIDE, 3))
     network = compile_extractor(function, "float32")
     computed, compute = [], network.compute
     network.compute = lambda pixels: computed.append(len(pixels)) or compute(pixels)
     together = network.predict(pixels)
     assert len(network.predict(pixels[:2])) == 2
     np.testing.assert_array_equal(network.predict(pixels[3:]), together[3:])
-    assert computed == [5, 5, 5]
+    np.testing.assert_array_equal(network.predict(pixels[10:]), together[10:])
+    assert computed == [12, 12, 12, 12]
 
 
 @pytest.mark.slow

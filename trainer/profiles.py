@@ -14,9 +14,7 @@ _TRAINING: Mapping[str, Any] = (
     | {"weight_decay": 0.01, "global_clipnorm": 5.0, "precision": "auto"}
     | {"augment_translation": 0.05, "augment_zoom": 0.1, "augment_channel_permutation": True}
 )
-
-
-# Channels per stage, by the least number of train images. Small models learn small sets as well, in less time.
+# Channels per stage, by the least number of train images. Smaller models train faster.
 _FILTERS: Mapping[int, tuple[int, ...]] = {0: (16, 32, 64), 5_000: (24, 48, 96), 20_000: (32, 64, 128)}
 _WIDE_FILTERS: Mapping[int, tuple[int, ...]] = {0: (24, 48, 96), 5_000: (32, 64, 128), 20_000: (48, 96, 192)}
 

@@ -38,6 +38,8 @@ class FrozenGraph:
         graph: A serialized GraphDef with placeholder `pixels` and result `features`.
         precision: `bfloat16` computes convolutions and products in bfloat16; input and output stay float32. A processor
             without bfloat16 computes in float32, and the numerics class records float32.
+
+    A processor without AVX-512 computes batches of one size only, so smaller ones are padded.
     """
 
     def __init__(self, graph: bytes, precision: Precision) -> None:

@@ -269,6 +269,12 @@ def test_a_part_of_unknown_origin_is_discarded(
     assert names(tmp_path) == ["big.zip"]
 
 
+def wait_for_bytes(path: Path, count: int) -> None:
+    until = time.monotonic() + 10
+    while time.monotonic() < until and not (path.exists() and path.stat().st_size >= count):
+        time.sleep(0.01)
+
+
 def test_the_download_of_a_killed_process_resumes(site: Site, tmp_path: Path) -> None:
     half = len(BIG) // 2
     stopped, ended = threading.Event(), threading.Event()
@@ -284,9 +290,7 @@ def test_the_download_of_a_killed_process_resumes(site: Site, tmp_path: Path) ->
     part = tmp_path / "big.zip.part"
     try:
         assert stopped.wait(20)
-        until = time.monotonic() + 10
-        while time.monotonic() < until and not (part.exists() and part.stat().st_size >= half - CHUNK):
-            time.sleep(0.01)
+        wait_for_bytes(part, half - CHUNK)
     finally:
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
@@ -324,9 +328,20 @@ def test_a_disk_that_is_too_small_is_refused_before_the_download(site: Site, tmp
 
 def test_a_download_resumes_after_a_full_disk(site: Site, disk: Path) -> None:
     site.cuts = [1_000_000]
-    site.midway = lambda: fill(disk, 0)
+
+    filled = threading.Event()
+
+    def fill_after_the_first_bytes() -> None:
+        # The sockets hold as much as was sent, so the client may have written nothing yet.
+        wait_for_bytes(disk / "big.zip.part", 1)
+        fill(disk, 0)
+        filled.set()
+
+    site.midway = fill_after_the_first_bytes
     with pytest.raises(CaptError, match="no space is left"):
         fetch(disk, site, "big.zip")
+    # The disk may be full for the client before the server has closed the file that fills it.
+    assert filled.wait(20)
     site.midway = None
     (disk / "filler").unlink()
     assert fetch(disk, site, "big.zip")["resumed"] == 1

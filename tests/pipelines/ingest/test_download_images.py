@@ -198,12 +198,15 @@ def test_a_killed_run_resumes_and_downloads_nothing_twice(
     time.sleep(0.2)
     there = {url for url in urls if (images / build_download_name(url)).exists()}
     assert 10 <= len(there) < count
+    # Two were under way when the run was killed.
+    assert len(there) <= server.requests.total() <= len(there) + 2
+    assert set(server.requests.values()) == {1}
+    server.requests.clear()
     server.seconds = 0
     assert fetch(tmp_path, urls) == {}
     assert [(images / build_download_name(url)).read_bytes() for url in urls] == [jpeg(n) for n in range(count)]
-    assert {server.requests[f"/{n}.jpg"] for n, url in enumerate(urls) if url in there} == {1}
-    # Two were under way when the run was killed.
-    assert server.requests.total() <= count + 2
+    # A request that the machine broke off is repeated, so the numbers are not compared.
+    assert set(server.requests) == {f"/{n}.jpg" for n, url in enumerate(urls) if url not in there}
     assert list(images.rglob(".aside-*")) == []
 
 

@@ -17,7 +17,7 @@ from features.text.vocabulary import identify_given_vocabulary
 from pipelines.beam.disk_errors import report_full_disk
 from pipelines.beam.gc_freeze import freeze_gc
 from pipelines.beam.scratch import open_scratch
-from pipelines.datasets import open_reader
+from pipelines.datasets import open_source
 from pipelines.datasets.base import DatasetReader
 from pipelines.datasets.limits import parse_limits
 from pipelines.datasets.splits import compute_rank, parse_split_ratios
@@ -52,7 +52,7 @@ def prepare_captions(options: PrepareCaptions) -> dict[str, Any]:
     parse_split_ratios(options.split_ratios)
     parse_limits(options)
     with report_full_disk(options.store), freeze_gc():
-        reader = open_reader(options.dataset_type, options.annotations, whole_descriptions=options.whole_descriptions)
+        reader = open_source(options)
         max_failures = parse_max_failures(options.max_failures or reader.max_failures)
         with open_sink(options.store, options.dry_run) as sink:
             summary = _prepare(options, reader, sink)
@@ -99,7 +99,7 @@ def _list(database: CaptionDatabase, options: PrepareCaptions, reader: DatasetRe
         records = build_records(database.identities.list_images(), splitter, splitter, options.seed)
         database.insert_images(records)
         database.insert_captions(_list_captions(database, options, reader, dataset.root.name))
-    database.reject_two_splits()
+    database.reject_failed_images()
     database.keep_assigned(dataset)
     limits = parse_limits(options)
     if limits.sampled_captions is not None:

@@ -25,7 +25,7 @@ from features.store.repair import FeatureTableRepair
 from features.store.shards import check_num_shards
 from pipelines.beam.disk_errors import report_full_disk
 from pipelines.beam.runners import parse_hints
-from pipelines.datasets import open_reader
+from pipelines.datasets import open_source
 from pipelines.datasets.base import DatasetReader
 from pipelines.datasets.limits import parse_limits
 from pipelines.datasets.splits import Splitter, parse_split_ratios
@@ -78,7 +78,7 @@ def prepare_features(options: PrepareFeatures) -> dict[str, Any]:
         `unrepaired_…`; `shards` is 0 and `bytes` an estimate.
     """
     splitter = parse_split_ratios(options.split_ratios)
-    reader = open_reader(options.dataset_type, options.annotations, whole_descriptions=options.whole_descriptions)
+    reader = open_source(options)
     source = SourceDataset(
         dataset_type=options.dataset_type,
         reader=reader,

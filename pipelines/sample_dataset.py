@@ -24,7 +24,7 @@ from features.io.file_trees import count_bytes
 from features.io.locations import local_path
 from features.store import Dataset
 from features.text.record_fields import check_caption
-from pipelines.datasets import open_reader
+from pipelines.datasets import open_source
 from pipelines.datasets.base import CaptionEntry, DatasetReader
 from pipelines.datasets.splits import Splitter
 from pipelines.ingest.image_database import HASH_CACHE, ImageDatabase
@@ -62,7 +62,7 @@ def synth_sample(options: SynthSample) -> dict[str, Any]:
         raise UsageError(
             f"{options.rate} is not above 0 and at most 1", location="--rate", hint="Use 0.01, for example."
         )
-    reader = open_reader(options.dataset_type, options.annotations, whole_descriptions=options.whole_descriptions)
+    reader = open_source(options)
     out = local_path(options.output, "--output").absolute()
     with (
         tempfile.TemporaryDirectory(prefix="capt-sample-") as scratch,

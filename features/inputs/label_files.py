@@ -8,9 +8,8 @@ Text stays text: `null`, `NaN`, `007` and `1e5` are labels, and a number in JSON
 """
 
 import json
-import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -31,6 +30,7 @@ from features.text.record_fields import (
     read_value,
     reject_duplicate_keys,
 )
+from features.text.table_columns import IMAGE, LABEL, SPLIT, find_columns, report_columns
 from schemas.errors import CaptError, RecordError, UsageError
 
 Layout = Literal["ids", "table", "list"]
@@ -41,27 +41,12 @@ _JSON_LINES = (".jsonl", ".ndjson")
 _PARQUET = ".parquet"
 TABLES = (*_DELIMITED, *_JSON_LINES, _PARQUET)
 
-# The usual names of columns, the most specific first.
-_USUAL: dict[str, tuple[str, ...]] = {
-    "image": (
-        *("image", "image_path", "image_name", "image_file", "file_name", "filename", "file", "filepath", "file_path"),
-        *("path", "img", "img_path", "images", "image_id", "name", "id"),
-    ),
-    "label": (
-        *("label", "text", "word", "labels", "words", "transcription", "transcript", "ground_truth", "gt", "target"),
-        *("solution", "answer", "captcha", "plate", "value", "caption"),
-    ),
-    "split": ("split", "subset"),
-}
-
 # Formats of labels that capt does not read. Their lines would pass for labels.
 _UNSUPPORTED = (".json", ".xml", ".yaml", ".yml", ".xls", ".xlsx", ".html", ".zip", ".tar")
 
 # Between image name and label in a line `a.png 7Hq`.
 _SEPARATOR = re.compile(r"\t|[,;] ?| ")
 _MAX_NAME = 4096
-
-_log = logging.getLogger("capt.labels")
 
 
 class LabelColumns(NamedTuple):
@@ -173,39 +158,13 @@ def read_label_table(name: str, data: bytes, location: str, wanted: LabelColumns
     if first is None:
         raise _no_label(location)
     if table.columns:
-        used = ", ".join(f"{role} {shorten(column)}" for role, column in table.columns.items())
-        _log.info("%s: columns: %s.", location, used)
+        report_columns(location, table.columns.items())
     return LabelTable(table.columns, chain([first], table.rows))
-
-
-# === Columns ===
 
 
 def _find_columns(header: Sequence[str], location: str, wanted: LabelColumns) -> dict[str, str]:
     """Returns the name of the column of each role."""
-    found: dict[str, str] = {}
-    for role, given in wanted._asdict().items():
-        names = (given,) if given is not None else _USUAL[role]
-        column = next(iter(_match(header, names, is_given=given is not None)), None)
-        if column is None and (given is not None or role != "split"):
-            what = f"no column {given!r}" if given is not None else f"no column with a usual name for the {role}"
-            message = f"{what}; the columns are {shorten(', '.join(map(str, header)))}"
-            hint = f"Name the column with --{role}-column. The first row of a CSV file has the names of the columns."
-            raise UsageError(message, location=location, hint=hint)
-        if column is not None:
-            if header.count(column) > 1:
-                message = f"there are {header.count(column)} columns {column!r}"
-                raise UsageError(message, location=location, hint="Rename one of them.")
-            found[role] = column
-    return found
-
-
-def _match(header: Sequence[str], names: Iterable[str], *, is_given: bool) -> Iterator[str]:
-    for name in names:
-        for column in header:
-            plain = column.strip() if is_given else column.strip().lower().replace(" ", "_").replace("-", "_")
-            if plain == (name.strip() if is_given else name):
-                yield column
+    return find_columns(header, location, (IMAGE, LABEL, SPLIT), wanted._asdict())
 
 
 def _no_label(location: str) -> UsageError:

@@ -29,6 +29,7 @@ class ImageEntry(NamedTuple):
         location: Position of the entry, in formats that list each image once: a repeated entry is a duplicate. Empty in
             formats that name an image with each of its captions.
         root: Label of its `--images` root, as in `ListedImage`; empty if an annotation names the file.
+        group: Images of one group that have no published split get one split; empty if there is none.
     """
 
     image_id: str
@@ -40,6 +41,7 @@ class ImageEntry(NamedTuple):
     document: str = ""
     location: str = ""
     root: str = ""
+    group: str = ""
 
 
 class ListedImage(NamedTuple):

@@ -14,9 +14,10 @@ _SIZES_HINT = "Write 100000,20000,20000, for example."
 
 @dataclass(frozen=True)
 class Splitter:
-    """Assigns splits: the published split if `own` and the image has one, otherwise one by a hash of the image ID.
+    """Assigns splits: the published split if `own` and the image has one, otherwise one by a hash.
 
-    `ratios` are the fractions of train, val and test. Their sum is 1.
+    The hash is that of the image ID, or of the image's group if it has one. `ratios` are the fractions of train, val
+    and test. Their sum is 1.
     """
 
     own: bool

@@ -24,7 +24,7 @@ _STORED = (
 )
 _SCHEMA = f"""
 CREATE TABLE record (image_id TEXT PRIMARY KEY, file_name TEXT, split TEXT, rank INT, stated TEXT, has_hashed_split INT,
-    captions INT, other TEXT) WITHOUT ROWID;
+    captions INT, other TEXT, image_reason TEXT, image_detail TEXT) WITHOUT ROWID;
 CREATE TABLE caption (key BLOB, image_id TEXT, caption_id TEXT, caption TEXT, repaired TEXT, position INT,
     UNIQUE (image_id, caption_id));
 CREATE TABLE stored (key BLOB PRIMARY KEY, caption TEXT, split TEXT) WITHOUT ROWID;
@@ -74,13 +74,19 @@ class CaptionDatabase(JobDatabase):
     def insert_images(self, images: Iterable[InputRecord]) -> None:
         """Inserts images. An image for which two splits are stated has no split, and its captions fail."""
         self._insert(
-            """INSERT INTO record VALUES (?, ?, ?, ?, ?, ?, 0, '') ON CONFLICT (image_id) DO UPDATE SET
+            """INSERT INTO record VALUES (?, ?, ?, ?, ?, ?, 0, '', ?, ?) ON CONFLICT (image_id) DO UPDATE SET
                 other = iif(record.stated = '', '', excluded.stated),
                 split = iif(record.stated = '', excluded.split, ''),
                 has_hashed_split = 0,
                 stated = iif(record.stated = '', excluded.stated, record.stated)
             WHERE excluded.stated != '' AND excluded.stated != record.stated""",
-            ((one.image_id, one.file_name, one.split, one.rank, one.stated, one.has_hashed_split) for one in images),
+            (
+                (
+                    *(one.image_id, one.file_name, one.split, one.rank, one.stated, one.has_hashed_split),
+                    *(one.reason, one.detail),
+                )
+                for one in images
+            ),
         )
 
     def insert_captions(self, rows: Iterable[tuple[bytes, str, str, str, str]]) -> None:
@@ -103,13 +109,15 @@ class CaptionDatabase(JobDatabase):
     def insert_failure(self, image_id: str, caption_id: str, error: RecordError) -> None:
         self._reject(image_id, caption_id, "failed", error.stage, error.reason, error.detail)
 
-    def reject_two_splits(self) -> None:
-        """Fails the captions of images for which two splits are stated, then counts the captions per image."""
+    def reject_failed_images(self) -> None:
+        """Fails the captions of images that have failed or two splits, then counts the captions per image."""
         self._db.executescript(
             f"""INSERT INTO rejected SELECT image_id || '#' || caption_id, 'failed', 'parse', '{TWO_SPLITS}',
                 min(stated, other) || ' and ' || max(stated, other), image_id, caption_id
                 FROM caption JOIN record USING (image_id) WHERE other != '';
-            DELETE FROM caption WHERE image_id IN (SELECT image_id FROM record WHERE other != '');
+            INSERT INTO rejected SELECT image_id || '#' || caption_id, 'failed', 'parse', image_reason, image_detail,
+                image_id, caption_id FROM caption JOIN record USING (image_id) WHERE image_reason != '' AND other = '';
+            DELETE FROM caption WHERE image_id IN (SELECT image_id FROM record WHERE other != '' OR image_reason != '');
             CREATE TEMP TABLE counted AS SELECT image_id, count(*) AS captions FROM
                 (SELECT image_id FROM caption UNION ALL SELECT image_id FROM rejected) GROUP BY image_id;
             UPDATE record SET captions = c.captions FROM counted c WHERE c.image_id = record.image_id;"""

@@ -17,7 +17,8 @@ _RECENT = 1 << 17
 
 _SCHEMA = """
 CREATE TABLE entry (image_id TEXT, file_name TEXT, root TEXT, document INT, split TEXT, url TEXT, label TEXT,
-    reason TEXT, detail TEXT, PRIMARY KEY (image_id, file_name, root, document, split)) WITHOUT ROWID;
+    reason TEXT, detail TEXT, group_id TEXT,
+    PRIMARY KEY (image_id, file_name, root, document, split, group_id)) WITHOUT ROWID;
 CREATE TABLE repeated (image_id TEXT, file_name TEXT, root TEXT, location TEXT);
 CREATE TABLE shared (image_id TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE conflict (image_id TEXT, document INT, one TEXT, other TEXT, PRIMARY KEY (image_id, document))
@@ -52,6 +53,7 @@ class IdentifiedImage(NamedTuple):
     label: str
     reason: str
     detail: str
+    group: str
 
 
 class ImageIdentities:
@@ -68,7 +70,7 @@ class ImageIdentities:
         recent: set[tuple[str, ...]] = set()
         self._is_resolved = False
         for entry in entries:
-            name = (entry.image_id, entry.file_name, entry.root, entry.document, entry.split or "")
+            name = (entry.image_id, entry.file_name, entry.root, entry.document, entry.split or "", entry.group)
             if name in recent and not entry.location:
                 continue
             if len(recent) == _RECENT:
@@ -83,7 +85,7 @@ class ImageIdentities:
         """Yields every image, by its ID in the annotations. CaptError if two images would get the same ID."""
         self._resolve()
         rows = self._db.execute(
-            f"""SELECT {_ID}, file_name, root, document, split, url, label, reason, detail, one, other
+            f"""SELECT {_ID}, file_name, root, document, split, url, label, reason, detail, group_id, one, other
             FROM entry LEFT JOIN conflict USING (image_id, document) ORDER BY image_id, file_name, root, document"""
         )
         documents = list(self._numbers)
@@ -122,8 +124,8 @@ class ImageIdentities:
         failure = (failed.reason, f"{failed.location}: {failed.detail}") if failed else ("", "")
         number = self._numbers.setdefault(entry.document, len(self._numbers))
         inserted = self._db.execute(
-            "INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-            (*name, number, entry.split or "", entry.url, entry.label, *failure),
+            "INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            (*name, number, entry.split or "", entry.url, entry.label, *failure, entry.group),
         )
         if not inserted.rowcount and entry.location:
             self._db.execute("INSERT INTO repeated VALUES (?, ?, ?, ?)", (*name, entry.location))
@@ -153,7 +155,10 @@ def _merge(name: tuple[str, str, str], rows: list[tuple[Any, ...]], documents: l
     if not usable:
         document, *_, one, other = rows[0]
         detail = f"{documents[document]}: the ID of {one} and {other}"
-        yield IdentifiedImage(*name, None, "", "", "duplicate id", detail)
+        yield IdentifiedImage(*name, None, "", "", "duplicate id", detail, "")
+    groups = sorted({row[6] for row in usable if row[6]})
     for split in sorted({row[1] for row in usable}):
         _, _, url, label, reason, detail, *_ = next(row for row in usable if row[1] == split)
-        yield IdentifiedImage(*name, split or None, url, label, reason, detail)
+        if len(groups) > 1 and not reason:
+            reason, detail = "two groups", " and ".join(groups[:2])
+        yield IdentifiedImage(*name, split or None, url, label, reason, detail, groups[0] if groups else "")

@@ -70,11 +70,14 @@ def build_records(
     """Yields the records of images. `stated` finds the splits that the input states; None if it states none."""
     for one in images:
         # A record that is not an image has no split to keep.
-        split = "" if one.reason and not one.split else splitter.assign(one.image_id, one.split)
+        values = one._asdict() | {"split": ""}
+        hashed = values.pop("group") or one.image_id
+        if one.split or not one.reason:
+            values["split"] = splitter.assign(hashed, one.split)
         yield InputRecord(
-            **one._asdict() | {"split": split},
+            **values,
             rank=compute_rank(seed, one.image_id),
-            stated=stated.find_stated(one.image_id, one.split) if split and stated else "",
+            stated=stated.find_stated(hashed, one.split) if values["split"] and stated else "",
             has_hashed_split=splitter.is_hashed(one.split),
         )
 

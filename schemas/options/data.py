@@ -4,7 +4,7 @@ from typing import Annotated
 
 from schemas.choices import CaptchaBackground, CaptchaLayout
 from schemas.options.base import Argument, Count, Natural, Option, Options, option
-from schemas.options.prepare import ANNOTATIONS, WHOLE_DESCRIPTIONS, SampledDatasetType
+from schemas.options.prepare import ANNOTATIONS, WHOLE_DESCRIPTIONS, ColumnOptions, SampledDatasetType
 
 NewDirectory = Annotated[str, Argument("Output directory. Must be new, empty, or contain the same dataset.", "DIR")]
 GENERATOR_SEED = option(0, "Seed of the random generator.")
@@ -45,7 +45,7 @@ class SynthScenes(Options):
     )
 
 
-class SynthSample(Options):
+class SynthSample(ColumnOptions):
     """Write a seeded sample of a dataset's images and their captions as a small dataset.
 
     The output has images.zip and, if there are captions, captions.jsonl (dataset type jsonl). Images keep their splits.

@@ -26,6 +26,43 @@ ANNOTATIONS = option(
 WHOLE_DESCRIPTIONS = option(
     False, "Use the whole description of an image as one caption, instead of one caption per clause. iapr only."
 )
+
+
+class ColumnOptions(Options):
+    """Columns of a table with images and captions."""
+
+    image_column: str | None = option(
+        None,
+        "Column with the names of the images. csv and jsonl only. [default: image, file_name, path or another usual "
+        "name]",
+        "NAME",
+    )
+    caption_column: tuple[str, ...] = option(
+        (),
+        "Column with captions: text, or a list of texts. Repeatable. csv and jsonl only. [default: caption and "
+        "captions, caption_0 to caption_N, text, or another usual name]",
+        "NAME",
+    )
+    id_column: str | None = option(
+        None,
+        "Column with the IDs of the captions. csv and jsonl only. [default: id or caption_id, if there is one; "
+        "otherwise the number of the caption within its image]",
+        "NAME",
+    )
+    split_column: str | None = option(
+        None,
+        "Column with the splits: train, val, test or unused. csv and jsonl only. [default: split or subset, if there "
+        "is one]",
+        "NAME",
+    )
+    group_column: str | None = option(
+        None,
+        "Column with a group of each image, such as its photographer or video. Images of one group that have no "
+        "published split are assigned to the same split. csv and jsonl only. [default: each image is a group]",
+        "NAME",
+    )
+
+
 DATASET_NAME = option(None, "Name of the dataset in the store. [default: the dataset type]", "NAME")
 SHARD_FORMAT = option("tfrecord", "File format of the shards: tfrecord or parquet.")
 LIMIT_IMAGES = option(
@@ -77,7 +114,7 @@ BeamOptions = Annotated[
 ]
 
 
-class PrepareFeatures(ExtractorOptions):
+class PrepareFeatures(ExtractorOptions, ColumnOptions):
     """Extract image features with a CNN, or import them, and write them to the store.
 
     Images that are already in the feature table are not extracted again. The dataset then consists of the images of
@@ -178,7 +215,7 @@ class PrepareFeatures(ExtractorOptions):
     beam_options: BeamOptions = ()
 
 
-class PrepareCaptions(Options):
+class PrepareCaptions(ColumnOptions):
     """Tokenize captions and write them to the store.
 
     The vocabulary is built from the train split, or reused with --vocab-from. The caption table then consists of the

@@ -62,7 +62,7 @@ def test_words_that_look_like_values_are_words(tmp_path: Path, word: str) -> Non
 
 def test_only_a_tsv_is_separated_by_tabs(tmp_path: Path) -> None:
     assert texts(captions(tmp_path, "image\tcaption\na\tA dog, running\n", "a.TSV")) == ["A dog, running"]
-    with pytest.raises(CaptError, match=r"a\.csv: the header has no columns 'image'"):
+    with pytest.raises(CaptError, match=r"a\.csv: no column with a usual name for the image"):
         captions(tmp_path, "image\tcaption\na\tA dog\n")
 
 
@@ -109,8 +109,8 @@ def test_an_unknown_split_names_the_known_ones(tmp_path: Path) -> None:
     [
         (b"", "no header: the file is empty"),
         (b"\n\n", "no header: the file is empty"),
-        (b"a.jpg,A dog\n", "no columns 'image'"),
-        (b"image,text\n", "no columns 'caption'"),
+        (b"a.jpg,A dog\n", "no column with a usual name for the image"),
+        (b"image,width\n", "no column with a usual name for the caption"),
         (b"image,caption,Image\n", "2 columns 'image'"),
         (b"image,caption,split,split\n", "2 columns 'split'"),
         (b"im\xff,caption\n", "no header: not UTF-8"),

@@ -26,7 +26,7 @@ def database(tmp_path: Path) -> Iterator[CaptionDatabase]:
         one.insert_captions((bytes([number]), f"{number}.jpg", "0", "A dog", "") for number in range(4))
         one.insert_unreadable(FailedRecord("a.csv:7", "no image", "'x'"), 15)
         one.insert_unreadable(FailedRecord("a.csv:9", "no image", "'y'"), 35)
-        one.reject_two_splits()
+        one.reject_failed_images()
         yield one
 
 

@@ -110,6 +110,9 @@ def _write_rows(root: Path) -> None:
     _write_images(root / "photos", names)
     rows = [(name, _caption(number), _split(number)) for number, name in enumerate(names)]
     (root / "captions.csv").write_text("\n".join(map(",".join, [("image", "caption", "split"), *rows])))
+    reviews = [(name, caption, "Ein Ding.", f"person{number % 5}") for number, (name, caption, _) in enumerate(rows)]
+    header = ("photo", "english", "german", "photographer")
+    (root / "reviews.csv").write_text("\n".join(map(",".join, [header, *reviews])))
     lines = [json.dumps({"image": name, "caption": caption, "split": split}) for name, caption, split in rows]
     (root / "captions.jsonl").write_text("\n".join(lines))
 

@@ -13,7 +13,7 @@ import logging
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
@@ -202,24 +202,33 @@ def _entry(command: Command) -> Callable[..., None]:
 
     def run(json: bool, quiet: bool, debug: bool, log_file: str | None, config: str | None, **options: Any) -> None:
         given = {name: value for name, value in options.items() if not (value is None or value is False or value == [])}
-        with _one_line_errors(debug, json):
+        print_result = _choose_printer(command, json=json, quiet=quiet)
+        with _one_line_errors(debug, print_result):
             from_file = (
                 command.options.named(_load("schemas.yaml_file:read_settings")(config), config) if config else {}
             )
             parsed = command.options.parse({**from_file, **given}, config or "")
             start_logging(quiet, debug, log_file)
-            result = _run(command, parsed)
-            if json:
-                print(jsonlib.dumps(result))
-            elif not quiet:
-                module = "" if ":" in command.prints else f"{command.runs.partition(':')[0]}:"
-                _load(module + command.prints if command.prints else _PRINT_SUMMARY)(result)
+            print_result(_run(command, parsed))
 
     parameters = [*(to_parameter(*one) for one in command.options.declared()), *_common_options(command)]
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     run.__doc__ = command.options.__doc__
     return run
+
+
+def _choose_printer(command: Command, *, json: bool, quiet: bool) -> Callable[[Mapping[str, Any]], None]:
+    """Returns the function that prints a result, also the partial one of an error."""
+
+    def print_result(result: Mapping[str, Any]) -> None:
+        if json:
+            print(jsonlib.dumps(result))
+        elif not quiet:
+            module = "" if ":" in command.prints else f"{command.runs.partition(':')[0]}:"
+            _load(module + command.prints if command.prints else _PRINT_SUMMARY)(result)
+
+    return print_result
 
 
 def _common_options(command: Command) -> Iterator[inspect.Parameter]:
@@ -251,12 +260,12 @@ def _load(reference: str) -> Callable[..., Any]:
 
 
 @contextlib.contextmanager
-def _one_line_errors(debug: bool, as_json: bool) -> Iterator[None]:
+def _one_line_errors(debug: bool, print_result: Callable[[Mapping[str, Any]], None]) -> Iterator[None]:
     try:
         yield
     except CaptError as error:
-        if as_json and error.summary is not None:
-            print(jsonlib.dumps(error.summary))
+        if error.summary is not None:
+            print_result(error.summary)
         _print_error(str(error), debug)
         raise typer.Exit(error.exit_code) from None
     except KeyboardInterrupt:

@@ -43,7 +43,7 @@ class CaptError(Exception):
         message: The problem, in the user's terms.
         location: The file, directory, URI or option; empty if unknown.
         hint: Fix that the user can apply; empty if no fix is known.
-        summary: The partial result of the command, if any. `--json` prints it before the error.
+        summary: The partial result of the command, if any, as its printer accepts it. It is printed before the error.
     """
 
     exit_code = ExitCode.FAILED

@@ -102,6 +102,13 @@ def test_a_summary_shows_counts_lists_and_parts_without_the_notation_of_python(
     ]
 
 
+def test_a_long_list_of_a_summary_is_shortened(capsys: pytest.CaptureFixture[str]) -> None:
+    print_summary({"failed_ids": [f"a{number}" for number in range(1500)]})
+    printed = " ".join(capsys.readouterr().err.split())
+    assert "a99, and 1,400 more" in printed
+    assert "a100" not in printed
+
+
 def test_the_version_is_shown() -> None:
     done = runner.invoke(capt.application(), ["--version"])
     assert (done.exit_code, done.output) == (0, f"capt {capt.__version__}\n")

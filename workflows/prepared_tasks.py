@@ -75,7 +75,13 @@ class Preparation:
 
     def prepare(self, store: str | Path, options: Mapping[str, Any], dry_run: bool = False) -> dict[str, Any]:
         """Runs the command with options as for `parse`, and returns its result."""
-        return self.run(self.parse(store, options).model_copy(update={"dry_run": dry_run}))
+        parsed = self.parse(store, options).model_copy(update={"dry_run": dry_run})
+        try:
+            return self.run(parsed)
+        except CaptError as error:
+            # It is not a result of the workflow's command.
+            error.summary = None
+            raise
 
     def parse(self, store: str | Path, options: Mapping[str, Any]) -> Options:
         """Parses options by name. A single path is accepted as a list of one.

@@ -10,6 +10,9 @@ from rich.text import Text
 from schemas.terminal.printable import printable
 
 
+_MAX_LISTED = 100
+
+
 def print_summary(result: Mapping[str, Any]) -> None:
     """Prints the result of a command as a table on standard error."""
     table = Table(show_header=False, box=None)
@@ -25,6 +28,7 @@ def _summarize(value: Any) -> str:
         return ", ".join(f"{key} {_summarize(one)}" for key, one in value.items())
     if isinstance(value, (list, tuple)):
         separator = "; " if any(isinstance(one, Mapping) for one in value) else ", "
-        return separator.join(map(_summarize, value))
+        more = [f"and {len(value) - _MAX_LISTED:,} more (--json lists all)"] if len(value) > _MAX_LISTED else []
+        return separator.join([*map(_summarize, value[:_MAX_LISTED]), *more])
     is_count = isinstance(value, int) and not isinstance(value, bool)
     return f"{value:,}" if is_count else printable(value)

@@ -7,7 +7,7 @@ import pytest
 
 import capt
 from features.store import open_store
-from schemas.errors import UsageError
+from schemas.errors import TooManyFailuresError, UsageError
 from trainer.runs.metadata import read_metadata
 from workflows.prepared_tasks import PREPARATIONS, evaluate_run, find_prepared_task
 
@@ -100,3 +100,12 @@ def test_every_option_of_prepare_decides_either_records_or_rows(task: str, kind:
     """A new option that decides rows is entered here; one that decides records, in `_DATASET_OPTIONS`."""
     preparation = find_prepared_task(task).preparations[kind]
     assert set(preparation.row_options) == set(ROW_OPTIONS[task, kind].split())
+
+
+def test_an_error_of_a_preparation_has_no_result_of_the_workflow(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "ab.png").write_bytes(b"no picture")
+    options = {"images": [str(tmp_path / "images")], "height": 24, "width": 64}
+    with pytest.raises(TooManyFailuresError) as caught:
+        find_prepared_task("captcha").preparations["features"].prepare(tmp_path / "store", options)
+    assert caught.value.summary is None

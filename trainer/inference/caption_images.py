@@ -1,10 +1,11 @@
 """Runs `capt caption`: generates captions, plots the attention weights, and writes a page of the images."""
 
+from pathlib import Path
 from typing import Any
 
 from features.extractors.extraction import EncodedImage
 from features.inputs.image_urls import DownloadLimits
-from schemas.errors import RecordError, UsageError, to_record_error
+from schemas.errors import CaptError, RecordError, UsageError, to_record_error
 from schemas.options import inference as inference_options
 from trainer.figures.attention_maps import ANIMATIONS, AttentionMaps
 from trainer.figures.figure_files import check_figure_path
@@ -32,7 +33,7 @@ def caption(options: inference_options.Caption) -> dict[str, Any]:
         UsageError: An option is invalid, or the model has no attention.
         StoreError: The run is not usable.
         NoUsableImageError: No image can be captioned.
-        CaptError: The page or a plot cannot be written.
+        CaptError: The page or a plot cannot be written; `summary` has the results.
     """
     plot_path = (
         check_figure_path(options.attention_plot, "--attention-plot", ANIMATIONS) if options.attention_plot else None
@@ -44,27 +45,34 @@ def caption(options: inference_options.Caption) -> dict[str, Any]:
     limits = DownloadLimits(allow_private=options.allow_private_addresses)
     images = [image for name in options.images for image in find_images(name, limits)]
     captions = run.caption_encoded((EncodedImage(b"", image.read) for image in images), config)
-    results, cards = [], []
+    rows, cards = [], []
+    unwritten: list[CaptError] = []
     for number, (image, generated) in enumerate(zip(images, captions, strict=True), start=1):
-        result = {"image": image.name, **to_json(generated)}
+        row = {"image": image.name, **to_json(generated)}
         if plot_path and isinstance(generated, Caption):
             path = plot_path.with_stem(f"{plot_path.stem}-{number}") if len(images) > 1 else plot_path
             try:
-                maps = _make_maps(generated, options)
+                row |= _plot_maps(path, generated, options)
             except UsageError:
                 raise
-            except Exception as error:
-                result["attention_error"] = str(to_record_error("draw", error))
-            else:
-                maps.save(path)
-                result["attention"] = str(path)
-        results.append(result)
+            except CaptError as error:
+                row["attention_error"] = str(error)
+                unwritten.append(error)
+        rows.append(row)
         if page_path:
             cards.append(build_card(run.resizer, image, generated, options))
-    if page_path:
-        write_page(page_path, render_captioned_page(run, cards, config))
-        return check_images({"results": results, "page_path": str(page_path)})
-    return check_images({"results": results})
+    result: dict[str, Any] = {"results": rows}
+    try:
+        if page_path:
+            write_page(page_path, render_captioned_page(run, cards, config))
+            result["page_path"] = str(page_path)
+        if unwritten:
+            raise unwritten[0]
+    except CaptError as error:
+        # The captions are generated nevertheless.
+        error.summary = result
+        raise
+    return check_images(result)
 
 
 def to_json(generated: Caption | RecordError) -> dict[str, Any]:
@@ -85,6 +93,18 @@ def _check_plot_options(options: inference_options.Caption) -> None:
     if options.attention_heads and options.ensemble:
         message = "an ensemble has no attention heads of its own"
         raise UsageError(message, location="--attention-heads", hint="Omit the option, or use one run.")
+
+
+def _plot_maps(path: Path, generated: Caption, options: inference_options.Caption) -> dict[str, str]:
+    """Returns `attention`, the path of the plot, or `attention_error`; CaptError if the plot cannot be written."""
+    try:
+        maps = _make_maps(generated, options)
+    except UsageError:
+        raise
+    except Exception as error:
+        return {"attention_error": str(to_record_error("draw", error))}
+    maps.save(path)
+    return {"attention": str(path)}
 
 
 def _make_maps(generated: Caption, options: inference_options.Caption) -> AttentionMaps:

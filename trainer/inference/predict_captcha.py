@@ -164,5 +164,5 @@ def _make_error(message: str, numbers: Sequence[int], hint: str) -> CaptError:
     return CaptError(
         f"no file is written, because {len(numbers):,} images {message}: {listed}{more}",
         hint=f"{hint}, or set --fallback-label LABEL for these images.",
-        summary={"failed": [f"a{number}" for number in numbers]},
+        summary={"failed": len(numbers), "failed_ids": [f"a{number}" for number in numbers]},
     )

@@ -55,7 +55,8 @@ def recognize(options: Recognize) -> dict[str, Any]:
         return checked | write_open_images(open_dir, left_open)
     except CaptError as error:
         # The labels are recognized nevertheless.
-        raise CaptError(error.message, location=error.location, hint=error.hint, summary=checked) from error
+        error.summary = checked
+        raise
 
 
 def print_recognized(result: dict[str, Any]) -> None:

@@ -123,6 +123,19 @@ def test_results_are_kept_if_an_open_image_cannot_be_copied(run, captchas, tmp_p
     assert [path.name for path in tmp_path.iterdir()] == ["images"]
 
 
+def test_labels_are_printed_if_the_open_images_cannot_be_written(run, captchas, tmp_path, commands):
+    folder = put_images(tmp_path / "images", captchas[:3])
+    labels = [row["text"] for row in capt.recognize(run=run.path, images=[str(folder)], min_confidence=1)["results"]]
+    request = ("recognize", run.path, folder, "--min-confidence", "1", "--open-dir", "/sys/capt-open")
+    done = commands.capt(*request)
+    assert done.returncode == 1
+    assert done.stdout.splitlines() == [
+        f"{folder}/a{number}.png\t{label}" for number, label in zip(range(3), labels, strict=True)
+    ]
+    assert done.stderr.splitlines()[-1].startswith("capt: --open-dir /sys/capt-open: ")
+    assert commands.capt(*request, "--quiet").stdout == ""
+
+
 def test_a_confidence_that_is_not_calibrated_is_announced(run, captchas, tmp_path, caplog):
     images = [str(put_images(tmp_path / "images", captchas[:1]))]
     shutil.copytree(run.path, tmp_path / "run")

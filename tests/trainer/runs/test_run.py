@@ -296,6 +296,19 @@ def test_the_page_of_a_model_with_pooled_features_has_no_maps(squares, shown, tm
         made.figure(heads=True)
 
 
+@pytest.mark.parametrize("option", ["page", "attention_plot"])
+def test_captions_are_kept_if_a_page_or_plot_cannot_be_written(run, shown, tmp_path, option):
+    (tmp_path / "a.png").write_bytes(shown[0].data)
+    (tmp_path / "file").write_text("no directory")
+    request = {"run": run.path, "images": str(tmp_path / "a.png")}
+    (expected,) = capt.caption(**request)["results"]
+    with pytest.raises(CaptError) as caught:
+        capt.caption(**request, **{option: tmp_path / "file" / "out.png"})
+    (row,) = caught.value.summary["results"]
+    assert expected.items() <= row.items()
+    assert ("attention_error" in row) == (option == "attention_plot")
+
+
 def test_a_page_that_is_a_directory_is_wrong_usage(run, tmp_path):
     with pytest.raises(UsageError, match=r"--page .*: this is a directory"):
         capt.caption(run=run.path, images="a.png", page=tmp_path)

@@ -19,7 +19,7 @@ from tests.workflows.retraining.weeks import save_network, scenes, settings, spo
 from trainer.runs.run import load_run
 from workflows.model_registry import RegisteredModel
 from workflows.retraining.data_snapshot import DataSnapshot
-from workflows.retraining.pipeline import DataCheckError
+from workflows.retraining.pipeline import DataCheckError, print_retrained
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,9 @@ def test_a_concurrent_run_is_refused(root: Path, promoted: dict[str, Any]) -> No
         capt.retrain(file=str(write_config(root)))
 
 
-def test_failed_data_checks_are_recorded_once(root: Path, promoted: dict[str, Any]) -> None:
+def test_failed_data_checks_are_recorded_once(
+    root: Path, promoted: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
     kept = root / "kept.json"
     notifications = {"command": ["sh", "-c", f"cat > {kept}"]}
     try:
@@ -113,6 +115,8 @@ def test_failed_data_checks_are_recorded_once(root: Path, promoted: dict[str, An
             assert raised.value.exit_code == 3
             assert raised.value.summary is not None
             assert raised.value.summary["decision"] == "stopped"
+        print_retrained(dict(raised.value.summary))
+        assert f"stopped; champion: {promoted['champion']}" in capsys.readouterr().out
         outcome = json.loads(kept.read_text())
         assert {reason.partition(":")[0] for reason in outcome["reasons"]} >= {"oov_rate", "failed_records"}
         assert [one["decision"] for one in history(root)] == ["promoted", "stopped"]

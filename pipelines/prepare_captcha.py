@@ -82,6 +82,7 @@ def _open_source(options: PrepareCaptcha) -> SourceDataset:
             added_images_splitter=Splitter(own=False, ratios=counts.ratios if counts else _RATIOS),
             stated=Splitter(own=True) if counts else None,
             choose_size=choose_size,
+            fold_case=options.fold_case,
         )
     splitter = parse_split_ratios(options.split_ratios or "own")
     return SourceDataset(
@@ -91,6 +92,7 @@ def _open_source(options: PrepareCaptcha) -> SourceDataset:
         added_images_splitter=splitter,
         stated=splitter,
         choose_size=choose_size,
+        fold_case=options.fold_case,
     )
 
 

@@ -99,6 +99,7 @@ class SourceDataset:
         stated: Returns the split that the command states for an image; None if the command states no splits.
         choose_size: Chooses the input size from the listed images and the size that the dataset was first prepared
             with; None if the options of the extractor determine it.
+        fold_case: Whether the reader folds the case of labels.
     """
 
     dataset_type: str
@@ -107,6 +108,7 @@ class SourceDataset:
     added_images_splitter: Splitter
     stated: Splitter | None
     choose_size: Callable[[ImageDatabase, InputSize | None], InputSize] | None = None
+    fold_case: bool = False
 
 
 def prepare_images(options: PrepareFeatures, source: SourceDataset) -> dict[str, Any]:
@@ -142,7 +144,11 @@ def prepare_images(options: PrepareFeatures, source: SourceDataset) -> dict[str,
                 while extracted is None:  # None: another job has committed to the table meanwhile.
                     extracted = sink.run_job(_plan(options, sink, database, repair, limits, arrays))
             facts = DatasetMetadata(
-                source=source.dataset_type, images={}, label_format=source.reader.label_format, input_size=input_size
+                source=source.dataset_type,
+                images={},
+                label_format=source.reader.label_format,
+                input_size=input_size,
+                fold_case=source.fold_case,
             )
             sink.commit_dataset(database, dataset, facts)
             sink.remove_corrupt(dataset)

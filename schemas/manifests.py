@@ -125,13 +125,14 @@ class InputSize(Frozen):
 
 
 class DatasetMetadata(Frozen):
-    """The provenance of a dataset.
+    """The provenance of a dataset, and the form of its labels.
 
     Args:
         source: The dataset type.
         images: Number of images in the catalog by split.
         label_format: Format of the label file; None without one, and for a space and a line feed.
         input_size: Size of the stored images when the dataset was prepared first; None unless they are images of text.
+        fold_case: Whether case is folded in the labels.
     """
 
     kind: Literal["dataset"] = "dataset"
@@ -139,6 +140,7 @@ class DatasetMetadata(Frozen):
     images: dict[str, int]
     label_format: LabelFormat | None = Field(default=None, exclude_if=lambda label_format: label_format is None)
     input_size: InputSize | None = Field(default=None, exclude_if=lambda input_size: input_size is None)
+    fold_case: bool = Field(default=False, exclude_if=lambda fold_case: not fold_case)
 
 
 RunName = Annotated[str, Field(pattern="^[0-9a-f]{16}$")]

@@ -7,6 +7,7 @@ import logging
 import re
 import sqlite3
 import stat
+import struct
 import tarfile
 import threading
 import zipfile
@@ -32,6 +33,10 @@ _LISTING_BUFFER_BYTES = 4 << 20
 _ZIP_METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 _ZIP_HEADER_BYTES = 30
 _ZIP_UTF8_FLAG = 0x800
+# The Unicode path field: version, CRC-32 of the raw name, name in UTF-8.
+_ZIP_FIELD_HEADER = struct.Struct("<HH")
+_ZIP_UNICODE_PATH = 0x7075
+_ZIP_UNICODE_PATH_START = struct.Struct("<BI")
 
 _UNPACK_COMMANDS = {
     re.compile(rb"\x1f\x8b"): "gunzip",
@@ -52,6 +57,7 @@ class ArchiveMember:
     member: str  # key of the file in the archive; contains at least the name
     size: int  # declared number of unpacked bytes, at most `_MAX_SIZE`
     stamp: str  # differs whenever the contents may have changed
+    has_known_name: bool = True  # whether the encoding of the name is known, so that it is the name that was packed
 
 
 def escape_bytes(path: str) -> str:
@@ -145,10 +151,10 @@ class Tar:
             UsageError: The archive is corrupt or incomplete.
         """
         with contextlib.closing(sqlite3.connect("")) as database:
-            database.execute("CREATE TABLE member (name TEXT PRIMARY KEY, member, size, stamp) WITHOUT ROWID")
+            database.execute("CREATE TABLE member (name TEXT PRIMARY KEY, member, size, stamp, known) WITHOUT ROWID")
             try:
                 inserted = database.executemany(
-                    "INSERT OR REPLACE INTO member VALUES (?, ?, ?, ?)", self._read_rows(state.version)
+                    "INSERT OR REPLACE INTO member VALUES (?, ?, ?, ?, ?)", self._read_rows(state.version)
                 )
             except Exception as error:  # tarfile raises errors of many classes for hostile archives.
                 message = f"the tar archive is corrupt or incomplete: {error}"
@@ -156,8 +162,9 @@ class Tar:
             (count,) = database.execute("SELECT count(*) FROM member").fetchone()
             if repeated := inserted.rowcount - count:
                 _log.warning("%s: %d repeated names. The last member with each name is used.", self._location, repeated)
-            for row in database.execute("SELECT name, member, size, stamp FROM member"):
-                yield ArchiveMember(*row)
+            rows = database.execute("SELECT name, member, size, stamp, known FROM member")
+            for name, member, size, stamp, is_known in rows:
+                yield ArchiveMember(name, member, size, stamp, bool(is_known))
 
     def read(self, member: str, label: str, max_bytes: int) -> bytes:
         """Reads a member that messages call `label`; its declared size is checked before anything is read.
@@ -179,14 +186,14 @@ class Tar:
         with open_file(self._location) as file:
             return file.read(min(size, _seek_data(file, member, label)))
 
-    def _read_rows(self, version: str) -> Iterator[tuple[str, str, int, str]]:
+    def _read_rows(self, version: str) -> Iterator[tuple[str, str, int, str, bool]]:
         with open_file(self._location, _LISTING_BUFFER_BYTES) as file:
             for info in _read_headers(file):
                 path = escape_bytes(info.name)
                 name = listed_name(path)
                 if name and (info.isreg() or info.issym() or info.islnk()):
                     stamp = f"tar:{info.offset}:{info.size}:{info.mtime}:{version}"
-                    yield name, f"{path}@{info.offset}", info.size, stamp
+                    yield name, f"{path}@{info.offset}", info.size, stamp, path == info.name
 
 
 class _HeaderFile(io.BufferedIOBase):
@@ -265,14 +272,15 @@ class Zip:
         members = self._archive.infolist()
         _check_overlap(members, self._location)
         raw_names = {member.filename for member in members}
-        listed = [(name, member) for member in members if (name := listed_name(_decode_name(member, raw_names)))]
+        decoded = [(*_decode_name(member, raw_names), member) for member in members]
+        listed = [(name, (is_known, member)) for path, is_known, member in decoded if (name := listed_name(path))]
         last = dict(listed)
         if len(last) < len(listed):
             repeated = len(listed) - len(last)
             _log.warning("%s: %d repeated names. The last member with each name is used.", self._location, repeated)
-        for name, member in last.items():
+        for name, (is_known, member) in last.items():
             stamp = f"crc:{member.CRC:08x}:{state.identity}"
-            yield ArchiveMember(name, member.filename, min(member.file_size, _MAX_SIZE), stamp)
+            yield ArchiveMember(name, member.filename, min(member.file_size, _MAX_SIZE), stamp, is_known)
 
     def read(self, member: str, label: str, max_bytes: int) -> bytes:
         """Reads a member that messages call `label`; its declared size is checked before anything is unpacked."""
@@ -305,18 +313,31 @@ class Zip:
             return self._archive.open(info)
 
 
-def _decode_name(member: zipfile.ZipInfo, raw_names: Container[str]) -> str:
-    """Returns the name of a member, also if it is UTF-8 without the flag, which `zipfile` decodes as code page 437.
+def _decode_name(member: zipfile.ZipInfo, raw_names: Container[str]) -> tuple[str, bool]:
+    """Returns the name of a member, and whether its encoding is known.
 
-    A decoded name must differ from the raw names of all members.
+    Without the UTF-8 flag, `zipfile` decodes a name as code page 437, the encoding of the format, which few programs
+    use. The name may be in the Unicode path field, or be UTF-8 nevertheless. Such a name must differ from the raw names
+    of all members. Otherwise it is that of code page 437, which may be wrong.
     """
     if member.flag_bits & _ZIP_UTF8_FLAG or member.filename.isascii():
-        return member.filename
+        return member.filename, True
     try:
-        name = member.filename.encode("cp437").decode()
+        raw = member.filename.encode("cp437")
+        name = _find_unicode_path(member.extra, raw) or raw.decode()
     except UnicodeError:
-        return member.filename
-    return member.filename if name in raw_names else name
+        return member.filename, False
+    return (member.filename, False) if name in raw_names else (name, True)
+
+
+def _find_unicode_path(extra: bytes, raw: bytes) -> str | None:
+    """Returns the name in the Unicode path field of a member, if it belongs to the raw name."""
+    while len(extra) >= _ZIP_FIELD_HEADER.size:
+        kind, size = _ZIP_FIELD_HEADER.unpack_from(extra)
+        field, extra = extra[_ZIP_FIELD_HEADER.size :][:size], extra[_ZIP_FIELD_HEADER.size + size :]
+        if kind == _ZIP_UNICODE_PATH and field[:5] == _ZIP_UNICODE_PATH_START.pack(1, zlib.crc32(raw)):
+            return field[5:].decode()
+    return None
 
 
 def _check_overlap(members: list[zipfile.ZipInfo], location: str) -> None:

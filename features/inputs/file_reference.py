@@ -95,6 +95,7 @@ class ListedFile:
     size: int  # number of unpacked bytes
     stamp: str
     modified_ns: int  # last change of the file, archive or object, in nanoseconds since 1970
+    has_known_name: bool = True  # whether the encoding of the name is known
 
 
 def read_source_image(row: Mapping[str, Any] | None) -> bytes | None:

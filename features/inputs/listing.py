@@ -66,9 +66,8 @@ def _list_archive(location: str) -> Iterator[ListedFile]:
     except OSError as error:
         raise CaptError(f"the archive cannot be read: {error.strerror or error}", location=location) from error
     for member in archive.list_members(state):
-        yield ListedFile(
-            member.name, FileReference(location, member.member), member.size, member.stamp, state.modified_ns
-        )
+        reference = FileReference(location, member.member)
+        yield ListedFile(member.name, reference, member.size, member.stamp, state.modified_ns, member.has_known_name)
 
 
 def _list_directory(root: str) -> Iterator[ListedFile]:
@@ -107,4 +106,5 @@ def _stat_entry(entry: "os.DirEntry[str]", prefix: int) -> ListedFile | None:
     if not stat.S_ISREG(status.st_mode):
         return None
     stamp = f"{status.st_mtime_ns}:{status.st_ctime_ns}:{status.st_ino}"
-    return ListedFile(name, FileReference(path), status.st_size, stamp, max(status.st_mtime_ns, status.st_ctime_ns))
+    modified_ns = max(status.st_mtime_ns, status.st_ctime_ns)
+    return ListedFile(name, FileReference(path), status.st_size, stamp, modified_ns, path == entry.path)

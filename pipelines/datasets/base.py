@@ -45,10 +45,17 @@ class ImageEntry(NamedTuple):
 
 
 class ListedImage(NamedTuple):
-    """An image file in `--images`: its path in its root, and the label of the root if two roots contain this path."""
+    """An image file in `--images`.
+
+    Attributes:
+        name: Path in its root.
+        root: Label of the root if two roots contain this path.
+        has_known_name: Whether the encoding of the path is known.
+    """
 
     name: str
     root: str = ""
+    has_known_name: bool = True
 
 
 class DatasetReader(ABC):

@@ -98,11 +98,11 @@ class CaptchaReader(ListingReader):
             failure = labels.failures.get(number) or _check_single(found)
             if not failure and number <= last and number not in labels.texts:
                 failure = FailedRecord(self._document.location, "no label", f"no line has the ID a{number}")
-            split, (name, root), label = counts.assign(position), found[0], labels.texts.get(number, "")
-            yield ImageEntry(f"a{number}", name, split, label=label, failure=failure, root=root)
-        for name, root in others:
-            failure = FailedRecord(name, "name", "expected a0.png, a1.png, …")
-            yield ImageEntry(name, name, failure=failure, root=root)
+            split, first, label = counts.assign(position), found[0], labels.texts.get(number, "")
+            yield ImageEntry(f"a{number}", first.name, split, label=label, failure=failure, root=first.root)
+        for one in others:
+            failure = FailedRecord(one.name, "name", "expected a0.png, a1.png, …")
+            yield ImageEntry(one.name, one.name, failure=failure, root=one.root)
         yield from map(build_failed_image, labels.unassigned)
 
     def _count_splits(self, images: int) -> SplitCounts:
@@ -131,5 +131,5 @@ def _explain(line: str) -> tuple[str, str]:
 def _check_single(files: list[ListedImage]) -> FailedRecord | None:
     if len(files) < 2:
         return None
-    one, other = ("/".join(filter(None, (root, name))) for name, root in files[:2])
+    one, other = ("/".join(filter(None, (file.root, file.name))) for file in files[:2])
     return FailedRecord(one, "two files", f"the other is {other}")

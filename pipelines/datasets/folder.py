@@ -15,4 +15,4 @@ class FolderReader(ListingReader):
             raise UsageError("dataset type folder has no annotations", location="--annotations", hint=hint)
 
     def read_listed_images(self, files: Iterable[ListedImage]) -> Iterator[ImageEntry]:
-        return (ImageEntry(name, name, root=root) for name, root in files)
+        return (ImageEntry(one.name, one.name, root=one.root) for one in files)

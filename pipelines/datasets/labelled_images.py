@@ -35,6 +35,8 @@ _LABELS_OPTION = "--labels"
 _SEPARATOR = re.compile(r"[ \t,;]")
 _STEM = re.compile(r"(?P<label>.*)", re.DOTALL)
 
+_UNKNOWN_NAME = "Its encoding is unknown, so the label is. Unpack the archive and pack it again with names in UTF-8"
+
 _log = logging.getLogger("capt.labels")
 
 
@@ -64,13 +66,15 @@ class FileNameReader(ListingReader):
         """Yields every image with the label in its name."""
         for one, split in _assign_by_position(files, self._counts):
             try:
-                label, failure = self._rules.apply(self._match(one.name)), None
+                label, failure = self._rules.apply(self._match(one)), None
             except RecordError as error:
                 label, failure = "", FailedRecord(one.name, error.reason, error.detail)
             yield ImageEntry(one.name, one.name, split, label=label, failure=failure, root=one.root)
 
-    def _match(self, path: str) -> str:
-        stem = _remove_suffix(PurePosixPath(path).name)
+    def _match(self, image: ListedImage) -> str:
+        if not image.has_known_name:
+            raise RecordError("parse", "name is not UTF-8", f"{image.name!r}. {_UNKNOWN_NAME}")
+        stem = _remove_suffix(PurePosixPath(image.name).name)
         match = self._pattern.fullmatch(stem)
         if match is None:
             raise RecordError("parse", "no match", f"{stem!r} does not match {_PATTERN_OPTION} {self._pattern.pattern}")

@@ -35,7 +35,7 @@ _BATCH = 4096
 _SCHEMA = """
 CREATE TABLE root (number INTEGER PRIMARY KEY, label TEXT, own TEXT, top TEXT);
 CREATE TABLE found (number INTEGER PRIMARY KEY, root INT, name TEXT, base TEXT, location TEXT, member TEXT, size INT,
-    stamp TEXT, trusted INT, image INT);
+    stamp TEXT, trusted INT, image INT, known INT);
 CREATE TABLE name (number INTEGER PRIMARY KEY, file_name TEXT, root TEXT, form TEXT, UNIQUE (file_name, root));
 CREATE TABLE reach (name INT, root INT, rank INT, found INT);
 CREATE TABLE candidate (name INT, location TEXT, member TEXT, size INT, stamp TEXT, trusted INT,
@@ -107,8 +107,8 @@ class NameMatcher:
         self._db.execute("DELETE FROM found WHERE root = ?", (number,))
         self._db.execute("BEGIN")
         self._db.executemany(
-            """INSERT INTO found (root, name, base, location, member, size, stamp, trusted, image)
-            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+            """INSERT INTO found (root, name, base, location, member, size, stamp, trusted, image, known)
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
             ((number, *row) for row in _iterate_rows(files, tops)),
         )
         self._db.execute("COMMIT")
@@ -119,10 +119,10 @@ class NameMatcher:
         """Yields the image files by name. Files of unknown suffix are opened to find out whether they are images."""
         self._detect_images("TRUE")
         rows = self._db.execute(
-            """SELECT name, iif(count(*) OVER (PARTITION BY name) > 1, label, '')
+            """SELECT name, iif(count(*) OVER (PARTITION BY name) > 1, label, ''), known
             FROM found JOIN root ON root.number = found.root WHERE image ORDER BY name, label"""
         )
-        return (ListedImage(*row) for row in rows)
+        return (ListedImage(name, label, bool(is_known)) for name, label, is_known in rows)
 
     def match(self) -> None:
         """Finds the candidate files of each name in `record`."""
@@ -217,7 +217,8 @@ def _iterate_rows(files: Iterable[ListedFile], tops: set[str]) -> Iterator[tuple
             tops.add(head if slash else "")
         base, (location, member) = file.name.rsplit("/", 1)[-1], (file.reference.location, file.reference.member)
         trusted = now - file.modified_ns > _DISTRUST_NS
-        yield file.name, base, location, member, file.size, file.stamp, trusted, is_image_name(file.name)
+        is_image = is_image_name(file.name)
+        yield file.name, base, location, member, file.size, file.stamp, trusted, is_image, file.has_known_name
 
 
 def _make_absolute(root: str) -> str:

@@ -192,6 +192,11 @@ class Evaluate(GenerationOptions):
         "With --answers: range of image numbers FROM:TO that are graded. TO is excluded. [default: all of --labels]",
         "FROM:TO",
     )
+    fold_case: bool = option(
+        False,
+        "With --answers: ignore case, as `capt prepare captcha --fold-case` does. A run is evaluated with folded case "
+        "if its dataset has it.",
+    )
 
 
 class Report(Options):

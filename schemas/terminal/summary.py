@@ -9,7 +9,6 @@ from rich.text import Text
 
 from schemas.terminal.printable import printable
 
-
 _MAX_LISTED = 100
 
 

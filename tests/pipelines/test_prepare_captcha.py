@@ -322,6 +322,9 @@ def test_case_is_folded_and_other_characters_fail(store: Path, words: Path) -> N
     )
     assert result["reasons"] == {"not in --charset": 5}
     assert labels(store)["Été.png"] == "été"
+    assert capt.open_store(store).dataset("captcha").normalize_label("E\u0301TE") == "éte"
+    capt.prepare_captcha(store=store, images=words, labels="names")
+    assert capt.open_store(store).dataset("captcha").normalize_label("E\u0301TE") == "ÉTE"
 
 
 def test_splits_are_those_of_the_column_or_of_the_options(store: Path, words: Path, tmp_path: Path) -> None:

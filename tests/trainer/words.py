@@ -95,6 +95,7 @@ def add_words(
     folder: Path | None = None,
     label_format: LabelFormat | None = None,
     dataset: str = "captcha",
+    fold_case: bool = False,
 ) -> None:
     """The dataset: its catalog, and the words of the splits that are labeled_splits."""
     root = store.dataset_root(dataset)
@@ -117,7 +118,7 @@ def add_words(
         with atomic_write(path) as temporary:
             pq.write_table(to_arrow(table, content), temporary)
         files[role] = describe_file(path, root)
-    facts = DatasetMetadata(source="captcha", images={}, label_format=label_format)
+    facts = DatasetMetadata(source="captcha", images={}, label_format=label_format, fold_case=fold_case)
     CommitLog(root).append(Manifest(table=dataset, files=files, facts=facts))
 
 

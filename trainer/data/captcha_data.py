@@ -92,17 +92,14 @@ def join_labels(tables: TrainingTables) -> TrainingData[LabelledImages]:
 def load_labelled_images(tables: TrainingTables, split: str, labels: Mapping[str, str] | None = None) -> HeldOutImages:
     """Loads the labeled images of a split. If no image of test has a label, those of val are loaded instead.
 
-    `labels` by image ID replace the labels of the datasets.
+    `labels` by image ID replace the labels of the datasets, in the form of the labels of each dataset.
 
     Raises:
         CaptError: No image of the split has a label and pixels.
     """
     given = labels or {}
     stored = [_join(dataset, tables.features) for dataset in tables.datasets]
-    joined = [
-        one._replace(label=np.array([given.get(*pair) for pair in zip(one.name, one.label, strict=True)], object))
-        for one in stored
-    ]
+    joined = [_replace_labels(one, given, dataset) for one, dataset in zip(stored, tables.datasets, strict=True)]
     if split == "test" and not any((one.label[one.split == split] != "").any() for one in joined):
         split = "val"
     parts = [one.select(one.split == split) for one in joined]
@@ -159,6 +156,13 @@ def _join(dataset: Dataset, features: FeatureTable) -> _Joined:
         label=label[number.to_numpy().astype(np.int64)],
         row=features.lookup(keys),
     )
+
+
+def _replace_labels(joined: _Joined, labels: Mapping[str, str], dataset: Dataset) -> _Joined:
+    """Replaces the labels of the images that `labels` names."""
+    own = zip(joined.name, joined.label, strict=True)
+    new = [dataset.normalize_label(labels[name]) if name in labels else label for name, label in own]
+    return joined._replace(label=np.array(new, object))
 
 
 def _concatenate(parts: Sequence[_Joined]) -> LabelledImages:

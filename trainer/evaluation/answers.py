@@ -19,7 +19,7 @@ from trainer.data.captcha_data import parse_id_range
 from trainer.data.label_file import read_label_file
 from trainer.evaluation.recognition_metrics import wilson_interval
 
-_USED = {"runs", "answers", "labels", "ids"}
+_USED = {"runs", "answers", "labels", "ids", "fold_case"}
 _PROBLEMS = ("missing", "duplicate", "unknown", "invalid")
 _MAX_LISTED = 5
 _TITLES = ("correct", "exact match", "95% interval", "wrong", *_PROBLEMS)
@@ -41,7 +41,7 @@ def grade_answers(options: Evaluate) -> dict[str, Any]:
         CaptError: A file cannot be read.
     """
     labels = _select_labels(options)
-    answers = [_grade(file, labels) for file in _list_files(options)]
+    answers = [_grade(file, labels, fold_case=options.fold_case) for file in _list_files(options)]
     notes = [note for graded in answers for note in _describe_problems(graded)]
     return {"task": "captcha", "labels": len(labels), "answers": answers, "notes": notes}
 
@@ -65,7 +65,10 @@ def _select_labels(options: Evaluate) -> dict[str, str]:
         raise UsageError("this option is not valid with --answers", location=option, hint="Omit the option.")
     if options.labels is None:
         raise UsageError("a value is required", location="--labels", hint="Name the file with the true labels.")
-    labels = read_label_file(options.labels)
+    labels = {
+        name: normalize_label(label, fold_case=options.fold_case)
+        for name, label in read_label_file(options.labels).items()
+    }
     if options.ids is None:
         return labels
     numbers = parse_id_range(options.ids)
@@ -98,14 +101,14 @@ def _list_files(options: Evaluate) -> list[str]:
     return list(dict.fromkeys(files))
 
 
-def _grade(file: str, labels: Mapping[str, str]) -> dict[str, Any]:
+def _grade(file: str, labels: Mapping[str, str], *, fold_case: bool) -> dict[str, Any]:
     lines: dict[str, list[str]] = {}
     invalid: list[str] = []
     for answer in _read_answers(file):
         if isinstance(answer, str):
             invalid.append(answer)
         else:
-            lines.setdefault(answer.image, []).append(normalize_label(answer.label))
+            lines.setdefault(answer.image, []).append(normalize_label(answer.label, fold_case=fold_case))
     correct = sum(set(lines.get(name, ())) == {label} for name, label in labels.items())
     problems = {
         "missing": [name for name in labels if name not in lines],

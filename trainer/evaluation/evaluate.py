@@ -334,8 +334,9 @@ def evaluate(options: Evaluate) -> dict[str, Any]:
     if not options.runs:
         hint = "Name a run, or grade answer files by --answers FILE --labels FILE."
         raise UsageError("a value is required", location="RUN", hint=hint)
-    if options.ids:
-        raise UsageError("this option is only valid with --answers", location="--ids", hint="Omit the option.")
+    for flag, value in (("--ids", options.ids), ("--fold-case", options.fold_case)):
+        if value:
+            raise UsageError("this option is only valid with --answers", location=flag, hint="Omit the option.")
     runs: list[Run] = [load_run(run, options.epoch) for run in options.runs]
     tasks = {run.metadata.task: run for run in runs}
     if len(tasks) > 1:

@@ -50,7 +50,8 @@ def ace_losses(labels: Any, logits: Any) -> Any:
     """
     cells, classes = logits.shape[1:]
     characters = ops.sum(ops.one_hot(labels, classes), axis=1)[:, BLANK + 1 :]
-    remaining = cells - ops.sum(characters, axis=1, keepdims=True)
+    # A label may have more characters than there are cells.
+    remaining = ops.maximum(cells - ops.sum(characters, axis=1, keepdims=True), 0)
     counts = ops.concatenate([remaining, characters], axis=1)
     log_means = ops.logsumexp(ops.log_softmax(logits, axis=-1), axis=1) - math.log(cells)
     return -ops.sum(counts * log_means, axis=1)

@@ -2,9 +2,11 @@
 
 import contextlib
 import io
+import struct
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -264,3 +266,48 @@ def test_a_tar_whose_global_headers_grow_with_its_members_is_refused(tmp_path: P
         file.write(bytes(2 * tarfile.BLOCKSIZE))
     with pytest.raises(UsageError, match="global headers"):
         list(list_files(str(tmp_path / "a.tar")))
+
+
+# === Names of unknown encoding ===
+
+
+def zip_with_raw_names(path: Path, names: dict[str, bytes], field: bytes = b"") -> Path:
+    """Writes a zip whose members, named by their contents, have these raw names without the UTF-8 flag."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for content, raw in names.items():
+            info = zipfile.ZipInfo(content * len(raw))
+            info.extra = field
+            archive.writestr(info, content)
+    data = path.read_bytes()
+    for content, raw in names.items():
+        data = data.replace(content.encode() * len(raw), raw)
+    path.write_bytes(data)
+    return path
+
+
+def known_names(root: Path) -> dict[str, bool]:
+    return {entry.name: entry.has_known_name for entry in list_files(str(root))}
+
+
+def test_a_name_in_a_zip_of_another_encoding_than_utf_8_is_not_known(tmp_path: Path) -> None:
+    path = zip_with_raw_names(
+        tmp_path / "a.zip", {"0": b"abc.png", "1": "да.png".encode(), "2": "да.png".encode("cp866")}
+    )
+    garbled = "да.png".encode("cp866").decode("cp437")
+    assert known_names(path) == {"abc.png": True, "да.png": True, garbled: False}
+    assert contents(path) == {"abc.png": b"0", "да.png": b"1", garbled: b"2"}
+
+
+def test_the_unicode_path_field_of_a_zip_has_the_name(tmp_path: Path) -> None:
+    raw, name = "да.png".encode("cp866"), "да.png".encode()
+    for number, (crc, known) in enumerate(((zlib.crc32(raw), True), (0, False))):
+        field = struct.pack("<HHBI", 0x7075, 5 + len(name), 1, crc) + name
+        path = zip_with_raw_names(tmp_path / f"{number}.zip", {"0": raw}, field)
+        assert ("да.png" in known_names(path), contents(path)) == (known, dict.fromkeys(known_names(path), b"0"))
+
+
+def test_a_name_in_a_tar_that_is_not_utf_8_is_not_known(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.GNU_FORMAT, encoding="cp866") as archive:
+        for name in ("abc.png", "да.png"):
+            archive.addfile(tarfile.TarInfo(name), io.BytesIO())
+    assert known_names(tmp_path / "a.tar") == {"abc.png": True, r"\xa4\xa0.png": False}

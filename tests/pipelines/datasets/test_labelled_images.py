@@ -62,6 +62,14 @@ def test_the_label_is_the_file_name_and_the_id_the_path():
     assert set(splits(found)) == {None}
 
 
+def test_a_name_of_unknown_encoding_is_no_label_even_if_a_pattern_matches():
+    files = [ListedImage("ab.png"), ListedImage("дa.png", has_known_name=False)]
+    for pattern in (None, "(?P<label>.+)"):
+        found = list(FileNameReader(parse_label_pattern(pattern), ANY_LABEL).read_listed_images(files))
+        assert [entry.label for entry in found] == ["ab", ""]
+        assert found[1].failure.reason == "name is not UTF-8"
+
+
 @pytest.mark.parametrize(
     ("pattern", "names"),
     [
@@ -137,6 +145,21 @@ def test_an_uncertain_order_is_refused(tmp_path):
 
 
 # === Tables ===
+
+
+def test_a_label_may_have_spaces_but_not_at_its_ends(tmp_path):
+    lines = "a.png two words\nmy cat.png\tone two three\nc.png  x\nd.png x \n"
+    (tmp_path / "lines.txt").write_text(lines)
+    reader = LabelTableReader(find_label_file(str(tmp_path / "lines.txt")), USUAL_COLUMNS, ANY_LABEL)
+    expected = (
+        {"a.png": "two words", "my cat.png": "one two three"},
+        dict.fromkeys(("c.png", "d.png"), "space at an end"),
+    )
+    found = {entry.image_id: entry for entry in reader.read_images()}
+    assert (labels(found), faults(found)) == expected
+    table = "image,label\na.png,two words\nmy cat.png,one two three\nc.png, x\nd.png,x \n"
+    found = by_table(tmp_path, table)
+    assert (labels(found), faults(found)) == expected
 
 
 def test_a_table_names_images_labels_and_splits(tmp_path):

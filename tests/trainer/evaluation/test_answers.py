@@ -152,3 +152,14 @@ def test_options_that_do_not_fit_are_one_line(tmp_path, truth, monkeypatch, give
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match=message):
         capt.evaluate(**given)
+
+
+def test_case_is_ignored_on_request_and_only_with_answers(tmp_path, truth):
+    file = answer(tmp_path, "one.txt", TRUTH.replace("a104 word", "a104 WORD"))
+    correct = [
+        capt.evaluate(answers=file, labels=truth, fold_case=folded)["answers"][0]["correct"] for folded in (False, True)
+    ]
+    truth.write_text(TRUTH.upper().replace("A1", "a1"))
+    assert [*correct, capt.evaluate(answers=file, labels=truth, fold_case=True)["answers"][0]["correct"]] == [9, 10, 10]
+    with pytest.raises(UsageError, match="--fold-case"):
+        capt.evaluate(runs=tmp_path, labels=truth, fold_case=True)

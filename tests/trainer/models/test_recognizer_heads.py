@@ -40,6 +40,14 @@ def test_ace_compares_the_counts_of_characters():
     np.testing.assert_allclose(ace_losses(LETTERS.encode(["null", "zzz"]), logits), expected, rtol=1e-5)
 
 
+def test_ace_expects_no_empty_cell_if_a_label_has_more_characters_than_there_are_cells():
+    logits = np.random.default_rng(4).normal(0, 2, size=(1, 3, NUM_CLASSES)).astype(np.float32)
+    counts = np.zeros(NUM_CLASSES)
+    counts[[14, 21, 12]] = 1, 1, 2
+    expected = -(counts * np.log(softmax(logits, axis=-1).mean(axis=1)[0])).sum()
+    np.testing.assert_allclose(ace_losses(LETTERS.encode(["null"]), logits), [expected], rtol=1e-5)
+
+
 def test_ace_is_least_with_one_cell_per_character():
     logits = np.zeros((1, 12, NUM_CLASSES), np.float32)
     logits[:, :, 0] = 20

@@ -12,14 +12,14 @@ import tarfile
 import threading
 import zipfile
 import zlib
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import IO, BinaryIO
 
 from features.io.open_files import FileState, check_size, open_file, read_within
-from schemas.errors import RecordError, UsageError
+from schemas.errors import CaptError, RecordError, UsageError
 
 _MAX_SIZE = (1 << 63) - 1  # Tables store signed 64-bit integers; an archive may declare more.
 _CURRENT_DIRECTORY = re.compile(r"(\./+)+")
@@ -166,6 +166,29 @@ class Tar:
             for name, member, size, stamp, is_known in rows:
                 yield ArchiveMember(name, member, size, stamp, bool(is_known))
 
+    def read_in_order(
+        self, state: FileState, is_wanted: Callable[[str], bool], max_bytes: int
+    ) -> Iterator[tuple[ArchiveMember, bytes | RecordError | None]]:
+        """Yields the files and links in the order of the archive, also repeated names, in one pass.
+
+        Each comes with its bytes if `is_wanted` by its name, or with the error that prevents reading it, which is that
+        of `FileReference.read`.
+
+        Raises:
+            RecordError: The archive is corrupt or incomplete; what comes before has been yielded.
+        """
+        try:
+            with open_file(self._location, _LISTING_BUFFER_BYTES) as file:
+                for info in _read_headers(file):
+                    member = _describe_member(info, state.version)
+                    if member:
+                        wanted = is_wanted(member.name)
+                        yield member, _read_member(file, info, member.name, max_bytes) if wanted else None
+        except CaptError:
+            raise
+        except Exception as error:  # as in `list_members`
+            raise RecordError("read", "incomplete archive", f"{self._location}: {error}", permanent=False) from error
+
     def read(self, member: str, label: str, max_bytes: int) -> bytes:
         """Reads a member that messages call `label`; its declared size is checked before anything is read.
 
@@ -189,11 +212,8 @@ class Tar:
     def _read_rows(self, version: str) -> Iterator[tuple[str, str, int, str, bool]]:
         with open_file(self._location, _LISTING_BUFFER_BYTES) as file:
             for info in _read_headers(file):
-                path = escape_bytes(info.name)
-                name = listed_name(path)
-                if name and (info.isreg() or info.issym() or info.islnk()):
-                    stamp = f"tar:{info.offset}:{info.size}:{info.mtime}:{version}"
-                    yield name, f"{path}@{info.offset}", info.size, stamp, path == info.name
+                if member := _describe_member(info, version):
+                    yield member.name, member.member, member.size, member.stamp, member.has_known_name
 
 
 class _HeaderFile(io.BufferedIOBase):
@@ -223,13 +243,41 @@ def _seek_data(file: BinaryIO, member: str, label: str) -> int:
     info = tarfile.TarFile(fileobj=_HeaderFile(file)).next()
     if info is None or escape_bytes(info.name) != match[1]:
         raise FileNotFoundError(label)
+    _check_kind(info, label)
+    file.seek(info.offset_data)
+    return info.size
+
+
+def _check_kind(info: tarfile.TarInfo, label: str) -> None:
+    """Raises RecordError if a member is not a plain file."""
     kinds = {"symbolic link": info.issym(), "hard link": info.islnk(), "sparse": info.issparse()}
     if reason := next((kind for kind, is_found in kinds.items() if is_found), None):
         raise RecordError("read", reason, label, permanent=False)
     if not info.isreg() or info.size < 0:
         raise RecordError("read", "unreadable", f"{label}: not a file", permanent=False)
+
+
+def _describe_member(info: tarfile.TarInfo, version: str) -> ArchiveMember | None:
+    """Returns the member of a header in an archive of this version; None if a listing does not contain it."""
+    path = escape_bytes(info.name)
+    name = listed_name(path)
+    if not name or not (info.isreg() or info.issym() or info.islnk()):
+        return None
+    stamp = f"tar:{info.offset}:{info.size}:{info.mtime}:{version}"
+    return ArchiveMember(name, f"{path}@{info.offset}", info.size, stamp, path == info.name)
+
+
+def _read_member(file: BinaryIO, info: tarfile.TarInfo, label: str, max_bytes: int) -> bytes | RecordError:
+    try:
+        _check_kind(info, label)
+        check_size(info.size, label, max_bytes)
+    except RecordError as error:
+        return error
     file.seek(info.offset_data)
-    return info.size
+    data = file.read(info.size)
+    if len(data) != info.size:
+        return RecordError("read", "unreadable", f"{label}: the archive ends within this member", permanent=False)
+    return data
 
 
 def _read_headers(file: BinaryIO) -> Iterator[tarfile.TarInfo]:

@@ -114,6 +114,12 @@ def find_caption_columns(header: Sequence[str], location: str, given: CaptionCol
     return FoundColumns(found["image"], captions, *(found.get(role.name) for role in roles[1:]))
 
 
+def list_usual_captions(header: Sequence[str]) -> list[str]:
+    """Returns the columns that contain captions by their usual names."""
+    named = ([column for column in header if one.fullmatch(_fold(column))] for one in _CAPTIONS)
+    return next(filter(None, named), []) or list(_match_usual(header, CAPTION.usual))[:1]
+
+
 def report_columns(location: str, columns: Iterable[tuple[str, str]]) -> None:
     """Logs which column of a table has which role."""
     _log.info("%s: columns: %s.", location, ", ".join(f"{role} {shorten(column)}" for role, column in columns))
@@ -122,8 +128,7 @@ def report_columns(location: str, columns: Iterable[tuple[str, str]]) -> None:
 def _find_captions(header: Sequence[str], location: str, given: Sequence[str]) -> tuple[str, ...]:
     if given:
         return tuple(dict.fromkeys(_find_given(header, location, CAPTION, name) for name in given))
-    named = ([column for column in header if one.fullmatch(_fold(column))] for one in _CAPTIONS)
-    columns = next(filter(None, named), []) or list(_match_usual(header, CAPTION.usual))[:1]
+    columns = list_usual_captions(header)
     if not columns:
         raise _missing(header, location, CAPTION, "no column with a usual name for the caption")
     return tuple(_check_alone(header, location, column) for column in columns)

@@ -1,8 +1,9 @@
 """Reads datasets in their published formats, one module per format.
 
-To add a dataset type, write a module with a subclass of `annotation_files.AnnotationReader` (captions) or
-`base.ListingReader` (images only). Add it to `DATASET_READERS`, and in `schemas.options.prepare` to
-`SampledCaptionType`, `CaptionDatasetType` (images at URLs) or `DatasetType`, and to the help of `--dataset-type`.
+To add a dataset type, write a module with a subclass of `annotation_files.AnnotationReader` (captions),
+`base.EmbeddedReader` (files with images and captions; add it to `EMBEDDED`) or `base.ListingReader` (images only). Add
+it to `DATASET_READERS`, and in `schemas.options.prepare` to `SampledCaptionType`, `CaptionDatasetType` (images at URLs)
+or `DatasetType`, and to the help of `--dataset-type`.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,11 +18,12 @@ from pipelines.datasets.folder import FolderReader
 from pipelines.datasets.iapr import IaprReader
 from pipelines.datasets.jsonl import JsonLinesReader
 from pipelines.datasets.karpathy import KarpathyReader
+from pipelines.datasets.webdataset import WebDatasetReader
 from schemas.errors import UsageError
 from schemas.options.data import SynthSample
 from schemas.options.prepare import PrepareCaptions, PrepareFeatures
 
-DATASET_READERS: dict[str, Callable[[Sequence[str]], DatasetReader]] = {
+DATASET_READERS: dict[str, Callable[..., DatasetReader]] = {
     "coco": CocoReader,
     "karpathy": KarpathyReader,
     "flickr8k": Flickr8kReader,
@@ -30,15 +32,21 @@ DATASET_READERS: dict[str, Callable[[Sequence[str]], DatasetReader]] = {
     "iapr": IaprReader,
     "csv": CsvReader,
     "jsonl": JsonLinesReader,
+    "webdataset": WebDatasetReader,
     "folder": FolderReader,
 }
 
-
-# Those that have columns.
-TABLE_READERS: dict[str, Callable[[Sequence[str], CaptionColumns], DatasetReader]] = {
-    "csv": CsvReader,
-    "jsonl": JsonLinesReader,
+# Types whose images and captions are in the same files.
+EMBEDDED = ("webdataset",)
+# The settings that the readers of single types have beside the annotation files.
+_SETTINGS: dict[str, tuple[str, ...]] = {
+    "iapr": ("whole_descriptions",),
+    "csv": ("columns",),
+    "jsonl": ("columns",),
+    "webdataset": ("columns", "caption_fields"),
 }
+# The roles of the columns, where a type does not have all of them.
+_ROLES: dict[str, tuple[str, ...]] = {"webdataset": ("image",)}
 
 
 def open_reader(
@@ -47,37 +55,59 @@ def open_reader(
     *,
     whole_descriptions: bool = False,
     columns: CaptionColumns = USUAL_CAPTION_COLUMNS,
+    caption_fields: Sequence[str] = (),
 ) -> DatasetReader:
-    """Returns the reader of a dataset type for annotation files. UsageError if either is unknown or they do not fit.
+    """Returns the reader of a dataset type for annotation files.
 
-    `whole_descriptions` selects the captions of `iapr`, and `columns` the columns of a table; other types have neither.
+    Args:
+        dataset_type: A key of `DATASET_READERS`.
+        annotations: Annotation files; the files with images and captions if the reader is an `EmbeddedReader`.
+        whole_descriptions: Selects the captions of `iapr`.
+        columns: Names of the columns of a table.
+        caption_fields: Fields of the captions of `webdataset`.
+
+    Raises:
+        UsageError: The type is unknown, does not fit the files, or does not have a setting.
     """
     if dataset_type not in DATASET_READERS:
         known = ", ".join(DATASET_READERS)
         raise UsageError(f"unknown type {dataset_type!r}", location="--dataset-type", hint=f"Use one of {known}.")
-    if dataset_type in TABLE_READERS and not whole_descriptions:
-        return TABLE_READERS[dataset_type](annotations, columns)
-    _refuse_columns(dataset_type, columns)
-    if not whole_descriptions:
-        return DATASET_READERS[dataset_type](annotations)
-    if dataset_type != "iapr":
-        message, hint = f"the dataset type {dataset_type} has no descriptions", "Omit the option."
-        raise UsageError(message, location="--whole-descriptions", hint=hint)
-    return IaprReader(annotations, whole_descriptions=True)
+    known_settings = _SETTINGS.get(dataset_type, ())
+    roles = _ROLES.get(dataset_type, CaptionColumns._fields) if "columns" in known_settings else ()
+    for role, column in columns._asdict().items():
+        if column and role not in roles:
+            raise _refuse(dataset_type, f"{role}-column", f"no {role} column")
+    if whole_descriptions and "whole_descriptions" not in known_settings:
+        raise _refuse(dataset_type, "whole-descriptions", "no descriptions")
+    if caption_fields and "caption_fields" not in known_settings:
+        raise _refuse(dataset_type, "caption-field", "no fields")
+    given = {"whole_descriptions": whole_descriptions, "columns": columns, "caption_fields": caption_fields}
+    return DATASET_READERS[dataset_type](annotations, **{name: given[name] for name in known_settings})
 
 
 def open_source(options: PrepareFeatures | PrepareCaptions | SynthSample) -> DatasetReader:
     """Returns the reader of the dataset that the options describe; raises as `open_reader`."""
-    columns = CaptionColumns(
-        options.image_column, options.caption_column, options.id_column, options.split_column, options.group_column
-    )
     return open_reader(
-        options.dataset_type, options.annotations, whole_descriptions=options.whole_descriptions, columns=columns
+        options.dataset_type,
+        _find_annotations(options),
+        whole_descriptions=options.whole_descriptions,
+        columns=CaptionColumns(
+            options.image_column, options.caption_column, options.id_column, options.split_column, options.group_column
+        ),
+        caption_fields=options.caption_field,
     )
 
 
-def _refuse_columns(dataset_type: str, columns: CaptionColumns) -> None:
-    for role, given in columns._asdict().items():
-        if given:
-            message, hint = f"the dataset type {dataset_type} has no columns", "Omit the option."
-            raise UsageError(message, location=f"--{role}-column", hint=hint)
+def _find_annotations(options: PrepareFeatures | PrepareCaptions | SynthSample) -> tuple[str, ...]:
+    """Returns the files with annotations: those of `--images` if the type has both in one place."""
+    if isinstance(options, PrepareCaptions) or options.dataset_type not in EMBEDDED:
+        return options.annotations
+    if options.annotations not in ((), options.images):
+        message = f"the images of dataset type {options.dataset_type} contain the annotations"
+        raise UsageError(message, location="--annotations", hint="Omit the option.")
+    return options.images
+
+
+def _refuse(dataset_type: str, option: str, problem: str) -> UsageError:
+    message = f"the dataset type {dataset_type} has {problem}"
+    return UsageError(message, location=f"--{option}", hint="Omit the option.")

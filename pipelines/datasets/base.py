@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from typing import ClassVar, NamedTuple
 
+from features.inputs import ListedFile
 from features.text.lines import FailedRecord
 from schemas.defaults import MAX_FAILURES
 from schemas.manifests import LabelFormat
@@ -90,6 +91,18 @@ class ListingReader(DatasetReader):
     @abstractmethod
     def read_listed_images(self, files: Iterable[ListedImage]) -> Iterator[ImageEntry]:
         """Yields the dataset's images, given all image files in `--images` in alphabetical order."""
+
+
+class EmbeddedReader(DatasetReader):
+    """Reads a format whose files contain images and captions, so that `--images` names them instead of directories.
+
+    The files of images have the names of `ImageEntry.file_name`. If two files have one name, they are one image if
+    their bytes are equal; otherwise the image is ambiguous.
+    """
+
+    @abstractmethod
+    def list_files(self) -> Iterator[ListedFile]:
+        """Yields the files of the images, after `read_images`."""
 
 
 def build_failed_image(record: FailedRecord) -> ImageEntry:

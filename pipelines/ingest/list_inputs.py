@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from features.inputs import ListedFile, list_files
 from features.inputs.image_files import is_image_name
 from features.store import Dataset
-from pipelines.datasets.base import CaptionEntry, DatasetReader, ListingReader
+from pipelines.datasets.base import CaptionEntry, DatasetReader, EmbeddedReader, ListingReader
 from pipelines.datasets.limits import parse_limits
 from pipelines.datasets.splits import Splitter, compute_caption_rank, compute_rank
 from pipelines.ingest.download_images import get_download_directory
@@ -38,7 +38,11 @@ def list_inputs(
     with database.transaction():
         identities.insert(reader.read_images())
     downloads = get_download_directory(images[0]) if identities.has_urls() else None
-    listings: dict[str, Iterable[ListedFile]] = {root: _list_root(root) for root in remove_duplicate_roots(images)}
+    listings: dict[str, Iterable[ListedFile]]
+    if isinstance(reader, EmbeddedReader):
+        listings = {images[0]: reader.list_files()}
+    else:
+        listings = {root: _list_root(root) for root in remove_duplicate_roots(images)}
     if downloads:
         listings[images[0]] = list_files(images[0]) if downloads.exists() else ()
     database.files.insert_files(listings)

@@ -13,8 +13,7 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import count
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from features.inputs import FileReference, ListedFile
@@ -22,6 +21,7 @@ from features.inputs.image_files import is_image_name, starts_as_image
 from features.inputs.image_names import normalize_name
 from features.io.uris import is_uri
 from pipelines.datasets.base import ListedImage
+from pipelines.datasets.shard_files import shorten_paths
 from schemas.defaults import MAX_IMAGE_BYTES
 from schemas.errors import RecordError
 
@@ -200,12 +200,7 @@ def remove_duplicate_roots(roots: Sequence[str]) -> list[str]:
 
 def _label_roots(roots: Sequence[str]) -> list[str]:
     """Returns the shortest ends of the roots' paths that are distinct."""
-    parts = [PurePosixPath(_make_absolute(root)).parts for root in roots]
-    for length in count(1):
-        labels = ["/".join(part[-length:]) for part in parts]
-        if len(set(labels)) == len(labels) or length >= max(map(len, parts), default=0):
-            return labels
-    raise AssertionError
+    return shorten_paths(map(_make_absolute, roots))
 
 
 def _iterate_rows(files: Iterable[ListedFile], tops: set[str]) -> Iterator[tuple[Any, ...]]:

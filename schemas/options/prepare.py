@@ -8,7 +8,7 @@ from schemas.options.base import Argument, Count, Natural, Option, Options, opti
 from schemas.options.extractor import ExtractorOptions
 from schemas.options.shared import CAPTION_TABLE, DRY_RUN, NUM_SHARDS
 
-SampledCaptionType = Literal["coco", "karpathy", "flickr8k", "flickr30k", "iapr", "csv", "jsonl"]
+SampledCaptionType = Literal["coco", "karpathy", "flickr8k", "flickr30k", "iapr", "csv", "jsonl", "webdataset"]
 CaptionDatasetType = Literal[SampledCaptionType, "conceptual"]
 DatasetType = Literal[CaptionDatasetType, "folder"]
 # The images of conceptual are URLs, which capt downloads only while it prepares them.
@@ -20,7 +20,8 @@ StoreToWrite = Annotated[
 ]
 ANNOTATIONS = option(
     (),
-    "Annotation file, or a directory or archive (.zip, .tar) that contains it; local, s3:// or gs://. Repeatable.",
+    "Annotation file, or a directory or archive (.zip, .tar) that contains it; local, s3:// or gs://. Repeatable. With "
+    "`webdataset`, the shards.",
     "PATH",
 )
 WHOLE_DESCRIPTIONS = option(
@@ -29,12 +30,12 @@ WHOLE_DESCRIPTIONS = option(
 
 
 class ColumnOptions(Options):
-    """Columns of a table with images and captions."""
+    """Columns of a table with images and captions, and fields of the samples of a WebDataset."""
 
     image_column: str | None = option(
         None,
-        "Column with the names of the images. csv and jsonl only. [default: image, file_name, path or another usual "
-        "name]",
+        "Column with the names of the images (csv, jsonl), or field of the images (webdataset), such as png. [default: "
+        "image, file_name, path or another usual name; webdataset: the only image of a sample]",
         "NAME",
     )
     caption_column: tuple[str, ...] = option(
@@ -60,6 +61,13 @@ class ColumnOptions(Options):
         "Column with a group of each image, such as its photographer or video. Images of one group that have no "
         "published split are assigned to the same split. csv and jsonl only. [default: each image is a group]",
         "NAME",
+    )
+
+    caption_field: tuple[str, ...] = option(
+        (),
+        "Field of the captions of a sample, such as txt, or path of keys in its JSON object, such as meta.captions. "
+        "Repeatable. webdataset only. [default: txt, else caption, else the captions in the JSON object]",
+        "FIELD",
     )
 
 
@@ -126,15 +134,16 @@ class PrepareFeatures(ExtractorOptions, ColumnOptions):
     dataset_type: Annotated[
         DatasetType,
         Option(
-            "Format of the source dataset: coco, karpathy, flickr8k, flickr30k, conceptual, iapr, csv, jsonl, or "
-            "folder (images without captions)."
+            "Format of the source dataset: coco, karpathy, flickr8k, flickr30k, conceptual, iapr, csv, jsonl, "
+            "webdataset, or folder (images without captions)."
         ),
     ]
     images: Annotated[
         tuple[str, ...],
         Option(
             "Directory or archive (.zip, uncompressed .tar) with images; local, s3:// or gs://. Repeatable. With "
-            "`conceptual`, images are downloaded to the first directory.",
+            "`conceptual`, images are downloaded to the first directory. With `webdataset`: shards, also as "
+            "'shards/{00000..00099}.tar', or their directory; they contain the captions, too.",
             "PATH",
         ),
     ]
@@ -225,7 +234,10 @@ class PrepareCaptions(ColumnOptions):
     store: StoreToWrite
     dataset_type: Annotated[
         CaptionDatasetType,
-        Option("Format of the source dataset: coco, karpathy, flickr8k, flickr30k, conceptual, iapr, csv or jsonl."),
+        Option(
+            "Format of the source dataset: coco, karpathy, flickr8k, flickr30k, conceptual, iapr, csv, jsonl "
+            "or webdataset."
+        ),
     ]
     annotations: tuple[str, ...] = ANNOTATIONS
     dataset_name: str | None = DATASET_NAME

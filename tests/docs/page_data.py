@@ -28,6 +28,7 @@ def write_files(root: Path) -> None:
     _write_flickr8k(root)
     _write_conceptual(root)
     _write_iapr(root)
+    _write_shards(root)
     zip_of(root / "photos" / "dogs", root / "more.zip")
     for name, source in {"good": "cats", "bad": "dogs"}.items():
         shutil.copytree(root / "photos" / source, root / name)
@@ -154,6 +155,20 @@ def _write_iapr(root: Path) -> None:
         text = f"<DOC><DESCRIPTION>{_caption(number)}</DESCRIPTION><IMAGE>{name}</IMAGE></DOC>"
         (directory / f"{number}.eng").write_text(text)
     _pack(root / "iaprtc12.tgz", root / "iaprtc12")
+
+
+def _write_shards(root: Path) -> None:
+    """Writes two WebDataset shards."""
+    (root / "shards").mkdir()
+    for shard in range(2):
+        with tarfile.open(root / "shards" / f"{shard:05d}.tar", "w") as archive:
+            for number in range(shard, NUM_IMAGES, 2):
+                photo = root / f"{shard:05d}{number:04d}.jpg"
+                noise_image(number).save(photo)
+                photo.with_suffix(".txt").write_text(_caption(number))
+                for path in (photo, photo.with_suffix(".txt")):
+                    archive.add(path, path.name)
+                    path.unlink()
 
 
 def _pack(archive: Path, path: Path) -> None:

@@ -198,6 +198,27 @@ def jsonl(root: Path) -> Layout:
     )
 
 
+def webdataset(root: Path) -> Layout:
+    """WebDataset shards with text or JSON, as img2dataset writes them, one caption a number, and a directory."""
+    images = photos([f"{number:09d}.jpg" for number in range(PHOTOS)], root / "photos")
+    (root / "shards").mkdir()
+    for split, numbers in (("train", range(4)), ("val", range(4, PHOTOS))):
+        (root / "shards" / f"{split}-00000_stats.json").write_text("{}")
+        with tarfile.open(root / "shards" / f"{split}-00000.tar", "w") as archive:
+            for number in numbers:
+                path = images / f"{number:09d}.jpg"
+                caption = [sentence(number), 5] if number == 1 else sentence(number)
+                path.with_suffix(".json").write_text(json.dumps({"caption": caption, "key": path.stem, "url": "u"}))
+                files = [path, path.with_suffix(".json")]
+                if number % 2 == 0:
+                    path.with_suffix(".txt").write_text(sentence(number, 1))
+                    files.append(path.with_suffix(".txt"))
+                for file in files:
+                    archive.add(file, file.name)
+    place, malformed = [str(root / "shards")], {"caption is not text": 1}
+    return Layout("webdataset", place, place, PHOTOS, {"train": 4, "val": 1}, {}, malformed, missing=0)
+
+
 def folder(root: Path) -> Layout:
     """Images alone."""
     names = [f"{number % 2}/{number}.jpg" for number in range(PHOTOS)]
@@ -205,5 +226,5 @@ def folder(root: Path) -> Layout:
 
 
 LAYOUTS: dict[str, Callable[[Path], Layout]] = {
-    maker.__name__: maker for maker in (coco, karpathy, flickr8k, flickr30k, iapr, csv, jsonl, folder)
+    maker.__name__: maker for maker in (coco, karpathy, flickr8k, flickr30k, iapr, csv, jsonl, webdataset, folder)
 }

@@ -1,0 +1,255 @@
+"""Reads WebDataset shards: tar archives whose files with one key are a sample, such as `KEY.jpg` and `KEY.txt`.
+
+Format: https://github.com/webdataset/webdataset. A key is the path of a file up to the first dot after the last slash;
+the rest is its field. The caption is the text of the field `txt`, else of `caption`, else the captions in the object of
+`json`. The files of a sample need not be neighbors. A sample's ID is its key.
+
+    tar → files in order → samples of a shard, by key (on disk) → image, captions | failure
+"""
+
+import contextlib
+import json
+import re
+import sqlite3
+from collections.abc import Collection, Iterator, Sequence
+from functools import partial
+from itertools import groupby
+from typing import Any, NamedTuple
+
+from features.inputs import FileReference, ListedFile
+from features.inputs.archives import Tar, open_archive
+from features.inputs.image_files import is_image_name
+from features.text.byte_order_marks import convert_to_utf8
+from features.text.lines import FailedRecord
+from features.text.record_fields import DuplicateKey, read_caption, read_record, read_value, reject_duplicate_keys
+from features.text.table_columns import USUAL_CAPTION_COLUMNS, CaptionColumns, list_usual_captions
+from pipelines.datasets.base import CaptionEntry, EmbeddedReader, ImageEntry, build_failed_image
+from pipelines.datasets.caption_rows import CaptionValue
+from pipelines.datasets.shard_files import Shard, find_shards
+from schemas.errors import RecordError, UsageError
+
+_JSON = "json"
+_TEXT_FIELDS = ("txt", "caption")
+_MAX_FIELD_BYTES = 4 << 20
+_KEY = re.compile(r"(?P<key>(?:.*/)?[^./]+)\.(?P<field>[^/]+)", re.DOTALL)
+_HINT = "Name the shards, such as 'shards/{00000..00099}.tar', or their directory."
+
+_MEMBERS = """CREATE TABLE member (key TEXT, position INTEGER, field TEXT, name TEXT, member TEXT, size INT, stamp TEXT,
+    data BLOB, reason TEXT, detail TEXT, PRIMARY KEY (key, position)) WITHOUT ROWID"""
+_FILES = "CREATE TABLE file (name TEXT, location TEXT, member TEXT, size INT, stamp TEXT, modified_ns INT)"
+
+
+class _Member(NamedTuple):
+    """A file of a sample: its field, its place in the shard, and its bytes, or why they cannot be read."""
+
+    field: str
+    name: str
+    member: str
+    size: int
+    stamp: str
+    data: bytes | None
+    reason: str
+    detail: str
+
+
+class _Sample(NamedTuple):
+    """The files of a shard with one key."""
+
+    location: str
+    key: str
+    members: list[_Member]
+
+
+class WebDatasetReader(EmbeddedReader):
+    """Reads images and captions in the shards of a WebDataset.
+
+    `columns.image` is the field of the images. `caption_fields` are the fields of the captions, or paths of keys in the
+    object of the field `json`, such as `meta.captions`.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[str],
+        columns: CaptionColumns = USUAL_CAPTION_COLUMNS,
+        caption_fields: Sequence[str] = (),
+    ) -> None:
+        if not paths:
+            raise UsageError("dataset type webdataset needs shards", location="--annotations", hint=_HINT)
+        self._shards = find_shards(paths, [".tar"], expand=True)
+        self._image_field = columns.image.lower() if columns.image else None
+        self._caption_fields = tuple(caption_fields)
+        # Listing a tar once more would cost a pass over it.
+        self._files = sqlite3.connect("")
+        self._files.execute(_FILES)
+
+    def read_images(self) -> Iterator[ImageEntry]:
+        self._files.execute("DELETE FROM file")
+        for shard in self._shards:
+            for sample in _read_samples(shard):
+                if isinstance(sample, FailedRecord):
+                    yield build_failed_image(sample)._replace(document=shard.label)
+                else:
+                    yield self._read_image(shard, sample)
+
+    def list_files(self) -> Iterator[ListedFile]:
+        rows = self._files.execute("SELECT * FROM file ORDER BY rowid")
+        for name, location, member, size, stamp, modified_ns in rows:
+            yield ListedFile(name, FileReference(location, member), size, stamp, modified_ns)
+
+    def read_captions(self) -> Iterator[CaptionEntry | FailedRecord]:
+        read_fields = {_JSON, *(field.lower() for field in self._caption_fields or _TEXT_FIELDS)}
+        for shard in self._shards:
+            for sample in _read_samples(shard, read_fields):
+                if isinstance(sample, FailedRecord):
+                    yield sample
+                else:
+                    yield from self._read_sample_captions(shard, sample)
+
+    def _read_image(self, shard: Shard, sample: _Sample) -> ImageEntry:
+        try:
+            members = _find_image(sample, self._image_field)
+        except RecordError as error:
+            failure = FailedRecord(f"{sample.location}/{sample.key}", error.reason, error.detail)
+            return ImageEntry(sample.key, "", shard.split, failure=failure, document=shard.label)
+        for one in members:
+            row = (f"{shard.label}/{one.name}", shard.location, one.member, one.size, one.stamp)
+            self._files.execute("INSERT INTO file VALUES (?, ?, ?, ?, ?, ?)", (*row, shard.state.modified_ns))
+        return ImageEntry(sample.key, f"{shard.label}/{members[0].name}", shard.split, document=shard.label)
+
+    def _read_sample_captions(self, shard: Shard, sample: _Sample) -> Iterator[CaptionEntry | FailedRecord]:
+        location = f"{sample.location}/{sample.key}"
+        found = read_record(location, lambda: list(_find_captions(sample, self._caption_fields)))
+        if isinstance(found, FailedRecord):
+            yield found
+            return
+        if not found:
+            fields = ", ".join(one.field for one in sample.members)
+            yield FailedRecord(location, "no caption", f"the fields of the sample are {fields}")
+        numbers: dict[str, int] = {}
+        for one in found:
+            # Captions in files of one name have one ID, so that they are duplicates or contradict each other.
+            number = numbers.setdefault(one.location, len(numbers))
+            read = partial(_read_caption, sample.key, str(number), one.value, shard.label)
+            yield read_record(f"{location}.{one.location}", read)
+
+
+def _read_samples(shard: Shard, read_fields: Collection[str] = ()) -> Iterator[_Sample | FailedRecord]:
+    """Yields the samples of a shard by key, with the bytes of these fields.
+
+    A shard that is incomplete or corrupt is one failed record, after the samples before the fault.
+    """
+    archive = open_archive(shard.location)
+    if not isinstance(archive, Tar):
+        raise UsageError("a shard is a tar archive, and this is a zip", location=shard.location, hint=_HINT)
+    with contextlib.closing(sqlite3.connect("")) as database:
+        database.execute(_MEMBERS)
+        failure = read_record(shard.location, partial(_insert_members, database, shard, archive, read_fields))
+        rows = database.execute(
+            "SELECT key, field, name, member, size, stamp, data, reason, detail FROM member ORDER BY key, position"
+        )
+        for key, some in groupby(rows, lambda row: str(row[0])):
+            yield _Sample(shard.location, key, [_Member(*row[1:]) for row in some])
+        if failure is not None:
+            yield failure
+
+
+def _insert_members(database: sqlite3.Connection, shard: Shard, archive: Tar, read_fields: Collection[str]) -> None:
+    def is_wanted(name: str) -> bool:
+        match = _KEY.fullmatch(name)
+        return match is not None and match["field"].lower() in read_fields
+
+    members = archive.read_in_order(shard.state, is_wanted, _MAX_FIELD_BYTES)
+    for position, (member, found) in enumerate(members):
+        match = _KEY.fullmatch(member.name)
+        if match is None:
+            continue
+        data = None if isinstance(found, RecordError) else found
+        failure = (found.reason, found.detail) if isinstance(found, RecordError) else ("", "")
+        row = (match["key"], position, match["field"].lower(), member.name, member.member, member.size, member.stamp)
+        database.execute("INSERT INTO member VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*row, data, *failure))
+
+
+# === Images ===
+
+
+def _find_image(sample: _Sample, field: str | None) -> list[_Member]:
+    """Returns the files of a sample's image: one, or several of the same name. RecordError without a single image.
+
+    A simple field, such as `jpg`, comes before a compound one, such as `mask.png`.
+    """
+    if field is not None:
+        found = [one for one in sample.members if one.field == field]
+    else:
+        images = [one for one in sample.members if is_image_name(f"x.{one.field}")]
+        found = [one for one in images if "." not in one.field] or images
+    fields = dict.fromkeys(one.field for one in found)
+    if not found:
+        known = ", ".join(dict.fromkeys(one.field for one in sample.members))
+        raise RecordError("parse", "no image", f"the fields of the sample are {known}")
+    if len(fields) > 1:
+        detail = f"{' and '.join(fields)}; name the field with --image-column"
+        raise RecordError("parse", "several images", detail)
+    return found
+
+
+# === Captions ===
+
+
+def _find_captions(sample: _Sample, fields: Sequence[str]) -> Iterator[CaptionValue]:
+    """Yields the captions of a sample, those of the given fields or else of the first usual field."""
+    if not fields:
+        present = {one.field for one in sample.members}
+        usual = next((field for field in (*_TEXT_FIELDS, _JSON) if field in present), None)
+        fields = (usual,) if usual else ()
+    for field in fields:
+        yield from _read_field(sample, field)
+
+
+def _read_field(sample: _Sample, field: str) -> Iterator[CaptionValue]:
+    """Yields the captions in a field, or at a path of keys in the field `json`."""
+    own = [one for one in sample.members if one.field == field.lower()]
+    if own and field.lower() != _JSON:
+        yield from (CaptionValue(field, "", _decode(one)) for one in own)
+        return
+    first, *rest = field.split(".")
+    path = rest if first.lower() == _JSON else [first, *rest]
+    for one in sample.members:
+        if one.field == _JSON:
+            yield from _find_texts(_parse(one), path, _JSON)
+
+
+def _find_texts(found: Any, path: Sequence[str], location: str) -> Iterator[CaptionValue]:
+    """Yields the captions at a path of keys in a JSON value, or at the usual keys of an object. Lists have several."""
+    if isinstance(found, list):
+        for number, one in enumerate(found):
+            yield from _find_texts(one, path, f"{location}[{number}]")
+    elif path:
+        yield from _find_texts(read_value(found, path[0]), path[1:], f"{location}.{path[0]}")
+    elif isinstance(found, dict):
+        for key in list_usual_captions(list(found)):
+            yield from _find_texts(found[key], (), f"{location}.{key}")
+    elif found is not None:
+        yield CaptionValue(location, "", found)
+
+
+def _parse(member: _Member) -> Any:
+    try:
+        found = json.loads(_decode(member), object_pairs_hook=reject_duplicate_keys)
+    except (ValueError, RecursionError) as error:
+        raise RecordError("parse", "not JSON", f"{member.name}: {error}") from None
+    if isinstance(found, DuplicateKey):
+        raise RecordError("parse", "duplicate key", f"{member.name}: {found.key!r}")
+    return found
+
+
+def _decode(member: _Member) -> str:
+    if member.reason:
+        raise RecordError("parse", member.reason, member.detail)
+    try:
+        return convert_to_utf8(member.data or b"").decode()
+    except UnicodeDecodeError as error:
+        raise RecordError("parse", "not UTF-8", f"{member.name}: byte {error.start + 1}") from None
+
+
+def _read_caption(image_id: str, caption_id: str, found: Any, document: str) -> CaptionEntry:
+    return CaptionEntry(image_id, caption_id, read_caption(found), document=document)

@@ -1,4 +1,4 @@
-"""Reads tar and zip archives in place. Their first bytes determine the format. Unpacks gzip within a limit."""
+"""Opens tar and zip archives, and Parquet files, in place; their first bytes determine the format. Unpacks gzip."""
 
 import contextlib
 import gzip
@@ -16,10 +16,13 @@ from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import PurePosixPath
-from typing import IO, BinaryIO
+from typing import IO, TYPE_CHECKING, BinaryIO
 
 from features.io.open_files import FileState, check_size, open_file, read_within
 from schemas.errors import CaptError, RecordError, UsageError
+
+if TYPE_CHECKING:
+    from features.inputs.parquet_rows import ParquetRows
 
 _MAX_SIZE = (1 << 63) - 1  # Tables store signed 64-bit integers; an archive may declare more.
 _CURRENT_DIRECTORY = re.compile(r"(\./+)+")
@@ -32,6 +35,7 @@ _LISTING_BUFFER_BYTES = 4 << 20
 # zipfile unpacks other methods in unbounded memory.
 _ZIP_METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 _ZIP_HEADER_BYTES = 30
+_PARQUET_MAGIC = b"PAR1"
 _ZIP_UTF8_FLAG = 0x800
 # The Unicode path field: version, CRC-32 of the raw name, name in UTF-8.
 _ZIP_FIELD_HEADER = struct.Struct("<HH")
@@ -77,7 +81,7 @@ def listed_name(member: str) -> str | None:
     return None if is_hidden or not parts[-1] or parts[0] == "__MACOSX" else name
 
 
-def open_archive(location: str, *, reopen: bool = False) -> "Tar | Zip":
+def open_archive(location: str, *, reopen: bool = False) -> "Tar | Zip | ParquetRows":
     """Opens the archive at a path or URI; later calls return the same object. `reopen` closes all archives first."""
     with _lock:
         if reopen:
@@ -86,12 +90,16 @@ def open_archive(location: str, *, reopen: bool = False) -> "Tar | Zip":
 
 
 @lru_cache(maxsize=8)
-def _open_cached(location: str) -> "Tar | Zip":
+def _open_cached(location: str) -> "Tar | Zip | ParquetRows":
     with open_file(location) as file:
         start = file.read(_BLOCK_BYTES)
         if command := find_unpack_command(start):
             hint = f"Run {command} {PurePosixPath(location).name} first."
             raise UsageError("a compressed file cannot be read in place", location=location, hint=hint)
+        if start.startswith(_PARQUET_MAGIC):
+            from features.inputs.parquet_rows import ParquetRows  # PyArrow takes long to import
+
+            return ParquetRows(location)
         if _is_tar(start):
             return Tar(location)
         if not zipfile.is_zipfile(file):

@@ -25,7 +25,7 @@ _ESCAPED = re.compile(r"\\x[0-9a-f]{2}")
 
 @dataclass(frozen=True)
 class FileReference:
-    """A file at an absolute path, `s3://` or `gs://` URI, or a member of an archive there (`ArchiveMember.member`)."""
+    """A file at an absolute path, `s3://` or `gs://` URI, or a member of an archive or Parquet file there."""
 
     location: str
     member: str = ""

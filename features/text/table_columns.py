@@ -110,8 +110,18 @@ def find_caption_columns(header: Sequence[str], location: str, given: CaptionCol
     """Returns the columns of a table with captions; raises as `find_columns`."""
     roles = (IMAGE, ID, SPLIT, GROUP)
     found = find_columns(header, location, roles, {role.name: getattr(given, role.name) for role in roles})
-    captions = _find_captions(header, location, given.caption)
+    captions = find_captions(header, location, given.caption)
     return FoundColumns(found["image"], captions, *(found.get(role.name) for role in roles[1:]))
+
+
+def find_captions(header: Sequence[str], location: str, given: Sequence[str]) -> tuple[str, ...]:
+    """Returns the columns with captions: the given ones, or those with usual names. UsageError if one is missing."""
+    if given:
+        return tuple(dict.fromkeys(_find_given(header, location, CAPTION, name) for name in given))
+    columns = list_usual_captions(header)
+    if not columns:
+        raise _missing(header, location, CAPTION, "no column with a usual name for the caption")
+    return tuple(_check_alone(header, location, column) for column in columns)
 
 
 def list_usual_captions(header: Sequence[str]) -> list[str]:
@@ -123,15 +133,6 @@ def list_usual_captions(header: Sequence[str]) -> list[str]:
 def report_columns(location: str, columns: Iterable[tuple[str, str]]) -> None:
     """Logs which column of a table has which role."""
     _log.info("%s: columns: %s.", location, ", ".join(f"{role} {shorten(column)}" for role, column in columns))
-
-
-def _find_captions(header: Sequence[str], location: str, given: Sequence[str]) -> tuple[str, ...]:
-    if given:
-        return tuple(dict.fromkeys(_find_given(header, location, CAPTION, name) for name in given))
-    columns = list_usual_captions(header)
-    if not columns:
-        raise _missing(header, location, CAPTION, "no column with a usual name for the caption")
-    return tuple(_check_alone(header, location, column) for column in columns)
 
 
 def _find_given(header: Sequence[str], location: str, role: ColumnRole, name: str) -> str:

@@ -15,6 +15,7 @@ from pipelines.datasets.conceptual import ConceptualReader
 from pipelines.datasets.csv_file import CsvReader
 from pipelines.datasets.flickr import Flickr8kReader, Flickr30kReader
 from pipelines.datasets.folder import FolderReader
+from pipelines.datasets.huggingface import HuggingFaceReader
 from pipelines.datasets.iapr import IaprReader
 from pipelines.datasets.jsonl import JsonLinesReader
 from pipelines.datasets.karpathy import KarpathyReader
@@ -33,17 +34,19 @@ DATASET_READERS: dict[str, Callable[..., DatasetReader]] = {
     "csv": CsvReader,
     "jsonl": JsonLinesReader,
     "webdataset": WebDatasetReader,
+    "huggingface": HuggingFaceReader,
     "folder": FolderReader,
 }
 
 # Types whose images and captions are in the same files.
-EMBEDDED = ("webdataset",)
+EMBEDDED = ("webdataset", "huggingface")
 # The settings that the readers of single types have beside the annotation files.
 _SETTINGS: dict[str, tuple[str, ...]] = {
     "iapr": ("whole_descriptions",),
     "csv": ("columns",),
     "jsonl": ("columns",),
     "webdataset": ("columns", "caption_fields"),
+    "huggingface": ("columns",),
 }
 # The roles of the columns, where a type does not have all of them.
 _ROLES: dict[str, tuple[str, ...]] = {"webdataset": ("image",)}

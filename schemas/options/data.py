@@ -61,8 +61,8 @@ class SynthSample(ColumnOptions):
     seed: Natural = option(42, "Seed of the sample.")
     dataset_type: SampledDatasetType = option(
         "folder",
-        "Format of the dataset: coco, karpathy, flickr8k, flickr30k, iapr, csv, jsonl, webdataset, or folder "
-        "(images without captions).",
+        "Format of the dataset: coco, karpathy, flickr8k, flickr30k, iapr, csv, jsonl, webdataset, "
+        "huggingface, or folder (images without captions).",
     )
     annotations: tuple[str, ...] = ANNOTATIONS
     whole_descriptions: bool = WHOLE_DESCRIPTIONS

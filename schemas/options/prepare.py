@@ -8,7 +8,9 @@ from schemas.options.base import Argument, Count, Natural, Option, Options, opti
 from schemas.options.extractor import ExtractorOptions
 from schemas.options.shared import CAPTION_TABLE, DRY_RUN, NUM_SHARDS
 
-SampledCaptionType = Literal["coco", "karpathy", "flickr8k", "flickr30k", "iapr", "csv", "jsonl", "webdataset"]
+SampledCaptionType = Literal[
+    "coco", "karpathy", "flickr8k", "flickr30k", "iapr", "csv", "jsonl", "webdataset", "huggingface"
+]
 CaptionDatasetType = Literal[SampledCaptionType, "conceptual"]
 DatasetType = Literal[CaptionDatasetType, "folder"]
 # The images of conceptual are URLs, which capt downloads only while it prepares them.
@@ -21,7 +23,7 @@ StoreToWrite = Annotated[
 ANNOTATIONS = option(
     (),
     "Annotation file, or a directory or archive (.zip, .tar) that contains it; local, s3:// or gs://. Repeatable. With "
-    "`webdataset`, the shards.",
+    "`webdataset` and `huggingface`, the shards.",
     "PATH",
 )
 WHOLE_DESCRIPTIONS = option(
@@ -34,32 +36,35 @@ class ColumnOptions(Options):
 
     image_column: str | None = option(
         None,
-        "Column with the names of the images (csv, jsonl), or field of the images (webdataset), such as png. [default: "
-        "image, file_name, path or another usual name; webdataset: the only image of a sample]",
+        "Column with the names of the images (csv, jsonl) or their bytes (huggingface), or field of the images "
+        "(webdataset), such as png. [default: image, file_name, path or another usual name; huggingface: the column "
+        "with bytes; webdataset: the only image of a sample]",
         "NAME",
     )
     caption_column: tuple[str, ...] = option(
         (),
-        "Column with captions: text, or a list of texts. Repeatable. csv and jsonl only. [default: caption and "
-        "captions, caption_0 to caption_N, text, or another usual name]",
+        "Column with captions: text, or a list of texts. Repeatable. csv, jsonl and huggingface only. [default: "
+        "caption and captions, caption_0 to caption_N, text, or another usual name]",
         "NAME",
     )
     id_column: str | None = option(
         None,
-        "Column with the IDs of the captions. csv and jsonl only. [default: id or caption_id, if there is one; "
-        "otherwise the number of the caption within its image]",
+        "Column with the IDs of the captions (csv, jsonl) or of the images (huggingface). [default: id or another "
+        "usual name, if there is one; otherwise captions are numbered within their image, and images are named by "
+        "their path or row]",
         "NAME",
     )
     split_column: str | None = option(
         None,
-        "Column with the splits: train, val, test or unused. csv and jsonl only. [default: split or subset, if there "
-        "is one]",
+        "Column with the splits: train, val, test or unused. csv, jsonl and huggingface only. [default: split or "
+        "subset, if there is one]",
         "NAME",
     )
     group_column: str | None = option(
         None,
         "Column with a group of each image, such as its photographer or video. Images of one group that have no "
-        "published split are assigned to the same split. csv and jsonl only. [default: each image is a group]",
+        "published split are assigned to the same split. csv, jsonl and huggingface only. [default: each image is a "
+        "group]",
         "NAME",
     )
 
@@ -135,15 +140,16 @@ class PrepareFeatures(ExtractorOptions, ColumnOptions):
         DatasetType,
         Option(
             "Format of the source dataset: coco, karpathy, flickr8k, flickr30k, conceptual, iapr, csv, jsonl, "
-            "webdataset, or folder (images without captions)."
+            "webdataset, huggingface (Parquet), or folder (images without captions)."
         ),
     ]
     images: Annotated[
         tuple[str, ...],
         Option(
             "Directory or archive (.zip, uncompressed .tar) with images; local, s3:// or gs://. Repeatable. With "
-            "`conceptual`, images are downloaded to the first directory. With `webdataset`: shards, also as "
-            "'shards/{00000..00099}.tar', or their directory; they contain the captions, too.",
+            "`conceptual`, images are downloaded to the first directory. With `webdataset` "
+            "and `huggingface`: shards or their directory, which contain the captions, too; webdataset also as "
+            "'shards/{00000..00099}.tar'.",
             "PATH",
         ),
     ]
@@ -235,8 +241,8 @@ class PrepareCaptions(ColumnOptions):
     dataset_type: Annotated[
         CaptionDatasetType,
         Option(
-            "Format of the source dataset: coco, karpathy, flickr8k, flickr30k, conceptual, iapr, csv, jsonl "
-            "or webdataset."
+            "Format of the source dataset: coco, karpathy, flickr8k, flickr30k, conceptual, iapr, csv, jsonl, "
+            "webdataset or huggingface (Parquet)."
         ),
     ]
     annotations: tuple[str, ...] = ANNOTATIONS

@@ -8,6 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from zipfile import ZipFile
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from features.inputs.image_urls import build_download_name
 from tests.conftest import noise_image, zip_of
 from tests.docs.pages import ROOT
@@ -29,6 +32,7 @@ def write_files(root: Path) -> None:
     _write_conceptual(root)
     _write_iapr(root)
     _write_shards(root)
+    _write_parquet(root)
     zip_of(root / "photos" / "dogs", root / "more.zip")
     for name, source in {"good": "cats", "bad": "dogs"}.items():
         shutil.copytree(root / "photos" / source, root / name)
@@ -169,6 +173,17 @@ def _write_shards(root: Path) -> None:
                 for path in (photo, photo.with_suffix(".txt")):
                     archive.add(path, path.name)
                     path.unlink()
+
+
+def _write_parquet(root: Path) -> None:
+    """Writes a dataset as the library `datasets` does."""
+    (root / "parquet").mkdir()
+    photos = sorted((root / "photos").rglob("*.jpg"))
+    rows = {
+        "image": [{"bytes": path.read_bytes(), "path": path.name} for path in photos],
+        "caption": [_caption(number) for number in range(len(photos))],
+    }
+    pq.write_table(pa.table(rows), root / "parquet" / "train-00000-of-00001.parquet")
 
 
 def _pack(archive: Path, path: Path) -> None:

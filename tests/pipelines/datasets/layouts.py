@@ -11,6 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from tests.conftest import noise_image
 
 PHOTOS = 6
@@ -219,6 +222,22 @@ def webdataset(root: Path) -> Layout:
     return Layout("webdataset", place, place, PHOTOS, {"train": 4, "val": 1}, {}, malformed, missing=0)
 
 
+def huggingface(root: Path) -> Layout:
+    """Parquet with images as `datasets` writes them: a structure of bytes and path, and a list of captions."""
+    names = [f"{number}.jpg" for number in range(PHOTOS)]
+    images = photos(names, root / "photos")
+    for split, numbers in (("train", range(4)), ("validation", range(4, PHOTOS))):
+        rows = {
+            "image": [{"bytes": (images / names[number]).read_bytes(), "path": names[number]} for number in numbers],
+            "caption": [[sentence(number), None if number == 1 else "a café"] for number in numbers],
+        }
+        path = root / "data" / f"{split}-00000-of-00001.parquet"
+        path.parent.mkdir(exist_ok=True)
+        pq.write_table(pa.table(rows), path, row_group_size=2)
+    place, malformed = [str(root / "data")], {"caption is not text": 1}
+    return Layout("huggingface", place, place, 2 * PHOTOS - 1, {"train": 4, "val": 1}, {}, malformed, missing=0)
+
+
 def folder(root: Path) -> Layout:
     """Images alone."""
     names = [f"{number % 2}/{number}.jpg" for number in range(PHOTOS)]
@@ -226,5 +245,6 @@ def folder(root: Path) -> Layout:
 
 
 LAYOUTS: dict[str, Callable[[Path], Layout]] = {
-    maker.__name__: maker for maker in (coco, karpathy, flickr8k, flickr30k, iapr, csv, jsonl, webdataset, folder)
+    maker.__name__: maker
+    for maker in (coco, karpathy, flickr8k, flickr30k, iapr, csv, jsonl, webdataset, huggingface, folder)
 }

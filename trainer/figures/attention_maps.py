@@ -26,6 +26,7 @@ _COLUMNS = 5
 _PANEL_INCHES = 2.4
 _MAX_ASPECT_RATIO = 4  # of a panel; a longer image leaves the rest of its panel empty
 _LINE_INCHES = 0.3
+_MARGIN_INCHES = 0.04
 _CHARACTERS_PER_PANEL = 22  # of a title in a panel's width
 # Standard deviation of the Gaussian: 20 of 224 pixels as in the paper, but large enough to hide the grid.
 _BLUR, _MIN_BLUR = 20 / 224, 0.6
@@ -95,7 +96,7 @@ class AttentionMaps:
         axes[0].imshow(self._pixels)
         for panel, word, drawn in zip(axes[1:], self.words, self._maps(self.weights), strict=False):
             self._draw(panel, *drawn)
-            panel.set_title(_as_text(word))
+            _set_title(panel, word)
         return figure
 
     def _plot_heads(self) -> Figure:
@@ -105,20 +106,30 @@ class AttentionMaps:
         maps = self._maps(self.weights.reshape(layers * heads * words, locations))
         for number, (name, *panels) in enumerate(grid):
             name.imshow(self._pixels)
-            name.set_title(f"layer {number // heads + 1}, head {number % heads + 1}")
+            _set_title(name, f"layer {number // heads + 1}, head {number % heads + 1}")
             for panel, word in zip(panels, self.words, strict=True):
                 self._draw(panel, *next(maps))
-                panel.set_title(_as_text(word))
+                _set_title(panel, word)
         return figure
 
     def _make_figure(self, rows: int, columns: int) -> tuple[Figure, list[Axes]]:
         title = textwrap.fill(self.title, _CHARACTERS_PER_PANEL * columns)
         height = (self._panel_height + _LINE_INCHES) * rows + _LINE_INCHES * (title.count("\n") + 1)
-        figure = InlineFigure(figsize=(_PANEL_INCHES * columns, height), layout="constrained")
-        axes = list(figure.subplots(rows, columns, squeeze=False).ravel())
+        width = _PANEL_INCHES * columns
+        figure = InlineFigure(figsize=(width, height))
+        # Panels of known sizes need no layout engine, which would take most of the time.
+        places = {
+            "left": _MARGIN_INCHES / width,
+            "right": 1 - _MARGIN_INCHES / width,
+            "bottom": _MARGIN_INCHES / height,
+            "top": 1 - _LINE_INCHES * (title.count("\n") + 2) / height,
+            "wspace": 2 * _MARGIN_INCHES / _PANEL_INCHES,
+            "hspace": _LINE_INCHES / self._panel_height,
+        }
+        axes = list(figure.subplots(rows, columns, squeeze=False, gridspec_kw=places).ravel())
         for panel in axes:
             panel.set_axis_off()
-        figure.suptitle(_as_text(title))
+        figure.suptitle(_as_text(title), y=1 - _MARGIN_INCHES / height)
         return figure, axes
 
     def _frames(self) -> Iterator[Image.Image]:
@@ -200,6 +211,10 @@ def _interpolation_weights(locations: int, pixels: int) -> NDArray[np.float32]:
     gaussian = np.exp(-((positions[:, None] - centers) ** 2) / (2 * deviation**2))
     clipped = np.clip(centers, 0, locations - 1)[:, None] == np.arange(locations)
     return np.asarray((gaussian / gaussian.sum(axis=1, keepdims=True)) @ clipped, np.float32)
+
+
+def _set_title(panel: Axes, text: str) -> None:
+    panel.set_title(_as_text(text), y=1.0)  # without a search for a place above the ticks, which are off
 
 
 def _as_text(text: str) -> str:

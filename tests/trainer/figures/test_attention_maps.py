@@ -1,9 +1,11 @@
 """Attention maps are drawn from 0 over the image that the model received."""
 
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.transforms import Bbox
 from PIL import Image, ImageSequence
 
 from schemas.errors import CaptError, UsageError
@@ -91,6 +93,17 @@ def test_a_long_caption_is_wrapped():
     title = "a dog runs over the grass beside the sand and the water of a lake " * 2
     assert maps(title=title).figure().get_suptitle().split() == title.split()
     assert "\n" in maps(title=title).figure().get_suptitle()
+
+
+@pytest.mark.parametrize("weights", [WEIGHTS, HEADS])
+@pytest.mark.parametrize("size", [(40, 30), (30, 90), (900, 60)])
+def test_caption_words_and_panels_do_not_overlap(size, weights):
+    figure = maps(image=IMAGE.resize(size), title="a dog runs over the sand " * 8, weights=weights).figure()
+    FigureCanvasAgg(figure).draw()
+    boxes = [figure.texts[0].get_window_extent(), *(axes.get_tightbbox() for axes in panels(figure))]
+    assert all(Bbox.intersection(one, other) is None for one, other in combinations(boxes, 2))
+    assert all(figure.bbox.fully_containsx(box.x0) and figure.bbox.fully_containsy(box.y0) for box in boxes)
+    assert all(figure.bbox.fully_containsx(box.x1) and figure.bbox.fully_containsy(box.y1) for box in boxes)
 
 
 def test_locations_that_do_not_form_a_square_grid_are_refused():

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, Field, field_validator
 from pydantic_core import PydanticCustomError
 
-from schemas.choices import CaptionsPerImage, Objective, RnnCell
+from schemas.choices import CaptionsPerImage, LanguageModel, Objective, RnnCell
 from schemas.options.base import Argument, Count, Natural, Option, Options, option
 from schemas.options.shared import CAPTION_TABLE
 
@@ -77,7 +77,7 @@ class TrainingOptions(Options):
 
 _HYPERPARAMETERS = (
     *("seed", "epochs", "steps_per_epoch", "save_steps"),
-    *("objective", "captions_per_image", "rnn_cell", "dataset_weights"),
+    *("objective", "captions_per_image", "rnn_cell", "dataset_weights", "language_model"),
 )
 
 
@@ -185,6 +185,11 @@ class TrainCaptcha(TrainingOptions):
         "Share of each --dataset in an epoch, in the order of the option, comma-separated: with 1,3, every fourth "
         "image is one of the first dataset. [default: every image once]",
         "WEIGHTS",
+    )
+    language_model: LanguageModel | None = option(
+        None,
+        "Whether the recognizer may learn which characters follow each other: words, or none for random labels. "
+        "[default: chosen by a test of the train labels]",
     )
     save_steps: Count | None = SAVE_STEPS
     warm_start_from: str | None = WARM_START_FROM

@@ -174,10 +174,11 @@ def check_recognizer(model: "Recognizer", name: str, shape: tuple[int, ...]) -> 
     classes = model.num_classes
     with locate_errors(name):
         outputs = model(np.zeros((2, *shape), np.uint8))
-    expected = {"ctc", "attention", "cells"}
-    if not isinstance(outputs, dict) or outputs.keys() != expected:
+    expected = ("ctc", "attention", "cells") if model.config.reads_words else ("ctc", "cells")
+    if not isinstance(outputs, dict) or outputs.keys() != set(expected):
         found = ", ".join(map(str, outputs)) if isinstance(outputs, dict) else type(outputs).__name__
-        raise UsageError(f"call must return ctc, attention and cells, but it returns {found}", location=name)
+        required = " and ".join((", ".join(expected[:-1]), expected[-1]))
+        raise UsageError(f"call must return {required}, but it returns {found}", location=name)
     for head, logits in outputs.items():
         if len(logits.shape) != 3 or logits.shape[-1] != classes:
             message = f"{head} must have the shape [images, positions, {classes}], not {list(logits.shape)}"

@@ -9,6 +9,9 @@
 One head predicts the labels; the auxiliary head is only trained. CTC alone recognizes nothing in its first 100,000
 images, because it must learn characters and their locations together. Therefore an aggregation cross-entropy (ACE) on
 the cells trains from the first step how often each character occurs anywhere. The locations are learned soon after.
+
+With `language_model: none`, a convolution replaces the recurrent layer. There is no attention head then, because it
+counts the characters before a position.
 """
 
 import math
@@ -108,6 +111,13 @@ class PositionAttention(keras.layers.Layer):
         return ops.matmul(ops.transpose(ops.cast(weights, columns.dtype), (0, 2, 1)), columns)
 
 
+def _make_context(config: RecognizerConfig) -> Any:
+    """Returns the layer that shares evidence between columns, float [B, columns, C] to [B, columns, 2 · units]."""
+    if config.reads_words:
+        return keras.layers.Bidirectional(keras.layers.GRU(config.units, return_sequences=True), name="context")
+    return keras.layers.Conv1D(2 * config.units, 3, padding="same", activation="relu", name="context")
+
+
 # === Model ===
 
 
@@ -127,7 +137,7 @@ class Recognizer(keras.Model):
     Returns:
         Logits by name, float32; classes from 1 are the characters.
             `ctc`: [B, time steps, classes]. A time step is four pixels wide; class 0 is the blank.
-            `attention`: [B, positions, classes]. Class 0 is the end of the label.
+            `attention`: [B, positions, classes]. Class 0 is the end of the label. Absent with `language_model: none`.
             `cells`: [B, rows · columns, classes]. Class 0 means no character.
     """
 
@@ -145,11 +155,12 @@ class Recognizer(keras.Model):
         self.trunk = keras.Sequential(layers, name="trunk")
         self.cell_layer = keras.layers.Dense(classes, dtype="float32", name="cells")
         self.column_attention = ColumnAttention(name="columns")
-        self.context = keras.layers.Bidirectional(keras.layers.GRU(config.units, return_sequences=True), name="context")
+        self.context = _make_context(config)
         self.context_dropout = keras.layers.Dropout(config.dropout, name="context_dropout")
         self.ctc_layer = keras.layers.Dense(config.steps_per_column * classes, dtype="float32", name="ctc")
-        self.position_attention = PositionAttention(config.num_positions, name="positions")
-        self.attention_layer = keras.layers.Dense(classes, dtype="float32", name="attention")
+        if config.reads_words:
+            self.position_attention = PositionAttention(config.num_positions, name="positions")
+            self.attention_layer = keras.layers.Dense(classes, dtype="float32", name="attention")
         self.head_loss = keras.metrics.Mean(name="head_loss")
         self.exact_match = keras.metrics.Mean(name="exact_match")
 
@@ -163,8 +174,9 @@ class Recognizer(keras.Model):
         self.column_attention.build(cells)
         self.context.build(columns)
         self.ctc_layer.build(context)
-        self.position_attention.build(context)
-        self.attention_layer.build((None, self.config.num_positions, 2 * self.config.units))
+        if self.config.reads_words:
+            self.position_attention.build(context)
+            self.attention_layer.build((None, self.config.num_positions, 2 * self.config.units))
         self.built = True
 
     def call(self, images: Any, training: bool = False) -> dict[str, Any]:
@@ -172,11 +184,10 @@ class Recognizer(keras.Model):
         ink = 1 - ops.cast(images, self.compute_dtype) / 255
         cells = self.trunk(ink, training=training)
         columns = self.context_dropout(self.context(self._attend_to_rows(cells)), training=training)
-        return {
-            "ctc": self._split_classes(self.ctc_layer(columns)),
-            "attention": self.attention_layer(self.position_attention(columns)),
-            "cells": self._split_classes(self.cell_layer(cells)),
-        }
+        outputs = {"ctc": self._split_classes(self.ctc_layer(columns))}
+        if self.config.reads_words:
+            outputs["attention"] = self.attention_layer(self.position_attention(columns))
+        return outputs | {"cells": self._split_classes(self.cell_layer(cells))}
 
     def _attend_to_rows(self, cells: Any) -> Any:
         """Returns the columns of every row of text, one row after the other, float [B, text_rows · columns, C]."""
@@ -191,15 +202,13 @@ class Recognizer(keras.Model):
         """Returns the weighted sum of the losses of the three outputs; y is int32 [B, L], IDs padded with 0."""
         config = self.config
         labels = pad_labels(y, config.num_positions)
-        losses = {
-            "ctc": ctc_losses(labels, y_pred["ctc"]),
-            "attention": position_losses(labels, y_pred["attention"], config.label_smoothing),
-        }
+        losses = {"ctc": ctc_losses(labels, y_pred["ctc"])}
+        if config.reads_words:
+            losses["attention"] = position_losses(labels, y_pred["attention"], config.label_smoothing)
         own = losses.pop(config.head)
-        (auxiliary,) = losses.values()
         self.head_loss.update_state(own)
         ace = ace_losses(labels, y_pred["cells"])
-        return ops.mean(own + config.auxiliary_loss_weight * auxiliary + config.ace_loss_weight * ace)
+        return ops.mean(own + config.auxiliary_loss_weight * sum(losses.values()) + config.ace_loss_weight * ace)
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         """Updates `exact_match`, and returns all metrics since the last reset, by name."""

@@ -201,7 +201,8 @@ class RecognizerMetadata(RunMetadata):
     @property
     def default_config(self) -> RecognizerConfig:
         config = self.config
-        return type(config)(charset=config.charset, max_label_length=config.max_label_length)
+        from_data = ("charset", "max_label_length", "language_model")
+        return type(config)(**{name: getattr(config, name) for name in from_data})
 
     @property
     def target_counts(self) -> dict[str, int]:

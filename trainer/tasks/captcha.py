@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from features.store import Store
+from schemas.choices import LanguageModel
 from schemas.errors import CaptError, UsageError
 from schemas.options.inference import Evaluate, Export, SearchOptions
 from schemas.options.training import RECOGNIZER, TrainCaptcha, TrainingOptions
@@ -16,6 +17,7 @@ from schemas.terminal.console import Printer
 from schemas.terminal.summary import print_summary
 from trainer.config import Hyperparameters, RecognizerTraining, parse_recognizer
 from trainer.data.captcha_data import LabelledImages, join_labels
+from trainer.data.label_dependence import measure_dependence
 from trainer.data.label_limits import LabelLimits, check_text_rows, check_time_steps, resolve_config
 from trainer.data.table_selection import TrainingTables, select_labelled_tables
 from trainer.data.training_data import TrainingData
@@ -88,7 +90,7 @@ class CaptchaTask(Task):
         data: TrainingData[LabelledImages],
         warm_start: Run | None = None,
     ) -> _Hyperparameters:
-        """Sets the number of epochs, the filters, the characters and the maximum length of the labels.
+        """Sets the number of epochs, filters, language model, characters and maximum length of the labels.
 
         Held-out labels with other characters, or longer ones, are counted.
         """
@@ -98,8 +100,9 @@ class CaptchaTask(Task):
             message = f"only {', '.join(with_images)} has labelled images in train"
             raise UsageError(message, location="--dataset-weights", hint="Omit the other --dataset and its weight.")
         if warm_start:
-            hyperparameters = _copy_stages(hyperparameters, warm_start)
+            hyperparameters = _copy_layers(hyperparameters, warm_start)
         hyperparameters = _apply_profile(hyperparameters, len(data.train))
+        hyperparameters = _choose_language_model(hyperparameters, data.train.labels)
         assert isinstance(hyperparameters.architecture, RecognizerConfig)
         config = resolve_config(hyperparameters.architecture, data.train.labels)
         time_steps = None
@@ -196,14 +199,33 @@ def train_captcha(options: TrainCaptcha) -> dict[str, Any]:
     return train(CaptchaTask(), options)
 
 
-def _copy_stages(hyperparameters: _Hyperparameters, run: Run) -> _Hyperparameters:
-    """Sets filters and blocks to those of the run of the initial weights, unless they are given."""
+def _copy_layers(hyperparameters: _Hyperparameters, run: Run) -> _Hyperparameters:
+    """Sets the language model, filters and blocks to those of the run of the initial weights, unless they are given."""
     architecture, theirs = hyperparameters.architecture, run.metadata.config
+    assert isinstance(architecture, RecognizerConfig)
     assert isinstance(theirs, RecognizerConfig)
+    layers: dict[str, Any] = {}
+    if architecture.language_model is None and architecture.head == "ctc":
+        layers["language_model"] = theirs.language_model
     stages = {name: getattr(theirs, name) for name in ("filters", "blocks_per_stage")}
-    if stages.keys() & architecture.model_fields_set:
+    if not stages.keys() & architecture.model_fields_set:
+        layers |= stages
+    return replace(hyperparameters, architecture=architecture.model_copy(update=layers))
+
+
+def _choose_language_model(hyperparameters: _Hyperparameters, labels: Sequence[str]) -> _Hyperparameters:
+    """Sets the language model that the train labels require, unless it is given."""
+    architecture = hyperparameters.architecture
+    assert isinstance(architecture, RecognizerConfig)
+    if architecture.language_model:
         return hyperparameters
-    return replace(hyperparameters, architecture=architecture.model_copy(update=stages))
+    chosen: LanguageModel = "words"
+    # A model of one's own, and the attention head, have all of `words`.
+    if hyperparameters.source is None and architecture.head == "ctc":
+        dependence = measure_dependence(labels)
+        chosen = dependence.language_model
+        _log.info("language_model %s: %s.", chosen, dependence.reason)
+    return replace(hyperparameters, architecture=architecture.model_copy(update={"language_model": chosen}))
 
 
 def _apply_profile(hyperparameters: _Hyperparameters, train_images: int) -> _Hyperparameters:

@@ -181,7 +181,7 @@ class CaptchaJob(TrainingJob[RecognizerTraining, LabelledImages]):
         config, shape = self.metadata.config, self.tables.features.shape
         if self.metadata.source:
             outputs = model(np.zeros((1, *shape), np.uint8))
-            return {head: outputs[head].shape[1] for head in ("ctc", "attention")}
+            return {head: logits.shape[1] for head, logits in outputs.items()}
         return {"ctc": config.count_time_steps(shape[1]), "attention": config.num_positions}
 
     def _find_limits(self, time_steps: int) -> LabelLimits:

@@ -78,7 +78,8 @@ class FractionTask(CaptchaTask):
         warm_start: Run | None = None,
     ) -> Hyperparameters[RecognizerTraining]:
         assert isinstance(hyperparameters.architecture, RecognizerConfig)
-        architecture = hyperparameters.architecture.model_copy(update={"filters": self._whole.filters})
+        from_whole = {name: getattr(self._whole, name) for name in ("filters", "language_model")}
+        architecture = hyperparameters.architecture.model_copy(update=from_whole)
         resolved = super().resolve(replace(hyperparameters, architecture=architecture), tables, data, warm_start)
         if hyperparameters.training.epochs is None:
             return resolved
@@ -162,7 +163,10 @@ def _check_fractions(
         required = int(_MIN_IMAGES / _SMALL_SET_FRACTIONS[0])
         message = f"the train split has {len(data.train):,} labelled images, and fractions need at least {required:,}"
         raise UsageError(message, location=location, hint=hint)
-    task.resolve(hyperparameters, tables, data)
+    whole = task.resolve(hyperparameters, tables, data).architecture
+    assert isinstance(whole, RecognizerConfig)
+    architecture = hyperparameters.architecture.model_copy(update={"language_model": whole.language_model})
+    hyperparameters = replace(hyperparameters, architecture=architecture)
     for fraction in fractions[:-1]:
         _log.info("Learning curve, checking %s of the train split.", fraction)
         try:

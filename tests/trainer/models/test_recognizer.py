@@ -9,7 +9,7 @@ from trainer.models.recognizer import ColumnAttention, Convolution, PositionAtte
 
 HEIGHT, WIDTH = 32, 48
 SIZES = {"filters": (8, 12, 16), "blocks_per_stage": (0, 1, 1), "units": 12}
-LABELS = {"charset": "".join(LETTERS.characters), "max_label_length": 5}
+LABELS = {"charset": "".join(LETTERS.characters), "max_label_length": 5, "language_model": "words"}
 
 
 def made(**fields):
@@ -50,6 +50,32 @@ def test_logits_do_not_depend_on_the_batch(model, images):
         alone = model(images[i : i + 1])
         for name, logits in together.items():
             np.testing.assert_allclose(logits[i], alone[name][0], atol=1e-5)
+
+
+@pytest.mark.parametrize("language_model", ["none", "words"])
+def test_only_with_words_does_a_time_step_depend_on_the_whole_image(language_model):
+    model = made(language_model=language_model)
+    one = np.random.default_rng(0).integers(0, 256, (1, HEIGHT, 160, 3)).astype(np.uint8)
+    other = one.copy()
+    other[:, :, 80:] = 0
+    logits, changed = (np.array(model(images)["ctc"]) for images in (one, other))
+    differs = (logits != changed).any(axis=(0, 2))
+    assert differs[20:].all()
+    assert differs[:5].all() == (language_model == "words")
+
+
+def test_without_a_language_model_there_is_no_attention_head(images):
+    model = made(language_model="none")
+    assert model(images).keys() == {"ctc", "cells"}
+    words = LETTERS.encode(["a", "null", "zzz", "on", "who", "what"])
+    values = figures(model, images, words)
+    assert values["loss"] > values["head_loss"] > 0
+    assert model.count_params() < made().count_params()
+
+
+def test_the_attention_head_requires_words():
+    with pytest.raises(ValueError, match="attention head"):
+        RecognizerConfig(head="attention", language_model="none")
 
 
 @pytest.mark.slow  # In the fast suite, a whole run learns with CTC: tests/trainer/tasks/test_captcha.py.

@@ -1,8 +1,10 @@
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import capt
 from features.store import open_store
@@ -10,6 +12,7 @@ from features.text.charset import Charset
 from schemas.errors import CaptError, StoreError, UsageError
 from schemas.manifests import LabelFormat
 from schemas.options.training import TrainCaptcha
+from schemas.tables import SPLITS
 from tests.trainer.killing import RECOGNIZER_INPUT, kill_after, start
 from tests.trainer.run_files import learned, lines_of, weights_of
 from tests.trainer.words import EPOCHS, SMALL, STEPS, WORDS, add_words, make_words
@@ -183,6 +186,53 @@ def test_a_run_has_the_filters_of_the_run_whose_weights_it_starts_from(words_run
 
     assert resolve() == start.metadata.config.filters != PROFILES["default"].choose_filters(1)
     assert resolve(filters=[4, 4, 4]) == (4, 4, 4)
+
+
+def test_the_language_model_follows_from_the_train_labels_unless_it_is_given(words_run, words_store, caplog):
+    options = TrainCaptcha(store=str(words_store.path), run_dir="run")
+    task, start = CaptchaTask(), load_run(words_run[0])
+    tables = task.select_tables(words_store, options, task.parse(None, {}))
+    words = task.load_data(tables)
+    labels = np.random.default_rng(1).integers(1000, 10_000, len(words.train))
+    random = replace(words, splits={name: replace(words.train, labels=tuple(map(str, labels))) for name in SPLITS})
+
+    def resolve(data, warm_start=None, **settings):
+        return task.resolve(task.parse(None, settings), tables, data, warm_start).architecture.language_model
+
+    with caplog.at_level("INFO", "capt.training"):
+        assert resolve(words) == "words"
+        assert "160 labels" in caplog.messages[-1]
+        assert resolve(random) == "none"
+    assert (resolve(words, language_model="none"), resolve(random, language_model="words")) == ("none", "words")
+    assert resolve(random, head="attention") == "words"
+    assert resolve(random, start) == start.metadata.config.language_model == "words"
+    assert resolve(random, start, language_model="none") == "none"
+    with pytest.raises(UsageError, match="language_model: the attention head"):
+        resolve(words, head="attention", language_model="none")
+
+
+def test_a_run_without_a_language_model_resumes_and_recognizes(words_store, captchas, tmp_path):
+    settings = {"store": words_store.path, "run_dir": tmp_path / "run", "steps_per_epoch": 1, "hyperparameters": SMALL}
+    capt.train_captcha(epochs=1, language_model="none", **settings)
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["architecture"]["language_model"] == "none"
+    assert capt.train_captcha(epochs=2, language_model="none", **settings)["resumed_at"] == 1
+    with pytest.raises(StoreError, match=r"another run: architecture\.language_model: expected none, got words"):
+        capt.train_captcha(epochs=2, **settings)
+    (read,) = load_run(tmp_path / "run").recognize_many([captchas[0].data])
+    assert 0 <= read.confidence <= 1
+
+
+@pytest.mark.slow
+def test_a_run_without_a_language_model_can_be_retrained_and_exported(words_store, captchas, tmp_path):
+    settings = {"store": words_store.path, "steps_per_epoch": 1, "epochs": 1, "hyperparameters": SMALL}
+    first, second = tmp_path / "first", tmp_path / "second"
+    capt.train_captcha(run_dir=first, language_model="none", **settings)
+    capt.train_captcha(run_dir=second, warm_start_from=first, **settings)
+    assert read_metadata(second).config.language_model == "none"
+    capt.export(run=second, out=tmp_path / "exported")
+    (read,) = load_run(second).recognize_many([captchas[0].data])
+    served = tf.saved_model.load(str(tmp_path / "exported")).signatures["serving_default"]
+    assert served(tf.constant([captchas[0].data]))["labels"].numpy().tolist() == [read.text.encode()]
 
 
 def test_sets_of_a_few_images_are_not_read_without_end():

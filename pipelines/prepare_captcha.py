@@ -13,7 +13,7 @@ from pipelines.datasets.captcha import CaptchaReader
 from pipelines.datasets.label_sources import open_label_reader
 from pipelines.datasets.splits import Splitter, parse_split_ratios, parse_split_sizes, split_like_published
 from pipelines.ingest.image_database import ImageDatabase
-from pipelines.ingest.input_size import TextStatistics, measure_text
+from pipelines.ingest.input_size import MAX_PIXELS, TextStatistics, measure_text
 from pipelines.prepare_features import SourceDataset, prepare_images
 from schemas.defaults import PUBLISHED_CAPTCHA_SIZE
 from schemas.errors import UsageError
@@ -112,11 +112,29 @@ def _choose_size(
     else:
         found = None if is_published or is_complete else measure_text(database, ImageLimits())
         chosen = InputSize(
-            **_fit_size(options, found) if found else _PUBLISHED_SIZE | stated,
+            **_fit_size(options, found) if found else _complete_size(stated),
             resize_mode="stretch" if is_published else "pad-border",
             reason=str(found) if found else _explain_default(stated, is_published),
         )
     return chosen.model_copy(update={"resize_mode": options.resize_mode}) if options.resize_mode else chosen
+
+
+def _complete_size(stated: Mapping[str, int]) -> dict[str, int]:
+    """Returns the sides that the options state, and the default of the other."""
+    size = {**_PUBLISHED_SIZE, **stated}
+    if len(stated) == 1:
+        _check_pixels(next(iter(stated)), **size)
+    return size
+
+
+def _check_pixels(stated: str, height: int, width: int) -> None:
+    """Raises UsageError if one stated side makes the images larger than a chosen size may be."""
+    if height * width > MAX_PIXELS:
+        message = (
+            f"with the other side that fits, the images are stored at {height}×{width}, with {height * width:,} pixels "
+            f"each; a size that is chosen has at most {MAX_PIXELS:,}"
+        )
+        raise UsageError(message, location=f"--{stated}", hint=f"Set a smaller --{stated}, or --height and --width.")
 
 
 def _explain_default(stated: Mapping[str, int], is_published: bool) -> str:
@@ -129,10 +147,16 @@ def _explain_default(stated: Mapping[str, int], is_published: bool) -> str:
 
 
 def _fit_size(options: PrepareCaptcha, found: TextStatistics) -> dict[str, int]:
-    """Returns the size that fits the images, with the sides that the options state."""
+    """Returns the size that fits the images, with the side that the options state."""
     if options.width:
-        return {"height": options.height or found.fit_height(options.width), "width": options.width}
-    height, fitting = (options.height, found.fit_width(options.height)) if options.height else found.choose_size()
+        height = found.fit_height(options.width)
+        _check_pixels("width", height, options.width)
+        return {"height": height, "width": options.width}
+    if options.height:
+        height, fitting = options.height, found.fit_width(options.height)
+        _check_pixels("height", height, fitting)
+    else:
+        height, fitting = found.choose_size()
     width = max(fitting, found.required_width)
     if found.longest_label and width > fitting:
         image_id, label = found.longest_label

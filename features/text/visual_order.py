@@ -2,7 +2,19 @@
 
 A label is stored in logical order. Hebrew, Arabic and other right-to-left scripts are displayed in the opposite order,
 but Latin letters and digits among them from left to right: the Unicode bidirectional algorithm (UAX #9) for one line
-whose direction is right to left, with punctuation that follows this direction.
+whose direction is right to left.
+
+    label → words of Latin letters and digits → words that a character joins → all reversed, but not within joined words
+
+One character between two words joins them in these cases, as in the rules W2, W4 and N1 of UAX #9. Other characters
+follow the direction of the line.
+
+    two words with letters               a space, punctuation or symbol     ab-cd
+    two words of European digits         + - . , : / and the like           12-34, 1.5
+    the same in a label with Arabic      . , : / and the like               1.5
+    two words of Arabic-Indic digits     . , : / and the like
+
+`trainer.export.run_graph.find_logical_order` is the same in TensorFlow.
 """
 
 import unicodedata
@@ -14,18 +26,15 @@ from numpy.typing import NDArray
 
 from features.text.charset import Charset
 
-_RIGHT_TO_LEFT = frozenset({"R", "AL"})
-_LEFT_TO_RIGHT = frozenset({"L", "EN", "AN"})
+# Bidirectional classes of UAX #9, as `unicodedata.bidirectional` returns them.
+RIGHT_TO_LEFT = ("R", "AL")
+LEFT_TO_RIGHT = ("L", "EN", "AN")
+NEUTRAL = ("ES", "CS", "ET", "ON", "WS")
 
 
 def is_right_to_left(character: str) -> bool:
     """Returns whether a character belongs to a right-to-left script."""
-    return unicodedata.bidirectional(character) in _RIGHT_TO_LEFT
-
-
-def is_left_to_right(character: str) -> bool:
-    """Returns whether a character is displayed from left to right among right-to-left ones."""
-    return unicodedata.bidirectional(character) in _LEFT_TO_RIGHT
+    return unicodedata.bidirectional(character) in RIGHT_TO_LEFT
 
 
 def visual_positions(text: str) -> list[int]:
@@ -36,8 +45,36 @@ def visual_positions(text: str) -> list[int]:
     positions = list(range(len(text)))
     if not any(map(is_right_to_left, text)):
         return positions
-    runs = (list(run) for _, run in groupby(reversed(positions), lambda position: is_left_to_right(text[position])))
-    return [position for run in runs for position in (run[::-1] if is_left_to_right(text[run[0]]) else run)]
+    is_forward = _find_forward(list(map(unicodedata.bidirectional, text)))
+    runs = (list(run) for _, run in groupby(reversed(positions), is_forward.__getitem__))
+    return [position for run in runs for position in (run[::-1] if is_forward[run[0]] else run)]
+
+
+def _find_forward(classes: Sequence[str]) -> list[bool]:
+    """Returns for each bidirectional class whether its character is in a word, or joins two words."""
+    kinds: list[str] = []
+    for is_word, run in groupby(classes, LEFT_TO_RIGHT.__contains__):
+        found = list(run)
+        kinds += [_classify_word(found) if is_word else ""] * len(found)
+    inner = zip(classes[1:-1], kinds, kinds[2:], strict=False)
+    joins = [False, *(_joins(one, before, after, "AL" in classes) for one, before, after in inner), False]
+    return [one in LEFT_TO_RIGHT or is_joining for one, is_joining in zip(classes, joins, strict=False)]
+
+
+def _classify_word(classes: Sequence[str]) -> str:
+    """Returns `L` for a word with letters, `EN` or `AN` for one of equal digits, and "" for one of different digits."""
+    if "L" in classes:
+        return "L"
+    return classes[0] if len(set(classes)) == 1 else ""
+
+
+def _joins(one: str, before: str, after: str, has_arabic: bool) -> bool:
+    """Returns whether a character of a bidirectional class joins the words of two kinds beside it."""
+    if before != after:
+        return False
+    if before == "L":
+        return one in NEUTRAL
+    return (before in ("EN", "AN") and one == "CS") or (before == "EN" and one == "ES" and not has_arabic)
 
 
 def encode_visually(charset: Charset, labels: Sequence[str]) -> NDArray[np.int32]:

@@ -29,7 +29,7 @@ _THREADS = 4
 _STEP = 8  # pixels; the width of a column of the recognizer
 _HEIGHTS = range(32, 129, _STEP)
 _PIXELS = math.prod(PUBLISHED_CAPTCHA_SIZE)
-_MAX_PIXELS = 2 * _PIXELS  # of images with thin strokes or narrow characters
+MAX_PIXELS = 2 * _PIXELS  # of images with thin strokes or narrow characters
 _MIN_STROKE_WIDTH = 2.0
 _CHARACTER_WIDTH = 16
 _TIME_STEP_WIDTH = 4  # of CTC; a column of the recognizer has two time steps
@@ -96,19 +96,19 @@ class TextStatistics:
         height = max(small, default=_HEIGHTS[0])
         while (
             height < _HEIGHTS[-1]
-            and self._count_pixels(height + _STEP) <= _MAX_PIXELS
+            and self._count_pixels(height + _STEP) <= MAX_PIXELS
             and (self._has_narrow_characters(height) or (height < own and self._has_thin_strokes(height)))
         ):
             height += _STEP
         return height
 
     def choose_size(self) -> tuple[int, int]:
-        """Returns the height and width that fit the images, with at most `_MAX_PIXELS` pixels.
+        """Returns the height and width that fit the images, with at most `MAX_PIXELS` pixels.
 
         The width may be less than `required_width`.
         """
         height = self.choose_height()
-        return height, min(self.fit_width(height), _MAX_PIXELS // height // _STEP * _STEP)
+        return height, min(self.fit_width(height), MAX_PIXELS // height // _STEP * _STEP)
 
     @property
     def required_width(self) -> int:

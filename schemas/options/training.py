@@ -32,7 +32,7 @@ def _check_model(*names: str) -> AfterValidator:
 CaptionerModel = Annotated[str, _check_model(*get_args(CaptionerName))]
 RecognizerModel = Annotated[str, _check_model(RECOGNIZER)]
 AnyModel = Annotated[str, _check_model(*get_args(CaptionerName), RECOGNIZER)]
-Accuracy = Annotated[float, Field(gt=0, lt=1)]
+Rate = Annotated[float, Field(gt=0, lt=1)]
 _OWN = "or FILE.py:Class for a model of your own."
 
 StoreToRead = Annotated[str, Option("Store to read: a local directory, or an s3:// or gs:// URI.", "STORE")]
@@ -195,10 +195,10 @@ class TrainCaptcha(TrainingOptions):
     warm_start_from: str | None = WARM_START_FROM
     learning_curve: bool = option(
         False,
-        "Also train on nested fractions of the train split, and estimate how many more labels the target accuracy "
+        "Also train on nested fractions of the train split, and estimate how many more labels the target exact match "
         "needs. Takes up to four times as long.",
     )
-    target_accuracy: Accuracy | None = option(
+    target_exact_match: Rate | None = option(
         None, "Exact match that --learning-curve estimates the labels for, between 0 and 1. [default: 0.99]"
     )
 

@@ -418,6 +418,19 @@ def test_options_determine_the_size_and_the_first_size_stays_the_default(store: 
     assert size_of(capt.prepare_captcha(**given, resize_mode="stretch")) == (64, 256, "stretch")
 
 
+@pytest.mark.parametrize(
+    ("side", "pixels"), [("height", "512×2048, with 1,048,576"), ("width", "128×512, with 65,536")]
+)
+def test_one_stated_side_makes_no_larger_images_than_a_chosen_size(
+    store: Path, tmp_path: Path, side: str, pixels: str
+) -> None:
+    images = write_texts(tmp_path / "images", ["ab", "cd", "efg"], (200, 50), (200, 180, 90))
+    given: dict[str, Any] = {"store": store, "images": images, "dry_run": True}
+    with pytest.raises(UsageError, match=f"--{side}: .* {pixels} pixels each; .* 25,600"):
+        capt.prepare_captcha(**given, **{side: 512})
+    assert size_of(capt.prepare_captcha(**given, height=512, width=2048)) == (512, 2048, "pad-border")
+
+
 def test_one_stated_side_of_the_first_size_keeps_the_other(store: Path, tmp_path: Path) -> None:
     images = write_texts(tmp_path / "images", ["ab", "cd", "efg"], (200, 50), (200, 180, 90))
     given: dict[str, Any] = {"store": store, "images": images}

@@ -19,7 +19,7 @@ from tests.workflows.test_example_pages import Page
 from workflows.run_report import print_report
 
 SECTIONS = ["Data", "Training images", "Model", "Settings", "Curves", "Scores", "Errors", "Machine and versions"]
-RECOGNIZER_SECTIONS = [*SECTIONS[:6], "coverage by required accuracy, %", *SECTIONS[6:]]
+RECOGNIZER_SECTIONS = [*SECTIONS[:6], "coverage by required exact match, %", *SECTIONS[6:]]
 NIC = {**squares.TINY_SIZES["nic"], "batch_size": 16, "num_sample_captions": 0, "monitor": "val_cider_d"}
 
 
@@ -123,7 +123,7 @@ def test_the_report_of_a_recognizer_shows_labels_confusions_and_the_nearest_prof
     wrong = 40 - scores["greedy"]["correct"]
     assert result["errors"] == {"split": "test", "ranked": wrong, "shown": 4}
     scores_end = SECTIONS.index("Scores") + 1
-    coverage = "coverage by required accuracy, %"
+    coverage = "coverage by required exact match, %"
     assert sections(result) == [*SECTIONS[:scores_end], coverage, *SECTIONS[scores_end:]]
     assert "the defaults of the profile quick" in page.text
     assert "Confused characters in wrong predictions" in page.text

@@ -1,9 +1,9 @@
-"""Fits the error rate as a function of the number of training labels, and estimates the labels for a target accuracy.
+"""Fits the error rate as a function of the number of train labels, and estimates the labels for a target exact match.
 
 error(n) = 1 − exp(−(a·n^−b + c))
 
 This is the power law a·n^−b + c of learning curves (Hestness et al., 2017, arXiv:1712.00409) where errors are rare, and
-it stays below 1 where they are not: a label is correct if all its characters are, so the logarithm of the accuracy adds
+it stays below 1 where they are not: a label is correct if all its characters are, so the logarithm of exact match adds
 up over them. With c = 0 it is a binomial regression on log n with the complementary log-log link.
 """
 
@@ -42,7 +42,7 @@ _GRID, _ROUNDS = 9, 10  # of `_minimize`
 
 
 class Status(StrEnum):
-    """What a learning curve says about a target accuracy."""
+    """What a learning curve says about a target exact match."""
 
     REACHED = "reached"
     ESTIMATED = "estimated"
@@ -51,7 +51,7 @@ class Status(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why a learning curve says nothing about a target accuracy."""
+    """Why a learning curve says nothing about a target exact match."""
 
     TOO_FEW_SIZES = "too_few_sizes"
     NO_ERRORS = "no_errors"
@@ -109,7 +109,7 @@ class ErrorCurve:
 
 @dataclass(frozen=True)
 class LabelEstimate:
-    """How many more train labels reach a target accuracy.
+    """How many more train labels reach a target exact match.
 
     Args:
         target: The target exact match.

@@ -3,7 +3,7 @@
 Further files in RUN/evaluation/<split>/:
 
     confusion.png              how often each character was recognized as another
-    coverage.png               accuracy by coverage, if labels of low confidence are left open
+    coverage.png               exact match by coverage, if labels of low confidence are left open
     recognition_errors.html    the worst recognition errors, or the predictions of `--examples`
 """
 
@@ -40,7 +40,7 @@ COVERAGE = "coverage.png"
 # Characters of the confusion matrix; those with the most errors.
 _MAX_CONFUSED = 40
 _CONFUSION_TITLE = "Confused characters in wrong predictions"
-_COVERAGE_TITLE = "Accuracy by coverage, if labels of low confidence are left open"
+_COVERAGE_TITLE = "Exact match by coverage, if labels of low confidence are left open"
 _HEADINGS: dict[ExampleKind, str] = {
     "best": "Correct predictions, the most probable first",
     "worst": "Worst recognition errors: most character errors first",
@@ -59,8 +59,8 @@ class RecognitionEvaluation(Evaluation[RecognizerRun, EvaluatedImage, dict[str, 
     whose label is not in the lexicon); `unknown_characters` (occurrences in labels of characters that the recognizer
     cannot output, by character); `by_length` and `by_character` (`correct` and `total`). Of the confidence of greedy
     labels: `temperature`, the expected calibration errors `ece`, `ece_uncalibrated`, `character_ece` and
-    `character_ece_uncalibrated`, and `coverage_by_accuracy` and `coverage_curve` of `CoverageCurve`. `greedy`, `beam`
-    and `lexicon` have an `ece`, too. `write_files` adds `confusion_path` and `coverage_path`.
+    `character_ece_uncalibrated`, and `coverage_by_exact_match` and `coverage_curve` of `CoverageCurve`. `greedy`,
+    `beam` and `lexicon` have an `ece`, too. `write_files` adds `confusion_path` and `coverage_path`.
     """
 
     batch_size = 256
@@ -155,7 +155,7 @@ class RecognitionEvaluation(Evaluation[RecognizerRun, EvaluatedImage, dict[str, 
             for kind, count in self.examples.items()
         ]
         confusion = section(_CONFUSION_TITLE, plot)
-        curve = element("div", inline_image(_plot_coverage(evaluated), "accuracy by coverage"), class_="plot")
+        curve = element("div", inline_image(_plot_coverage(evaluated), "exact match by coverage"), class_="plot")
         coverage = [section(_COVERAGE_TITLE, curve), *(one.to_html() for one in result_tables(summary))]
         return document(title, header(title, lead, notes, metrics), element("main", *examples, *coverage, confusion))
 

@@ -1,7 +1,7 @@
 """Builds further tables of an evaluation.
 
 captioners     by subject, beside published scores, and tests of attention
-recognizers    accuracy and coverage, if labels of low confidence are left open
+recognizers    exact match and coverage, if labels of low confidence are left open
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -49,7 +49,7 @@ def result_tables(summary: Mapping[str, Any]) -> list[ResultTable]:
         tables.append(_published_table(summary["published"]))
     if "attention" in summary:
         tables.append(_attention_table(summary["attention"]))
-    if "coverage_by_accuracy" in summary:
+    if "coverage_by_exact_match" in summary:
         tables.append(_coverage_table(summary))
     return tables
 
@@ -100,13 +100,13 @@ def _attention_table(measured: Mapping[str, Any]) -> ResultTable:
 
 
 def _coverage_table(summary: Mapping[str, Any]) -> ResultTable:
-    found = summary["coverage_by_accuracy"].items()
+    found = summary["coverage_by_exact_match"].items()
     return ResultTable(
-        "coverage by required accuracy, %",
+        "coverage by required exact match, %",
         "Coverage is the percentage of images that keep their label with this --min-confidence: off if all do, – if "
-        f"no confidence reaches the accuracy. Temperature {summary['temperature']:g}; expected calibration error "
+        f"no confidence reaches the exact match. Temperature {summary['temperature']:g}; expected calibration error "
         f"{100 * summary['ece']:.2f}%, without the temperature {100 * summary['ece_uncalibrated']:.2f}%.",
-        ("accuracy",),
+        ("exact match",),
         ("coverage", "--min-confidence"),
         [
             (f"{100 * float(name):g}", *_decimals([point and 100 * point["coverage"]]), _format_threshold(point))

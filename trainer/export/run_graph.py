@@ -3,7 +3,8 @@
 images (JPEG or PNG bytes) → pixels → extractor → storage dtype and back → model → texts and scores
 """
 
-from collections.abc import Callable
+import unicodedata
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import tensorflow as tf
 from features.extractors.frozen_graph import INPUT, OUTPUT
 from features.images.resize import Resizer
 from features.text.charset import BLANK
-from features.text.visual_order import is_left_to_right, is_right_to_left
+from features.text.visual_order import LEFT_TO_RIGHT, NEUTRAL, RIGHT_TO_LEFT, is_right_to_left
 from schemas.choices import StorageDtype
 from schemas.table_config import PAD
 from trainer.decoding.factory import make_decoder
@@ -119,18 +120,15 @@ def build_recognizer_graph(run: RecognizerRun) -> GraphRun:
     """Builds the graph of a recognizer, with greedy decoding."""
     head, charset = run.metadata.config.head, run.metadata.config.characters
     characters = ("", *charset.characters)
-    right_to_left, left_to_right = (
-        tf.constant([bool(one) and test(one) for one in characters]) for test in (is_right_to_left, is_left_to_right)
-    )
+    # Class 0 has no character; an unassigned character has no bidirectional class.
+    classes = tf.constant(["", *(unicodedata.bidirectional(one) or "ON" for one in charset.characters)])
 
     def predict(pixels: Any) -> tuple[Any, dict[str, Any]]:
         logits = run.model(pixels, training=False)[head] / run.temperature
         ids, scores = decode_greedily(head, logits)
         confidence = greedy_confidence(head, logits, ids)
         if any(map(is_right_to_left, charset.characters)):
-            order = find_logical_order(
-                tf.not_equal(ids, BLANK), tf.gather(right_to_left, ids), tf.gather(left_to_right, ids)
-            )
+            order = find_logical_order(tf.gather(classes, ids))
             ids, confidence = (tf.gather(values, order, batch_dims=1) for values in (ids, confidence))
         longest = tf.reduce_max(tf.reduce_sum(tf.cast(tf.not_equal(ids, BLANK), tf.int32), axis=1))
         texts = tf.strings.reduce_join(tf.gather(tf.constant(characters), ids), axis=1)
@@ -140,19 +138,53 @@ def build_recognizer_graph(run: RecognizerRun) -> GraphRun:
     return GraphRun(run, "labels", predict)
 
 
-def find_logical_order(is_character: Any, is_right_to_left: Any, is_left_to_right: Any) -> Any:
+def find_logical_order(classes: Any) -> Any:
     """Returns the visual positions of the characters in logical order, int32 [N, L], as `features.text.visual_order`.
 
-    The arguments are bool [N, L], for characters from left to right; padding, which follows them, keeps its position.
+    The argument is string [N, L], the bidirectional classes of the characters from left to right; padding, which
+    follows them, is "" and keeps its position.
     """
-    positions = tf.range(tf.shape(is_character)[1])
-    lengths = tf.reduce_sum(tf.cast(is_character, tf.int32), axis=1, keepdims=True)
+    positions = tf.range(tf.shape(classes)[1])
+    lengths = tf.reduce_sum(tf.cast(classes != "", tf.int32), axis=1, keepdims=True)
     backward = tf.where(positions < lengths, lengths - 1 - positions, positions)
-    is_forward = tf.gather(is_left_to_right, backward, batch_dims=1) & is_character
-    changes = tf.cast(is_forward[:, 1:] != is_forward[:, :-1], tf.int32)
-    runs = tf.pad(tf.cumsum(changes, axis=1), [[0, 0], [1, 0]])
-    is_same_run = runs[:, :, None] == runs[:, None, :]
+    is_forward = tf.gather(_is_any(classes, LEFT_TO_RIGHT) | _find_joining(classes), backward, batch_dims=1)
+    is_same_run = _compare_runs(is_forward)
     first = tf.reduce_min(tf.where(is_same_run, positions, tf.shape(positions)[0]), axis=2)
     last = tf.reduce_max(tf.where(is_same_run, positions, -1), axis=2)
     order = tf.gather(backward, tf.where(is_forward, first + last - positions, positions), batch_dims=1)
-    return tf.where(tf.reduce_any(is_right_to_left, axis=1, keepdims=True), order, positions)
+    return tf.where(tf.reduce_any(_is_any(classes, RIGHT_TO_LEFT), axis=1, keepdims=True), order, positions)
+
+
+def _find_joining(classes: Any) -> Any:
+    """Returns which characters join the words beside them, bool [N, L]."""
+    is_word = _is_any(classes, LEFT_TO_RIGHT)
+    in_word = _compare_runs(is_word) & is_word[:, :, None]
+    has_letter, has_european, has_arabic_indic = (
+        tf.reduce_any(in_word & (classes == one)[:, None, :], axis=2) for one in LEFT_TO_RIGHT
+    )
+    kinds = {
+        "L": has_letter,
+        "EN": has_european & ~has_letter & ~has_arabic_indic,
+        "AN": has_arabic_indic & ~has_letter & ~has_european,
+    }
+    between = {
+        kind: tf.pad(found[:, :-1], [[0, 0], [1, 0]]) & tf.pad(found[:, 1:], [[0, 0], [0, 1]])
+        for kind, found in kinds.items()
+    }
+    has_arabic = tf.reduce_any(classes == "AL", axis=1, keepdims=True)
+    return (
+        (between["L"] & _is_any(classes, NEUTRAL))
+        | ((between["EN"] | between["AN"]) & (classes == "CS"))
+        | (between["EN"] & (classes == "ES") & ~has_arabic)
+    )
+
+
+def _is_any(classes: Any, names: Sequence[str]) -> Any:
+    return tf.reduce_any(classes[..., None] == tf.constant(names), axis=-1)
+
+
+def _compare_runs(flags: Any) -> Any:
+    """Returns whether two positions are in one run of equal flags, bool [N, L, L], for bool [N, L]."""
+    changes = tf.cast(flags[:, 1:] != flags[:, :-1], tf.int32)
+    runs = tf.pad(tf.cumsum(changes, axis=1), [[0, 0], [1, 0]])
+    return runs[:, :, None] == runs[:, None, :]

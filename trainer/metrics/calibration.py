@@ -1,4 +1,4 @@
-"""Measures confidence: whether it is calibrated, and how accuracy depends on the confidence that is required.
+"""Measures confidence: whether it is calibrated, and how exact match depends on the confidence that is required.
 
 A confidence is calibrated if, of all labels with confidence p, the fraction p is correct.
 """
@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 NUM_BINS = 15
-# Accuracies for which a result states the coverage.
-_ACCURACIES = (0.95, 0.98, 0.99, 0.995, 0.999)
+# Values of exact match for which a result states the coverage.
+_EXACT_MATCHES = (0.95, 0.98, 0.99, 0.995, 0.999)
 _MAX_POINTS = 200
 
 
@@ -35,15 +35,15 @@ def expected_calibration_error(confidence: NDArray[np.float64], correct: NDArray
 
 @dataclass(frozen=True)
 class CoveragePoint:
-    """What remains of N predictions if those below a confidence are left open: their fraction, and their accuracy."""
+    """What remains of N predictions if those below a confidence are left open: their fraction and their exact match."""
 
     min_confidence: float
     coverage: float
-    accuracy: float
+    exact_match: float
 
 
 class CoverageCurve:
-    """Accuracy by coverage (the risk–coverage curve of Geifman and El-Yaniv, NeurIPS 2017, with 1 − risk).
+    """Exact match by coverage (the risk–coverage curve of Geifman and El-Yaniv, NeurIPS 2017, with 1 − risk).
 
     Args:
         confidence: Probabilities of at least one prediction, float [N].
@@ -60,14 +60,16 @@ class CoverageCurve:
             for end in ends.tolist()
         ]
 
-    def find(self, accuracy: float) -> CoveragePoint | None:
-        """Returns the point of the highest coverage with at least this accuracy; None without one.
+    def find(self, exact_match: float) -> CoveragePoint | None:
+        """Returns the point of the highest coverage with at least this exact match; None without one.
 
         Its `min_confidence` has as few digits as leave the same predictions open.
         """
         thresholds = [*(point.min_confidence for point in self.points[1:]), 0.0]
         found = (
-            (point, lower) for point, lower in zip(self.points, thresholds, strict=True) if point.accuracy >= accuracy
+            (point, lower)
+            for point, lower in zip(self.points, thresholds, strict=True)
+            if point.exact_match >= exact_match
         )
         point, lower = max(found, key=lambda pair: pair[0].coverage, default=(None, 0.0))
         return point and replace(point, min_confidence=_shorten(point.min_confidence, lower))
@@ -75,12 +77,12 @@ class CoverageCurve:
     def to_dict(self) -> dict[str, Any]:
         """Returns the values for JSON.
 
-        `coverage_by_accuracy` has one point per accuracy, null where no threshold reaches it; `coverage_curve` has
-        at most 200 points, from the lowest to the highest coverage.
+        `coverage_by_exact_match` has one point per exact match, null where no threshold reaches it; `coverage_curve`
+        has at most 200 points, from the lowest to the highest coverage.
         """
-        found = {accuracy: self.find(accuracy) for accuracy in _ACCURACIES}
+        found = {value: self.find(value) for value in _EXACT_MATCHES}
         return {
-            "coverage_by_accuracy": {f"{name:g}": point and asdict(point) for name, point in found.items()},
+            "coverage_by_exact_match": {f"{name:g}": point and asdict(point) for name, point in found.items()},
             "coverage_curve": list(map(asdict, self._sample())),
         }
 

@@ -1,4 +1,4 @@
-"""Plots the loss by epoch, the confusion matrix of characters, accuracy by coverage, and attention maps."""
+"""Plots the loss by epoch, the confusion matrix of characters, exact match by coverage, and attention maps."""
 
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
@@ -120,10 +120,10 @@ def confusion_figure(counts: NDArray[np.int64], charset: Sequence[str]) -> Figur
 
 
 def coverage_figure(points: Sequence[CoveragePoint]) -> Figure:
-    """Plots accuracy by coverage, from the lowest coverage to all predictions."""
+    """Plots exact match by coverage, from the lowest coverage to all predictions."""
     figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.add_subplot(xlabel="coverage: labels that are not left open", ylabel="accuracy of these labels")
-    axes.plot([point.coverage for point in points], [point.accuracy for point in points], drawstyle="steps-pre")
+    axes = figure.add_subplot(xlabel="coverage: labels that are not left open", ylabel="exact match of these labels")
+    axes.plot([point.coverage for point in points], [point.exact_match for point in points], drawstyle="steps-pre")
     axes.set_xlim(0, 1)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(PercentFormatter(1))

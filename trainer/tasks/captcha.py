@@ -177,7 +177,7 @@ def train_captcha(options: TrainCaptcha) -> dict[str, Any]:
     """Trains a CAPTCHA recognizer. The best epoch has the highest exact match on validation, by greedy decoding.
 
     Returns:
-        As `capt train captioner`, and with `learning_curve` a key of this name: `target_accuracy`; `status`
+        As `capt train captioner`, and with `learning_curve` a key of this name: `target_exact_match`; `status`
         (`reached`; `estimated`; `at_least` if the 95% interval has no upper end; `unknown`), for `unknown` its `reason`
         (`too_few_sizes`, `no_errors` or `flat`); `more_labels` (null if there is no most probable number) and
         `more_labels_interval` (low and high, which may be null), in addition to the present labels; `statement`, the
@@ -193,9 +193,9 @@ def train_captcha(options: TrainCaptcha) -> dict[str, Any]:
         from trainer.tasks.learning_curve import train_learning_curve
 
         return train_learning_curve(options)
-    if options.target_accuracy is not None:
+    if options.target_exact_match is not None:
         message = "the option has no effect without --learning-curve"
-        raise UsageError(message, location="--target-accuracy", hint="Add --learning-curve, or omit the option.")
+        raise UsageError(message, location="--target-exact-match", hint="Add --learning-curve, or omit the option.")
     return train(CaptchaTask(), options)
 
 

@@ -181,10 +181,10 @@ def _write_curve(root: Path, options: TrainCaptcha, runs: Sequence[_TrainedFract
         hint = "Choose a new --run-dir, and do not prepare images while it is trained."
         raise CaptError("the labels of validation changed between the trainings", location=str(root), hint=hint)
     points = [CurvePoint(labels, *_count_errors(options, run)) for _, run, labels in runs]
-    target = DEFAULT_TARGET if options.target_accuracy is None else options.target_accuracy
+    target = DEFAULT_TARGET if options.target_exact_match is None else options.target_exact_match
     estimate = estimate_labels(points, target)
     curve = {
-        "target_accuracy": target,
+        "target_exact_match": target,
         "status": estimate.status,
         "reason": estimate.reason,
         "more_labels": estimate.more_labels,

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from features.text.charset import Charset
 from features.text.visual_order import decode_visually, encode_visually, visual_positions
 
-LABELS = st.text("ab1٢-שלبح\u064e", max_size=8)
+LABELS = st.text("ab12٢-.% שלبح\u064e", max_size=10)
 
 
 def displayed(text):
@@ -22,6 +22,14 @@ def displayed(text):
         ("12ب345", "345ب12"),
         ("تهران-11", "11-نارهت"),
         ("ABب", "بAB"),
+        ("אב 12-34", "12-34 בא"),
+        ("1.5 אב 12:30", "12:30 בא 1.5"),
+        ("אבcd-e1 f", "cd-e1 fבא"),
+        ("ab cd-11 ef", "ab cd-11 ef"),
+        ("ب12-34", "34-12ب"),
+        ("ب12/34", "12/34ب"),
+        ("ب٢/٣", "٢/٣ب"),
+        ("ب٢/3", "3/٢ب"),
         ("", ""),
     ],
 )

@@ -55,12 +55,12 @@ def test_the_calibration_error_and_the_coverage_are_those_of_the_predictions(sco
     assert scored["ece"] == scored["greedy"]["ece"]
     assert {"ece_uncalibrated", "character_ece", "character_ece_uncalibrated"} < set(scored)
     last = scored["coverage_curve"][-1]
-    assert (last["coverage"], last["accuracy"]) == (1, scored["exact_match"])
-    for accuracy, point in scored["coverage_by_accuracy"].items():
+    assert (last["coverage"], last["exact_match"]) == (1, scored["exact_match"])
+    for exact_match, point in scored["coverage_by_exact_match"].items():
         if point:
             kept = confidence >= point["min_confidence"] - 1e-5
             assert kept.mean() == pytest.approx(point["coverage"])
-            assert right[kept].mean() >= float(accuracy)
+            assert right[kept].mean() >= float(exact_match)
 
 
 def test_what_is_left_behind_can_be_read(scored, run, captchas):
@@ -80,8 +80,8 @@ def test_what_is_left_behind_can_be_read(scored, run, captchas):
     for name in ("confusion.png", "coverage.png"):
         assert Image.open(place / name).size[0] > 300
     page = (place / "recognition_errors.html").read_text()
-    assert "accuracy by coverage" in page
-    assert "coverage by required accuracy" in page
+    assert "exact match by coverage" in page
+    assert "coverage by required exact match" in page
 
 
 def test_without_a_file_the_validation_split_is_scored_and_reported(run, capsys):

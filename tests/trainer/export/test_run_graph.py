@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+import unicodedata
 from io import BytesIO
 
 import numpy as np
@@ -10,9 +11,10 @@ from PIL import Image
 
 import capt
 from features.store.storage_dtypes import decode, encode
+from features.text.visual_order import visual_positions
 from schemas.errors import RecordError, UsageError
 from trainer.export.image_graph import read_images
-from trainer.export.run_graph import GraphRun, round_as_stored
+from trainer.export.run_graph import GraphRun, find_logical_order, round_as_stored
 from trainer.runs.run import load_run
 
 SERVE = """
@@ -27,6 +29,16 @@ print(json.dumps({
     "errors": [text.decode() for text in made["errors"].numpy()],
 }))
 """
+
+
+def test_the_graph_orders_characters_as_the_recognizer_does():
+    rng = np.random.default_rng(0)
+    labels = ["".join(rng.choice(list("ab12٢-.% ב"), rng.integers(1, 9))) for _ in range(200)]
+    labels += [label.replace("ב", "ب") for label in labels]
+    classes = [list(map(unicodedata.bidirectional, label)) + [""] * (9 - len(label)) for label in labels]
+    orders = find_logical_order(tf.constant(classes)).numpy().tolist()
+    for label, order in zip(labels, orders, strict=True):
+        assert order == [*visual_positions(label), *range(len(label), 9)], label
 
 
 @pytest.fixture(scope="module")

@@ -39,8 +39,8 @@ def test_fractions_are_nested_and_keep_their_images_when_others_are_added(words_
     [
         ({"learning_curve": True}, "--learning-curve: .*160 labelled images.*200"),
         ({"learning_curve": True, "warm_start_from": "run"}, "--learning-curve: .*--warm-start-from"),
-        ({"target_accuracy": 0.9}, "--target-accuracy: .*no effect"),
-        ({"learning_curve": True, "target_accuracy": 99}, "--target-accuracy"),
+        ({"target_exact_match": 0.9}, "--target-exact-match: .*no effect"),
+        ({"learning_curve": True, "target_exact_match": 99}, "--target-exact-match"),
     ],
 )
 def test_what_allows_no_learning_curve_is_refused_before_a_training(words_store, tmp_path, options, message):
@@ -72,7 +72,7 @@ def trained(tmp_path_factory):
     shown = [captcha(number, "train" if number < TRAIN else "val") for number in range(TRAIN + VAL)]
     store = make_words(root / "store", squares, shown)
     options = {"store": store.path, "run_dir": root / "run", "epochs": 3, "hyperparameters": SETTINGS}
-    return options, capt.train_captcha(**options, learning_curve=True, target_accuracy=0.999)
+    return options, capt.train_captcha(**options, learning_curve=True, target_exact_match=0.999)
 
 
 @pytest.mark.slow
@@ -109,7 +109,7 @@ def test_the_sizes_are_runs_of_their_own_with_equal_steps(trained, capsys):
 @pytest.mark.slow
 def test_the_same_command_trains_nothing_anew_and_the_target_may_change(trained):
     options, before = trained
-    result = capt.train_captcha(**options, learning_curve=True, target_accuracy=0.5)
+    result = capt.train_captcha(**options, learning_curve=True, target_exact_match=0.5)
     assert result["resumed_at"] == result["steps"] == before["steps"]
     assert result["learning_curve"]["sizes"] == before["learning_curve"]["sizes"]
     assert (result["learning_curve"]["status"], result["learning_curve"]["more_labels"]) == ("reached", None)

@@ -160,7 +160,7 @@ class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
 
     @staticmethod
     def mark_errors(prediction: str, references: Sequence[str]) -> Html:
-        """Returns a prediction as markup in which what is wrong is marked."""
+        """Returns a prediction as markup in which what is wrong is marked; there is at least one reference."""
         return mark_wrong([prediction], [prediction not in references])
 
     def notes(self, summary: Mapping[str, Any], name: str) -> list[str]:

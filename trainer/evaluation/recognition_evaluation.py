@@ -236,14 +236,14 @@ def _build_card(evaluated: Evaluated, number: int) -> Html:
     parts: list[Html] = []
     for strategy in STRATEGIES:
         marked = RecognitionEvaluation.mark_errors(prediction.by(strategy).text, [expected])
-        parts += [label(_TITLES[strategy]), element("blockquote", marked or "(empty)")]
+        parts += [label(_TITLES[strategy]), element("blockquote", marked or "(empty)", dir="auto")]
     image = element("code", evaluated.tables.name_image(*name))
     return card(
         read_source_image(evaluated.held_out.catalog[name]),
         expected,
         label(image, f" log-probability {prediction.greedy.score:.2f}"),
         label("label"),
-        element("blockquote", expected),
+        element("blockquote", expected, dir="auto"),
         *parts,
     )
 

@@ -169,8 +169,8 @@ class CaptchaTask(Task):
         return len(text)
 
     def oov_rate(self, run: RecognizerRun, texts: Sequence[str]) -> float:
-        known = set(run.labels)
-        return float(np.mean([text not in known for text in texts]))
+        known = set(run.metadata.config.characters.characters)
+        return float(np.mean([not known.issuperset(text) for text in texts]))
 
 
 def train_captcha(options: TrainCaptcha) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from trainer.evaluation.bootstrap import MetricSamples, sample_captions
 from trainer.evaluation.caption_evaluation import CaptionEvaluation
 from trainer.evaluation.slices import parse_slices
 from trainer.metrics.caption_metrics import METRICS, RESAMPLED_METRICS, TITLES, Scorer
-from trainer.metrics.caption_tokenizer import mark_wrong_words
 from trainer.models.model_specs import ModelSpec, PixelInput, model_spec
 from trainer.runs.captioner_run import CaptionerRun
 from trainer.runs.directory import TRANSFORM
@@ -140,9 +139,6 @@ class CaptioningTask(Task):
     def sample_metrics(self, texts: Sequence[str], references: Sequence[Sequence[str]]) -> MetricSamples:
         with Scorer(self.paired_metrics) as scorer:
             return sample_captions(scorer.score(texts, references))
-
-    def mark_errors(self, words: Sequence[str], references: Sequence[str]) -> list[bool]:
-        return mark_wrong_words(words, references) if references else [False] * len(words)
 
     def oov_rate(self, run: CaptionerRun, texts: Sequence[str]) -> float:
         from features.text.tokenizer import Tokenizer

@@ -146,13 +146,6 @@ class Task(ABC):
         intervals = evaluated["intervals"]
         return {name: Score.build(evaluated[name], intervals.get(name)) for name in self.metrics if name in evaluated}
 
-    def mark_errors(self, words: Sequence[str], references: Sequence[str]) -> list[bool]:
-        """Returns for each word of a predicted text whether no reference equals it.
-
-        Captioners compare with the words of the references. Without references, no word of a caption is wrong.
-        """
-        return [word not in references for word in words]
-
     # === Retraining ===
 
     def text_length(self, text: str) -> int:
@@ -160,5 +153,8 @@ class Task(ABC):
         return len(text.split())
 
     def oov_rate(self, run: Any, texts: Sequence[str]) -> float:
-        """Returns the fraction of the words of references that are not in the run's vocabulary."""
+        """Returns the fraction of the words of references that are not in the run's vocabulary.
+
+        Recognizers count labels with characters that they cannot output.
+        """
         return 0.0

@@ -26,7 +26,6 @@ from trainer.reports.markup import (
     header,
     join,
     label,
-    mark_wrong,
     plot,
     row,
     section,
@@ -246,9 +245,9 @@ def _plot_metric(axes: Axes, trials: Mapping[str, Epochs], name: str) -> None:
 def _build_image(image: ComparedImage, task: Task) -> Html:
     rows = []
     for trial, text in image.predictions.items():
-        words = text.split(" ") if text else []
-        shown = element("span", mark_wrong(words, task.mark_errors(words, image.references)), dir="auto")
-        rows.append(row(trial, element("td", shown if words else element("span", "(empty)", class_="quiet"))))
+        marked = task.evaluation.mark_errors(text, image.references) if image.references else text
+        shown = element("span", marked, dir="auto") if text else element("span", "(empty)", class_="quiet")
+        rows.append(row(trial, element("td", shown)))
     return card(
         image.image,
         f"image {image.image_id}",

@@ -59,8 +59,8 @@ class DataChecksConfig(Settings):
         removed_images: Fraction of the champion's images that were removed.
         failed_records: Fraction of the input records that failed, in the preparation with the most failures.
         length_change: Relative change of the mean text length, in words (captions) or characters (labels).
-        oov_rate: Fraction of the words in new texts that are not in the champion's vocabulary; for CAPTCHAs, fraction
-            of the labels that the champion was not trained on.
+        oov_rate: Fraction of the words in new captions that are not in the champion's vocabulary; for CAPTCHAs,
+            fraction of the new labels that have characters that the champion cannot output.
         drift_mean: Distance between the mean features; see `workflows.retraining.drift`.
         drift_covariance: Distance between the feature covariances; see `workflows.retraining.drift`.
     """

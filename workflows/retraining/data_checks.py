@@ -17,7 +17,11 @@ _CHECKS = {
     "removed_images": ("removed_fraction", "{} of the champion's images were removed", "{:.1%}"),
     "failed_records": ("failure_rate", "{} of the input records failed", "{:.1%}"),
     "length_change": ("length_change", "the mean length of new texts changed by {}", "{:.1%}"),
-    "oov_rate": ("oov_rate", "{} of the words in new texts are not in the champion's vocabulary", "{:.1%}"),
+    "oov_rate": (
+        "oov_rate",
+        "{} of the new words or labels are unknown to the champion",
+        "{:.1%}",
+    ),
     "drift_mean": ("drift_mean", "the mean of the features drifted by {}", "{:.2f}"),
     "drift_covariance": ("drift_covariance", "the covariance of the features drifted by {}", "{:.2f}"),
 }
@@ -34,7 +38,8 @@ class DataDiff:
         removed_fraction: Fraction of the champion's images that were removed.
         failure_rate: Fraction of the input records that failed.
         length_change: Relative change of the mean text length; None without new texts.
-        oov_rate: Fraction of the words in new texts that are not in the champion's vocabulary; None without new texts.
+        oov_rate: Fraction of the words in new captions that are not in the champion's vocabulary, or of the new labels
+            that have characters that it cannot output; None without new texts.
         drift_mean: Drift of the mean (`workflows.retraining.drift`); None for fewer than two new images.
         drift_covariance: Drift of the covariance; None for fewer than two new images.
     """

@@ -125,6 +125,7 @@ def test_the_page_shows_the_misread_with_their_images(squares, captchas, tmp_pat
     page = (run.path / "evaluation" / "test" / "recognition_errors.html").read_text()
     assert page.index("Correct predictions") < page.index("Random predictions")
     assert page.count("<article") == 6
+    assert page.count('<blockquote dir="auto">') == 6 * 4
 
 
 def test_a_word_predicted_wrong_is_counted(run, captchas, tmp_path):

@@ -18,7 +18,7 @@ from trainer.data.label_limits import LabelLimits
 from trainer.data.training_data import TrainingData
 from trainer.runs.metadata import METADATA, read_metadata
 from trainer.runs.run import load_run
-from trainer.tasks.captcha import check_held_out_labels
+from trainer.tasks.captcha import CaptchaTask, check_held_out_labels
 
 ALL = tuple(label for labels in ALPHABETS.values() for label in labels)
 SHORT = ("007", "ab", "bb7")
@@ -58,6 +58,11 @@ def short(squares, tmp_path_factory):
     store, _ = store_of(root / "store", squares, SHORT, 16)
     train(store, root / "run", hyperparameters=TINY)
     return store, load_run(root / "run")
+
+
+def test_labels_are_unknown_if_the_recognizer_cannot_output_their_characters(short):
+    _, run = short
+    assert CaptchaTask().oov_rate(run, ["ba", "70a", "cab", "7777777"]) == 0.25
 
 
 def test_the_charset_and_the_length_are_those_of_the_train_labels(every):

@@ -17,6 +17,7 @@ from pipelines.datasets.flickr import Flickr8kReader, Flickr30kReader
 from pipelines.datasets.folder import FolderReader
 from pipelines.datasets.huggingface import HuggingFaceReader
 from pipelines.datasets.iapr import IaprReader
+from pipelines.datasets.imagefolder import ImageFolderReader
 from pipelines.datasets.jsonl import JsonLinesReader
 from pipelines.datasets.karpathy import KarpathyReader
 from pipelines.datasets.webdataset import WebDatasetReader
@@ -35,11 +36,12 @@ DATASET_READERS: dict[str, Callable[..., DatasetReader]] = {
     "jsonl": JsonLinesReader,
     "webdataset": WebDatasetReader,
     "huggingface": HuggingFaceReader,
+    "imagefolder": ImageFolderReader,
     "folder": FolderReader,
 }
 
-# Types whose images and captions are in the same files.
-EMBEDDED = ("webdataset", "huggingface")
+# Types whose images and captions are in the same files or directories.
+EMBEDDED = ("webdataset", "huggingface", "imagefolder")
 # The settings that the readers of single types have beside the annotation files.
 _SETTINGS: dict[str, tuple[str, ...]] = {
     "iapr": ("whole_descriptions",),
@@ -47,6 +49,7 @@ _SETTINGS: dict[str, tuple[str, ...]] = {
     "jsonl": ("columns",),
     "webdataset": ("columns", "caption_fields"),
     "huggingface": ("columns",),
+    "imagefolder": ("columns",),
 }
 # The roles of the columns, where a type does not have all of them.
 _ROLES: dict[str, tuple[str, ...]] = {"webdataset": ("image",)}

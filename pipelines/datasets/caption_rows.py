@@ -8,7 +8,7 @@ several rows.
 """
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from reprlib import repr as abbreviate
 from typing import Any, NamedTuple
@@ -31,6 +31,9 @@ from features.text.table_columns import (
 from pipelines.datasets.annotation_files import AnnotationFile, AnnotationReader
 from pipelines.datasets.base import CaptionEntry, ImageEntry
 from schemas.errors import RecordError
+
+# Returns the columns of a file, given its location and the names of its columns.
+FindColumns = Callable[[str, Sequence[str]], FoundColumns]
 
 
 class CaptionValue(NamedTuple):

@@ -13,7 +13,7 @@ from features.text.lines import FailedRecord, shorten
 from features.text.record_fields import read_record
 from features.text.table_columns import FoundColumns
 from pipelines.datasets.annotation_files import AnnotationFile
-from pipelines.datasets.caption_rows import CaptionRow, CaptionTableReader, build_row
+from pipelines.datasets.caption_rows import CaptionRow, CaptionTableReader, FindColumns, build_row
 from schemas.errors import CaptError
 
 
@@ -26,20 +26,25 @@ class CsvReader(CaptionTableReader):
     example = "captions.csv"
 
     def read_file_rows(self, document: AnnotationFile) -> Iterator[CaptionRow | FailedRecord]:
-        delimiter = "\t" if document.name.lower().endswith(".tsv") else ","
-        rows = read_rows(document.read_text(), document.location, delimiter)
-        header = next(rows, None)
-        if header is None or isinstance(header, FailedRecord):
-            reason = f"{header.reason}: {header.detail}" if header else "the file is empty"
-            hint = "Start the file with the names of the columns, such as image and caption."
-            raise CaptError(f"no header: {reason}", location=document.location, hint=hint)
-        columns = self.find_columns(document.location, header.fields)
-        positions = {name: header.fields.index(name) for name in columns.names}
-        for row in rows:
-            if isinstance(row, FailedRecord):
-                yield row
-            else:
-                yield read_record(row.location, partial(_read_row, row, columns, positions, len(header.fields)))
+        return read_csv_rows(document, self.find_columns)
+
+
+def read_csv_rows(document: AnnotationFile, find_columns: FindColumns) -> Iterator[CaptionRow | FailedRecord]:
+    """Yields the rows of a CSV or TSV file, and those that cannot be read. CaptError without a header."""
+    delimiter = "\t" if document.name.lower().endswith(".tsv") else ","
+    rows = read_rows(document.read_text(), document.location, delimiter)
+    header = next(rows, None)
+    if header is None or isinstance(header, FailedRecord):
+        reason = f"{header.reason}: {header.detail}" if header else "the file is empty"
+        hint = "Start the file with the names of the columns, such as image and caption."
+        raise CaptError(f"no header: {reason}", location=document.location, hint=hint)
+    columns = find_columns(document.location, header.fields)
+    positions = {name: header.fields.index(name) for name in columns.names}
+    for row in rows:
+        if isinstance(row, FailedRecord):
+            yield row
+        else:
+            yield read_record(row.location, partial(_read_row, row, columns, positions, len(header.fields)))
 
 
 def _read_row(

@@ -10,7 +10,7 @@ from features.text.lines import FailedRecord, Line
 from features.text.record_fields import read_name, reject_duplicate_keys
 from features.text.table_columns import FoundColumns
 from pipelines.datasets.annotation_files import AnnotationFile
-from pipelines.datasets.caption_rows import CaptionRow, CaptionTableReader, build_row
+from pipelines.datasets.caption_rows import CaptionRow, CaptionTableReader, FindColumns, build_row
 
 # Without a readable line, the columns make no difference.
 _USUAL = ["image", "caption"]
@@ -25,11 +25,16 @@ class JsonLinesReader(CaptionTableReader):
     example = "captions.jsonl"
 
     def read_file_rows(self, document: AnnotationFile) -> Iterator[CaptionRow | FailedRecord]:
-        columns = self.find_columns(document.location, list_keys(document) or _USUAL)
-        yield from document.read_records(partial(_read_line, columns))
+        return read_jsonl_rows(document, self.find_columns)
 
 
-def list_keys(document: AnnotationFile) -> list[str]:
+def read_jsonl_rows(document: AnnotationFile, find_columns: FindColumns) -> Iterator[CaptionRow | FailedRecord]:
+    """Yields the rows of a file of JSON lines, and those that cannot be read."""
+    columns = find_columns(document.location, _list_keys(document) or _USUAL)
+    yield from document.read_records(partial(_read_line, columns))
+
+
+def _list_keys(document: AnnotationFile) -> list[str]:
     """Returns the keys of the objects in a file of JSON lines. Of `image` and `Image`, it is the lowercase one."""
     keys: dict[str, None] = {}
     for record in document.read_records(_parse_line):

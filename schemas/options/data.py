@@ -62,7 +62,7 @@ class SynthSample(ColumnOptions):
     dataset_type: SampledDatasetType = option(
         "folder",
         "Format of the dataset: coco, karpathy, flickr8k, flickr30k, iapr, csv, jsonl, webdataset, "
-        "huggingface, or folder (images without captions).",
+        "huggingface, imagefolder, or folder (images without captions).",
     )
     annotations: tuple[str, ...] = ANNOTATIONS
     whole_descriptions: bool = WHOLE_DESCRIPTIONS

@@ -9,7 +9,7 @@ from schemas.options.extractor import ExtractorOptions
 from schemas.options.shared import CAPTION_TABLE, DRY_RUN, NUM_SHARDS
 
 SampledCaptionType = Literal[
-    "coco", "karpathy", "flickr8k", "flickr30k", "iapr", "csv", "jsonl", "webdataset", "huggingface"
+    "coco", "karpathy", "flickr8k", "flickr30k", "iapr", "csv", "jsonl", "webdataset", "huggingface", "imagefolder"
 ]
 CaptionDatasetType = Literal[SampledCaptionType, "conceptual"]
 DatasetType = Literal[CaptionDatasetType, "folder"]
@@ -23,7 +23,7 @@ StoreToWrite = Annotated[
 ANNOTATIONS = option(
     (),
     "Annotation file, or a directory or archive (.zip, .tar) that contains it; local, s3:// or gs://. Repeatable. With "
-    "`webdataset` and `huggingface`, the shards.",
+    "`webdataset`, `huggingface` and `imagefolder`, the paths of --images.",
     "PATH",
 )
 WHOLE_DESCRIPTIONS = option(
@@ -36,35 +36,35 @@ class ColumnOptions(Options):
 
     image_column: str | None = option(
         None,
-        "Column with the names of the images (csv, jsonl) or their bytes (huggingface), or field of the images "
-        "(webdataset), such as png. [default: image, file_name, path or another usual name; huggingface: the column "
-        "with bytes; webdataset: the only image of a sample]",
+        "Column with the names of the images (csv, jsonl, imagefolder) or their bytes (huggingface), or field of the "
+        "images (webdataset), such as png. [default: image, file_name, path or another usual name; huggingface: the "
+        "column with bytes; webdataset: the only image of a sample]",
         "NAME",
     )
     caption_column: tuple[str, ...] = option(
         (),
-        "Column with captions: text, or a list of texts. Repeatable. csv, jsonl and huggingface only. [default: "
-        "caption and captions, caption_0 to caption_N, text, or another usual name]",
+        "Column with captions: text, or a list of texts. Repeatable. Only csv, jsonl, huggingface and imagefolder. "
+        "[default: caption and captions, caption_0 to caption_N, text, or another usual name]",
         "NAME",
     )
     id_column: str | None = option(
         None,
-        "Column with the IDs of the captions (csv, jsonl) or of the images (huggingface). [default: id or another "
-        "usual name, if there is one; otherwise captions are numbered within their image, and images are named by "
-        "their path or row]",
+        "Column with the IDs of the captions (csv, jsonl, imagefolder) or of the images (huggingface). [default: id or "
+        "another usual name, if there is one; otherwise captions are numbered within their image, and images are named "
+        "by their path or row]",
         "NAME",
     )
     split_column: str | None = option(
         None,
-        "Column with the splits: train, val, test or unused. csv, jsonl and huggingface only. [default: split or "
-        "subset, if there is one]",
+        "Column with the splits: train, val, test or unused. Only csv, jsonl, huggingface and imagefolder. "
+        "[default: split or subset, if there is one]",
         "NAME",
     )
     group_column: str | None = option(
         None,
         "Column with a group of each image, such as its photographer or video. Images of one group that have no "
-        "published split are assigned to the same split. csv, jsonl and huggingface only. [default: each image is a "
-        "group]",
+        "published split are assigned to the same split. Only csv, jsonl, huggingface and imagefolder. [default: "
+        "each image is a group]",
         "NAME",
     )
 
@@ -140,7 +140,7 @@ class PrepareFeatures(ExtractorOptions, ColumnOptions):
         DatasetType,
         Option(
             "Format of the source dataset: coco, karpathy, flickr8k, flickr30k, conceptual, iapr, csv, jsonl, "
-            "webdataset, huggingface (Parquet), or folder (images without captions)."
+            "webdataset, huggingface (Parquet), imagefolder, or folder (images without captions)."
         ),
     ]
     images: Annotated[
@@ -242,7 +242,7 @@ class PrepareCaptions(ColumnOptions):
         CaptionDatasetType,
         Option(
             "Format of the source dataset: coco, karpathy, flickr8k, flickr30k, conceptual, iapr, csv, jsonl, "
-            "webdataset or huggingface (Parquet)."
+            "webdataset, huggingface (Parquet) or imagefolder."
         ),
     ]
     annotations: tuple[str, ...] = ANNOTATIONS

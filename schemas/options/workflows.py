@@ -23,8 +23,8 @@ class Demo(Options):
     output: str = option("demo", "Output directory. An interrupted demo resumes there.", "DIR")
     dataset_type: SampledCaptionType | None = option(
         None,
-        "Format of your dataset: coco, karpathy, flickr8k, flickr30k, iapr, csv, jsonl, webdataset or "
-        "huggingface. [default: synthetic scenes and CAPTCHAs]",
+        "Format of your dataset: coco, karpathy, flickr8k, flickr30k, iapr, csv, jsonl, webdataset, "
+        "huggingface or imagefolder. [default: synthetic scenes and CAPTCHAs]",
     )
     images: tuple[str, ...] = option(
         (),

@@ -238,6 +238,18 @@ def huggingface(root: Path) -> Layout:
     return Layout("huggingface", place, place, 2 * PHOTOS - 1, {"train": 4, "val": 1}, {}, malformed, missing=0)
 
 
+def imagefolder(root: Path) -> Layout:
+    """Images in directories of splits with metadata files; a row without a caption, and one of a missing image."""
+    images = photos([f"{'train' if number < 4 else 'test'}/{number}.jpg" for number in range(PHOTOS)], root / "mine")
+    for split, numbers in (("train", range(4)), ("test", range(4, PHOTOS))):
+        lines = [json.dumps({"file_name": f"{number}.jpg", "text": sentence(number)}) for number in numbers]
+        if split == "test":
+            lines += [json.dumps({"file_name": "9.jpg", "text": "A dog ."}), json.dumps({"file_name": "4.jpg"})]
+        (images / split / "metadata.jsonl").write_text("\n".join(lines))
+    place = [str(images)]
+    return Layout("imagefolder", place, place, PHOTOS + 1, {"train": 4, "test": 1}, {}, {"no caption": 1})
+
+
 def folder(root: Path) -> Layout:
     """Images alone."""
     names = [f"{number % 2}/{number}.jpg" for number in range(PHOTOS)]
@@ -246,5 +258,5 @@ def folder(root: Path) -> Layout:
 
 LAYOUTS: dict[str, Callable[[Path], Layout]] = {
     maker.__name__: maker
-    for maker in (coco, karpathy, flickr8k, flickr30k, iapr, csv, jsonl, webdataset, huggingface, folder)
+    for maker in (coco, karpathy, flickr8k, flickr30k, iapr, csv, jsonl, webdataset, huggingface, imagefolder, folder)
 }

@@ -1,0 +1,94 @@
+"""Images are joined with metadata files by paths, or have the name of their directory as caption."""
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from features.text.lines import FailedRecord
+from pipelines.datasets import open_reader
+from schemas.errors import CaptError, UsageError
+from tests.conftest import noise_image
+
+
+def write(root: Path, files: dict[str, str]) -> str:
+    """Writes text files, and images under names of JPEG."""
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if name.endswith(".jpg"):
+            noise_image(1).save(path)
+        else:
+            path.write_text(text)
+    return str(root)
+
+
+def images(path: str) -> dict[str, str | None]:
+    """The split of each image."""
+    return {one.image_id: one.split for one in open_reader("imagefolder", [path]).read_images()}
+
+
+def captions(path: str, **settings: Any) -> list[tuple[str, str]]:
+    read = open_reader("imagefolder", [path], **settings).read_captions()
+    return sorted(
+        (one.location.rpartition("/")[2], one.reason) if isinstance(one, FailedRecord) else (one.image_id, one.caption)
+        for one in read
+    )
+
+
+def test_metadata_names_images_relative_to_its_directory(tmp_path: Path) -> None:
+    root = write(
+        tmp_path / "x",
+        {
+            "train/metadata.csv": "file_name,text\na.jpg,A dog\ndeep/../b.jpg,A cat\n",
+            "validation/metadata.jsonl": '{"file_name": "c/a.jpg", "text": "A cow"}\n{"file_name": "d.jpg"}\n{',
+        },
+    )
+    rows = {"file_name": ["e.jpg", None], "captions": [["one", "two"], ["three"]], "split": ["test", None]}
+    (tmp_path / "x" / "more").mkdir()
+    pq.write_table(pa.table(rows), tmp_path / "x" / "more" / "metadata.parquet")
+    found = {"train/a.jpg": "train", "train/b.jpg": "train", "validation/c/a.jpg": "val", "validation/d.jpg": "val"}
+    assert images(root) == {**found, "more/e.jpg": "test"}
+    assert captions(root) == [
+        ("metadata.jsonl:2", "no caption"),
+        ("metadata.jsonl:3", "not JSON"),
+        ("metadata.parquet: row 2", "no file_name"),
+        ("more/e.jpg", "one"),
+        ("more/e.jpg", "two"),
+        ("train/a.jpg", "A dog"),
+        ("train/b.jpg", "A cat"),
+        ("validation/c/a.jpg", "A cow"),
+    ]
+
+
+def test_without_metadata_a_directory_is_a_class(tmp_path: Path) -> None:
+    root = write(tmp_path / "x", dict.fromkeys(["train/test tube/1.jpg", "dog/2.jpg", "test/3.jpg", "4.jpg"], ""))
+    assert images(root) == {"train/test tube/1.jpg": "train", "dog/2.jpg": None, "test/3.jpg": "test", "4.jpg": None}
+    assert captions(root) == [
+        ("3.jpg", "no caption"),
+        ("4.jpg", "no caption"),
+        ("dog/2.jpg", "dog"),
+        ("train/test tube/1.jpg", "test tube"),
+    ]
+
+
+def test_an_archive_is_read_as_a_directory(tmp_path: Path) -> None:
+    root = write(tmp_path / "x", {"a.jpg": "", "metadata.csv": "file_name,text\na.jpg,A dog\n"})
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        for path in Path(root).iterdir():
+            archive.write(path, path.name)
+    assert captions(str(tmp_path / "x.zip")) == [("a.jpg", "A dog")]
+
+
+def test_metadata_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
+    root = write(tmp_path / "x", {"metadata.parquet": "no parquet"})
+    with pytest.raises(CaptError, match=r"metadata\.parquet: the Parquet file cannot be read"):
+        captions(root)
+    root = write(tmp_path / "y", {"metadata.csv": "name,text\na.jpg,A dog\n"})
+    with pytest.raises(UsageError, match="no column 'file_name'"):
+        captions(root)
+    with pytest.raises(UsageError, match="no such directory"):
+        captions(str(tmp_path / "z"))

@@ -7,13 +7,14 @@ field has a compression. A tensor that is passed as `bytes` must already have th
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from schemas.compression import compress, decompress
+from schemas.example_encoding import encode_example
 from schemas.tables import KEY_BYTES, Field, Table
 
 Row = Mapping[str, Any]
@@ -21,17 +22,14 @@ Row = Mapping[str, Any]
 
 def to_example(table: Table, row: Row) -> bytes:
     """Returns the row as a serialized `tf.train.Example`, byte for byte the same for equal rows."""
-    from tensorflow.core.example import example_pb2
-
-    example = example_pb2.Example()
+    features: dict[str, bytes | Sequence[int]] = {}
     for field in table.fields:
-        feature = example.features.feature[field.name]
         value = to_plain(field, row[field.name])
         if field.kind in ("int", "ints"):
-            feature.int64_list.value.extend(value if field.kind == "ints" else [value])
+            features[field.name] = value if field.kind == "ints" else [value]
         else:
-            feature.bytes_list.value.append(value.encode() if isinstance(value, str) else value)
-    return cast(bytes, example.SerializeToString(deterministic=True))
+            features[field.name] = value.encode() if isinstance(value, str) else value
+    return encode_example(features)
 
 
 def from_example(table: Table, serialized: bytes) -> dict[str, Any]:

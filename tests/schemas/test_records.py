@@ -9,7 +9,9 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tensorflow.core.example import example_pb2
 
+from schemas.example_encoding import encode_example
 from schemas.records import build_parsing_spec, from_arrow, from_example, to_arrow, to_example
 from schemas.tables import CAPTIONS, CATALOG, FAILURES, REPORT, Field, Table, features_table
 
@@ -52,6 +54,26 @@ def test_any_row_round_trips_through_an_example(table: Table, data: st.DataObjec
     row = data.draw(rows(table))
     assert same(table, from_example(table, to_example(table, row)), row)
     assert to_example(table, dict(reversed(row.items()))) == to_example(table, row)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    features=st.dictionaries(
+        st.text(st.characters(exclude_categories=["Cs"]), max_size=3),
+        st.binary(max_size=300) | st.lists(st.integers(-(2**63), 2**63 - 1), max_size=20),
+        max_size=5,
+    )
+)
+def test_examples_are_encoded_in_the_bytes_of_tensorflow(features: dict[str, Any]) -> None:
+    example = example_pb2.Example()
+    for name, value in features.items():
+        if isinstance(value, bytes):
+            example.features.feature[name].bytes_list.value.append(value)
+        else:
+            example.features.feature[name].int64_list.value.extend(value)
+    # TensorFlow omits the message of all features if there are none; a table has at least a key.
+    expected = example.SerializeToString(deterministic=True) if features else encode_example({})
+    assert encode_example(features) == expected
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: f"{table.name}-{len(table.fields)}")

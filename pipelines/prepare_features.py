@@ -14,6 +14,7 @@ from typing import Any, get_args
 from features.extractors.extractor import ExtractorConfig, resolve_dtype
 from features.extractors.factory import open_extractor
 from features.extractors.output_layers import OUTPUT
+from features.extractors.runtimes import TENSORFLOW_CPU, RuntimeChoice, choose_batch_size, choose_runtime
 from features.images.decode import ImageLimits
 from features.images.resize import make_resizer
 from features.runtime.numerics import detect_native_precision
@@ -24,7 +25,7 @@ from features.store.layout import FROZEN_EXTRACTORS
 from features.store.repair import FeatureTableRepair
 from features.store.shards import check_num_shards
 from pipelines.beam.disk_errors import report_full_disk
-from pipelines.beam.runners import parse_hints
+from pipelines.beam.runners import parse_hints, runs_locally
 from pipelines.datasets import open_source
 from pipelines.datasets.base import DatasetReader
 from pipelines.datasets.limits import parse_limits
@@ -40,15 +41,14 @@ from pipelines.jobs.failure_limit import check_failures, parse_max_failures
 from pipelines.jobs.feature_source import ArraySource, ExtractorSource, FeatureSource
 from pipelines.jobs.frozen_extractor import (
     FrozenExtractor,
+    find_damaged_extractor,
     find_frozen_extractor,
     find_or_freeze_extractor,
-    is_extractor_intact,
 )
 from pipelines.jobs.label_summary import summarize_labels
 from pipelines.jobs.provenance import check_launch
 from pipelines.jobs.sinks import Sink, log_removed, open_sink
 from schemas.choices import Precision
-from schemas.defaults import BATCH_SIZE
 from schemas.errors import CaptError, UsageError
 from schemas.manifests import DatasetMetadata, InputSize
 from schemas.options.extractor import ExtractorOptions
@@ -60,7 +60,8 @@ _log = logging.getLogger("capt.prepare")
 # Options that have no effect on imported features.
 _EXTRACTION_OPTIONS = (
     *(name for name in ExtractorOptions.model_fields if name != "storage_dtype"),
-    *("resize_method", "resize_mode", "shortest_edge", "batch_size", "max_image_pixels", "allow_mixed_numerics"),
+    *("resize_method", "resize_mode", "shortest_edge", "device", "backend", "batch_size", "max_image_pixels"),
+    "allow_mixed_numerics",
 )
 
 
@@ -116,6 +117,7 @@ def prepare_images(options: PrepareFeatures, source: SourceDataset) -> dict[str,
     _check(options)
     max_failures = parse_max_failures(options.max_failures or source.reader.max_failures)
     limits = ImageLimits(options.max_image_pixels, options.max_image_bytes)
+    runtime = TENSORFLOW_CPU if options.from_arrays else _choose_runtime(options)
     with (
         report_full_disk(options.store),
         open_sink(options.store, options.dry_run) as sink,
@@ -123,7 +125,7 @@ def prepare_images(options: PrepareFeatures, source: SourceDataset) -> dict[str,
     ):
         imported = _describe_import(options, arrays) if arrays else None
         # Invalid options are refused before the images are listed.
-        fixed = None if source.choose_size else build_table_config(options, sink.store, imported)
+        fixed = None if source.choose_size else build_table_config(options, sink.store, imported, runtime)
         dataset = sink.store.dataset_root(options.dataset_name or source.dataset_type)
         create = partial(ImageDatabase, hash_cache=locate_hash_cache(sink.root))
         with sink.hold(dataset), sink.open_database(create) as database:
@@ -133,7 +135,7 @@ def prepare_images(options: PrepareFeatures, source: SourceDataset) -> dict[str,
             if input_size:
                 _log.info("%s: images are stored at %s.", dataset.name, input_size)
                 options = options.model_copy(update=input_size.model_dump(exclude={"reason"}))
-            table_config = fixed or build_table_config(options, sink.store, imported)
+            table_config = fixed or build_table_config(options, sink.store, imported, runtime)
             with sink.hold(sink.table_root(table_config)), sink.repair(table_config) as repair:
                 downloads = None
                 if database.identities.has_urls():
@@ -142,7 +144,7 @@ def prepare_images(options: PrepareFeatures, source: SourceDataset) -> dict[str,
                 unknown_arrays = database.find_arrays(arrays) if arrays else None
                 extracted = None
                 while extracted is None:  # None: another job has committed to the table meanwhile.
-                    extracted = sink.run_job(_plan(options, sink, database, repair, limits, arrays))
+                    extracted = sink.run_job(_plan(options, runtime, sink, database, repair, limits, arrays))
             facts = DatasetMetadata(
                 source=source.dataset_type,
                 images={},
@@ -183,6 +185,11 @@ def _check(options: PrepareFeatures) -> None:
     _check_import(options)
     if not options.from_arrays:
         open_extractor(options)
+
+
+def _choose_runtime(options: PrepareFeatures) -> RuntimeChoice:
+    is_local = runs_locally(options.beam_options)
+    return choose_runtime(options.backend, options.device, options.extractor, is_local=is_local)
 
 
 def _check_import(options: PrepareFeatures) -> None:
@@ -228,14 +235,18 @@ def _describe_import(options: PrepareFeatures, arrays: ArrayIndex) -> ExtractorC
 
 
 def build_table_config(
-    options: PrepareFeatures, store: Store, imported: ExtractorConfig | None = None
+    options: PrepareFeatures,
+    store: Store,
+    imported: ExtractorConfig | None = None,
+    runtime: RuntimeChoice = TENSORFLOW_CPU,
 ) -> FeatureTableConfig:
     """Returns the config of the table that the options describe. `--precision auto` depends on the store's tables.
 
-    `imported` are the settings of imported features; None to extract features.
+    `imported` are the settings of imported features; None to extract features with `runtime`.
     """
     choice = imported or open_extractor(options).resolve_config()
     how = (options.resize_method, options.resize_mode, options.shortest_edge)
+    native: Precision = "bfloat16" if runtime.device == "gpu" else detect_native_precision()
     resizer = make_resizer(choice.height, choice.width, *how)
     table_config = FeatureTableConfig(
         extractor=choice.extractor,
@@ -248,7 +259,7 @@ def build_table_config(
         fit=resizer.mode,
         shorter_side=resizer.shortest_edge,
         preprocess=choice.preprocess,
-        precision=choice.precision or (detect_native_precision() if options.precision == "auto" else options.precision),
+        precision=choice.precision or (native if options.precision == "auto" else options.precision),
         dtype=choice.dtype,
         format=options.format,
         compression=options.compression,
@@ -278,6 +289,7 @@ def _list(options: PrepareFeatures, source: SourceDataset, database: ImageDataba
 
 def _plan(
     options: PrepareFeatures,
+    runtime: RuntimeChoice,
     sink: Sink,
     database: ImageDatabase,
     repair: FeatureTableRepair,
@@ -293,10 +305,11 @@ def _plan(
         source = ArraySource(arrays)
     else:
         if is_missing:
-            check_launch(table, repair.table_config.precision, options.beam_options, options.allow_mixed_numerics)
-        extractor = _open_frozen_extractor(options, sink, repair, is_missing)
-        batch_size = BATCH_SIZE if options.batch_size == "auto" else options.batch_size
-        source = ExtractorSource(extractor, batch_size, limits) if extractor else None
+            precision, allow_mixed = repair.table_config.precision, options.allow_mixed_numerics
+            check_launch(table, precision, runtime, options.beam_options, allow_mixed)
+        extractor = _open_frozen_extractor(options, runtime, sink, repair, is_missing)
+        batch_size = choose_batch_size(runtime) if options.batch_size == "auto" else options.batch_size
+        source = ExtractorSource(extractor, batch_size, limits, runtime) if extractor else None
     return ExtractionJob(
         database=database,
         root=repair.root,
@@ -323,18 +336,21 @@ def _classify(
 
 
 def _open_frozen_extractor(
-    options: PrepareFeatures, sink: Sink, repair: FeatureTableRepair, is_needed: bool
+    options: PrepareFeatures, runtime: RuntimeChoice, sink: Sink, repair: FeatureTableRepair, is_needed: bool
 ) -> FrozenExtractor | None:
     """Returns the frozen extractor if needed, and repairs it. A dry run builds a missing one in its workspace."""
-    root, store = repair.root, sink.store.path
+    root, store, extractor_format = repair.root, sink.store.path, runtime.extractor_format
     if options.dry_run:
-        known = find_frozen_extractor(root, store) if is_needed else None
+        known = find_frozen_extractor(root, store, extractor_format) if is_needed else None
         if known or not is_needed:
             return known
-    elif not is_needed and is_extractor_intact(root, store, read_recorded_corruption(store, store / FROZEN_EXTRACTORS)):
-        return None
+    elif not is_needed:
+        damaged = find_damaged_extractor(root, store, read_recorded_corruption(store, store / FROZEN_EXTRACTORS))
+        if damaged is None:
+            return None
+        extractor_format = damaged.format
     root = Store(sink.root).feature_table_root(repair.table_config)
-    return find_or_freeze_extractor(root, sink.root, repair.table_config, open_extractor(options))
+    return find_or_freeze_extractor(root, sink.root, repair.table_config, open_extractor(options), extractor_format)
 
 
 def _count_replaced(database: ImageDatabase, dataset: str) -> int:

@@ -3,6 +3,9 @@
 from typing import Literal
 
 Precision = Literal["float32", "bfloat16"]
+Backend = Literal["tensorflow", "jax", "torch"]
+DeviceChoice = Literal["auto", "cpu", "gpu"]
+ExtractorFormat = Literal["pb", "keras"]
 StorageDtype = Literal["float32", "float16", "bfloat16", "int8", "uint8"]
 Format = Literal["tfrecord", "parquet"]
 Compression = Literal["none", "zstd"]

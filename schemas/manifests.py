@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, JsonValue
 
-from schemas.choices import ResizeMode
+from schemas.choices import ExtractorFormat, ResizeMode
 from schemas.frozen import Frozen
 from schemas.table_config import canonical_json, compute_digest
 
@@ -61,16 +61,23 @@ class FeatureMetadata(Frozen):
 
     Args:
         shape: Shape of one row's value.
-        network: SHA-256 of the frozen extractor, `networks/<sha256>.pb` in the store; None for imported features.
+        network: SHA-256 of the extractor, `networks/<sha256>.<format>` in the store; None for imported features.
+        network_format: Format of the extractor: `pb`, a frozen graph, or `keras`, a Keras model.
         numerics: The numerics class: device, instruction set or chip, library and precision; or `imported`.
-        toolchain: Versions of libraries. Rows are bit-identical if those of TensorFlow, Pillow and libjpeg are equal.
+        toolchain: Versions of libraries. Rows are bit-identical if those of the backend, Pillow and libjpeg are equal.
     """
 
     kind: Literal["features"] = "features"
     shape: tuple[int, ...]
     network: Sha256 | None
+    network_format: ExtractorFormat = Field(default="pb", exclude_if=lambda network_format: network_format == "pb")
     numerics: str
     toolchain: dict[str, str]
+
+    @property
+    def network_file(self) -> str | None:
+        """Name of the extractor's file in `networks`; None for imported features."""
+        return f"{self.network}.{self.network_format}" if self.network else None
 
 
 class CaptionMetadata(Frozen):

@@ -1,9 +1,9 @@
-"""Compiles extractors for accelerators with the backend of Keras: TensorFlow, JAX or PyTorch.
+"""Compiles extractors with the backend of Keras: JAX or PyTorch on any device, TensorFlow on a GPU.
 
     model → precision, folded normalizations, postponed poolings → compiled: put pixels on the device → compute → fetch
 
-Feature tables are computed with frozen graphs, whose rows are bit-identical in every batch. Compiled models need no
-TensorFlow; their features agree within rounding.
+On processors, TensorFlow runs frozen graphs instead, whose rows are bit-identical in every batch. Compiled models need
+no TensorFlow. Their features agree with those of frozen graphs within rounding.
 """
 
 from abc import ABC, abstractmethod
@@ -11,41 +11,59 @@ from collections import Counter, defaultdict
 from dataclasses import replace
 from functools import cache
 from itertools import chain
+from threading import Lock
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from features.extractors.frozen_graph import list_devices
+from features.extractors.devices import detect_device
 from features.extractors.output_layers import ModelFunction
 from features.images.resize import Pixels
+from features.runtime.keras_backend import get_backend
 from features.runtime.keras_settings import keras, ops
-from features.runtime.numerics import Device, detect_cpu, format_numerics_class
-from schemas.choices import Precision
+from features.runtime.numerics import Device, Runtime
+from schemas.choices import DeviceChoice, Precision
 
 
 class CompiledModel(ABC):
-    """A model that is compiled once per batch size.
+    """A model on a device that is compiled once per batch size.
 
-    `device` computes, and `numerics` is the numerics class of the features. `predict` pads a batch with zeros to the
-    smallest compiled size, because compiling takes far longer than computing.
+    `predict` pads a batch with zeros to the smallest size of `batch_sizes` and of the compiled ones, because compiling
+    takes far longer than computing. A size that does not fit into memory is not used again.
     """
 
-    device: Device
-    numerics: str
+    numerics: str  # numerics class of the features
 
-    def __init__(self) -> None:
-        self._sizes: frozenset[int] = frozenset()
+    def __init__(self, function: ModelFunction, device: Device) -> None:
+        self.device = device
+        self.shape = function.shape
+        self.batch_sizes: frozenset[int] = frozenset()
+        self._compiling = Lock()
+        self._compiled_sizes: frozenset[int] = frozenset()
 
     def predict(self, pixels: Pixels) -> NDArray[Any]:
         """Returns features [N, ...] of pixels [N, H, W, 3], values 0…255."""
         count = len(pixels)
-        size = min((size for size in self._sizes if size >= count), default=count)
+        size = min((size for size in self.batch_sizes if size >= count), default=count)
         if size > count:
             pixels = np.concatenate([pixels, np.zeros((size - count, *pixels.shape[1:]), pixels.dtype)])
-        features = self.fetch(self.compute(self.put(pixels)))
-        self._sizes |= {size}  # only a size that fits into memory is used again
+        try:
+            features = self._run(pixels)
+        except Exception:
+            self.batch_sizes -= {size}
+            raise
+        self.batch_sizes |= {size}
         return features[:count]
+
+    def _run(self, pixels: Pixels) -> NDArray[Any]:
+        """Threads that share the model compile a batch size once."""
+        if len(pixels) in self._compiled_sizes:
+            return self.fetch(self.compute(self.put(pixels)))
+        with self._compiling:
+            features = self.fetch(self.compute(self.put(pixels)))
+            self._compiled_sizes |= {len(pixels)}
+        return features
 
     @abstractmethod
     def put(self, pixels: Pixels) -> Any:
@@ -67,11 +85,12 @@ class CompiledModel(ABC):
 class JaxModel(CompiledModel):
     """A model on JAX. Its weights are arguments of the compiled function rather than constants."""
 
-    def __init__(self, function: ModelFunction) -> None:
-        super().__init__()
+    def __init__(self, function: ModelFunction, device: Device) -> None:
+        super().__init__(function, device)
         import jax
 
         self._jax: Any = jax
+        self._device = jax.devices(device.kind)[0]
         variables = function.model.variables
 
         def stateless(values: Any, pixels: Any) -> Any:
@@ -79,12 +98,10 @@ class JaxModel(CompiledModel):
                 return function(pixels)
 
         self._compiled = jax.jit(stateless)
-        self._values = [variable.value for variable in variables]
-        device = jax.devices()[0]
-        self.device = detect_cpu() if device.platform == "cpu" else Device(device.platform, device.device_kind)
+        self._values = jax.device_put([variable.value for variable in variables], self._device)
 
     def put(self, pixels: Pixels) -> Any:
-        return self._jax.device_put(pixels)
+        return self._jax.device_put(pixels, self._device)
 
     def compute(self, pixels: Any) -> Any:
         return self._compiled(self._values, pixels)
@@ -102,8 +119,8 @@ class TorchModel(CompiledModel):
     Only graphs for a GPU are compiled further, because on a CPU compilation takes minutes.
     """
 
-    def __init__(self, function: ModelFunction) -> None:
-        super().__init__()
+    def __init__(self, function: ModelFunction, device: Device) -> None:
+        super().__init__(function, device)
         import torch
 
         class Module(torch.nn.Module):  # type: ignore[misc]
@@ -115,11 +132,10 @@ class TorchModel(CompiledModel):
                 return function(pixels)
 
         self._torch = torch
-        self._module = Module().eval()
+        self._is_gpu = device.kind == "gpu"
+        self._device = torch.device("cuda" if self._is_gpu else "cpu")
+        self._module = Module().eval().to(self._device)
         self._graphs: dict[tuple[int, ...], Any] = {}
-        self._device = keras.ops.zeros(()).device
-        self._is_gpu = self._device.type == "cuda"
-        self.device = Device("gpu", torch.cuda.get_device_name(self._device)) if self._is_gpu else detect_cpu()
 
     def put(self, pixels: Pixels) -> Any:
         tensor = self._torch.from_numpy(pixels)
@@ -128,7 +144,7 @@ class TorchModel(CompiledModel):
     def compute(self, pixels: Any) -> Any:
         shape = tuple(pixels.shape)
         if shape not in self._graphs:
-            with self._torch.no_grad():
+            with self._torch.no_grad(), keras.device("gpu" if self._is_gpu else "cpu"):
                 graph = self._torch.export.export(self._module, (pixels,), strict=False).module()
             self._graphs[shape] = self._torch.compile(graph) if self._is_gpu else graph
         with self._torch.inference_mode():
@@ -146,20 +162,21 @@ class TorchModel(CompiledModel):
 class TensorFlowModel(CompiledModel):
     """A model on TensorFlow. XLA compiles it for GPUs only, because on CPUs XLA is slower."""
 
-    def __init__(self, function: ModelFunction) -> None:
-        super().__init__()
+    def __init__(self, function: ModelFunction, device: Device) -> None:
+        super().__init__(function, device)
         import tensorflow as tf
 
         self._tf = tf
-        gpus = tf.config.list_physical_devices("GPU")
-        self._compiled = tf.function(function, jit_compile=bool(gpus))
-        self.device = list_devices()[0]
+        self._device = f"{device.kind.upper()}:0"
+        self._compiled = tf.function(function, jit_compile=device.kind == "gpu")
 
     def put(self, pixels: Pixels) -> Any:
-        return self._tf.constant(pixels)
+        with self._tf.device(self._device):
+            return self._tf.constant(pixels)
 
     def compute(self, pixels: Any) -> Any:
-        return self._compiled(pixels)
+        with self._tf.device(self._device):
+            return self._compiled(pixels)
 
     def wait(self, features: Any) -> None:
         self._tf.test.experimental.sync_devices()
@@ -169,16 +186,20 @@ class TensorFlowModel(CompiledModel):
         return values
 
 
-def compile_extractor(function: ModelFunction, precision: Precision) -> CompiledModel:
+def compile_extractor(function: ModelFunction, precision: Precision, device: DeviceChoice = "auto") -> CompiledModel:
     """Compiles an extractor that was built on the backend of Keras, with its weights.
 
     The dtype of `function` is that of the features that leave the device: float16 halves the transfer.
+
+    Raises:
+        UsageError: The device is `gpu`, and the backend has no GPU in this process.
     """
-    backend = keras.backend.backend()
+    backend = get_backend()
     models: dict[str, type[JaxModel | TorchModel | TensorFlowModel]]
     models = {"jax": JaxModel, "torch": TorchModel, "tensorflow": TensorFlowModel}
-    compiled = models[backend](replace(function, model=optimize_for_inference(function.model, precision)))
-    compiled.numerics = format_numerics_class(compiled.device, backend, precision)
+    optimized = replace(function, model=optimize_for_inference(function.model, precision))
+    compiled = models[backend](optimized, detect_device(backend, device))
+    compiled.numerics = Runtime(compiled.device, backend, precision).numerics
     return compiled
 
 

@@ -8,6 +8,7 @@ the smaller size.
 """
 
 import logging
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,6 +19,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from features.extractors.runtimes import LoadedExtractor
 from features.images.decode import decode
 from features.images.resize import Pixels, Resizer
 from features.store.storage_dtypes import StoredColumns, encode
@@ -27,6 +29,7 @@ from schemas.table_config import FeatureTableConfig
 
 PADDING = 8
 DEFAULT_THREADS = 2
+_ACCELERATOR_CALLS = 2
 
 _OUT_OF_MEMORY_CLASSES = ("ResourceExhaustedError", "OutOfMemoryError")  # TensorFlow, PyTorch
 _OUT_OF_MEMORY_MESSAGES = ("RESOURCE_EXHAUSTED", "can't allocate memory")  # XLA, PyTorch on a CPU
@@ -101,6 +104,21 @@ class ExtractionCore:
         self._parallel_calls = parallel_calls
         self._max_pixels = max_pixels
         self.batch_size = batch_size
+
+    @classmethod
+    def for_extractor(
+        cls, table_config: FeatureTableConfig, extractor: LoadedExtractor, batch_size: int, max_pixels: int
+    ) -> "ExtractionCore":
+        """Returns a core for the device of an extractor. Beside an accelerator, all processors decode."""
+        is_accelerated = extractor.device.kind != "cpu"
+        return cls(
+            table_config,
+            extractor,
+            batch_size=batch_size,
+            threads=os.cpu_count() or DEFAULT_THREADS if is_accelerated else DEFAULT_THREADS,
+            parallel_calls=_ACCELERATOR_CALLS if is_accelerated else 1,
+            max_pixels=max_pixels,
+        )
 
     def run(self, images: Iterable[EncodedImage]) -> Iterator[ExtractedRow | FailedImage]:
         """Yields one result per image, in order.

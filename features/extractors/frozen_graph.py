@@ -5,7 +5,7 @@ loaded without Keras. bfloat16 is a setting of the session that runs the graph, 
 """
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from features.images.resize import Pixels
 from features.runtime.numerics import (
-    Device,
     detect_cpu,
     find_fixed_batch_size,
     read_cpu_flags,
+    resolve_frozen_runtime,
     resolve_onednn_precision,
-    resolve_tensorflow_class,
 )
 from schemas.choices import Precision
+from schemas.default_backend import is_installed
 from schemas.errors import CorruptFileError, UsageError
 
 INPUT = "pixels"
@@ -32,7 +32,7 @@ _sharing = threading.Lock()
 
 
 class FrozenGraph:
-    """A frozen graph in a session of its own. `shape` is that of one image's features.
+    """A frozen graph in a session of its own, on the processor. `shape` is that of one image's features.
 
     Args:
         graph: A serialized GraphDef with placeholder `pixels` and result `features`.
@@ -46,7 +46,7 @@ class FrozenGraph:
         import tensorflow as tf
 
         definition = tf.compat.v1.GraphDef.FromString(graph)
-        config = tf.compat.v1.ConfigProto()
+        config = tf.compat.v1.ConfigProto(device_count={"GPU": 0})
         if resolve_onednn_precision(precision, read_cpu_flags()) == "bfloat16":
             config.graph_options.rewrite_options.auto_mixed_precision_onednn_bfloat16 = 1
         loaded = tf.Graph()
@@ -56,8 +56,8 @@ class FrozenGraph:
         self._call = self._session.make_callable(f"{OUTPUT}:0", [f"{INPUT}:0"])
         self.shape: tuple[int, ...] = tuple(loaded.get_tensor_by_name(f"{OUTPUT}:0").shape[1:])
         self._precision: Precision = precision
-        runs_on_cpu = all(device.kind == "cpu" for device in list_devices())
-        self._batch_size = find_fixed_batch_size(read_cpu_flags()) if runs_on_cpu else None
+        self.device = detect_cpu()
+        self._batch_size = find_fixed_batch_size(read_cpu_flags())
 
     @property
     def numerics(self) -> str:
@@ -80,34 +80,20 @@ def detect_numerics_class(precision: Precision) -> str:
     """Returns the numerics class of frozen graphs in this process."""
     from tensorflow.python.framework.test_util import IsMklEnabled
 
-    return resolve_tensorflow_class(
-        list_devices(), IsMklEnabled(), resolve_onednn_precision(precision, read_cpu_flags())
-    )
-
-
-def list_devices() -> list[Device]:
-    """Returns TensorFlow's devices in this process, accelerators first and the processor last."""
-    import tensorflow as tf
-
-    accelerators = [device for kind in ("GPU", "TPU") for device in tf.config.list_physical_devices(kind)]
-    has_tf32 = tf.config.experimental.tensor_float_32_execution_enabled()
-    described = [(one.device_type, tf.config.experimental.get_device_details(one)) for one in accelerators]
-    return [*(describe_accelerator(kind, details, has_tf32) for kind, details in described), detect_cpu()]
-
-
-def describe_accelerator(device_type: str, details: Mapping[str, Any], may_use_tf32: bool) -> Device:
-    """Returns a `GPU` or `TPU` by TensorFlow's details. A GPU supports TF32 from compute capability 8.0."""
-    capability = details.get("compute_capability")
-    version = f" ({'.'.join(map(str, capability))})" if capability else ""
-    return Device(
-        "gpu" if device_type == "GPU" else "tpu",
-        f"{details.get('device_name', 'unknown')}{version}",
-        has_tf32=may_use_tf32 and capability is not None and capability >= (8, 0),
-    )
+    effective = resolve_onednn_precision(precision, read_cpu_flags())
+    return resolve_frozen_runtime(detect_cpu(), IsMklEnabled(), effective).numerics
 
 
 def load_frozen_graph(path: Path, precision: Precision) -> FrozenGraph:
-    """Loads a frozen graph from a file; raises CorruptFileError if it is missing, or not a graph."""
+    """Loads a frozen graph from a file.
+
+    Raises:
+        CorruptFileError: The file is missing, or not a graph.
+        UsageError: TensorFlow is not installed.
+    """
+    if not is_installed("tensorflow"):
+        message = "the extractor is a frozen graph, and the package 'tensorflow' is not installed"
+        raise UsageError(message, location=str(path), hint="Install TensorFlow.")
     from google.protobuf.message import DecodeError
 
     try:

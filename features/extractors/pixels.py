@@ -1,7 +1,14 @@
 """Implements the extractor `pixels`, which stores the resized image for models that contain their own backbone."""
 
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
 from features.extractors.extractor import ExtractorConfig, resolve_dtype
 from features.extractors.output_layers import OUTPUT, FeatureFunction
+from features.images.resize import Pixels
+from features.runtime.numerics import detect_cpu
 from schemas.errors import UsageError
 from schemas.options.extractor import ExtractorOptions
 from schemas.table_config import FeatureTableConfig
@@ -40,7 +47,25 @@ class PixelExtractor:
         )
 
     def build_function(self, table_config: FeatureTableConfig) -> FeatureFunction:
-        """Returns a function that returns uint8 pixels unchanged and rounds float32 pixels."""
-        from features.runtime.keras_settings import ops
+        """Returns `build_pixel_function`."""
+        return build_pixel_function()
 
-        return lambda pixels: pixels if pixels.dtype == "uint8" else ops.cast(ops.round(pixels), "uint8")
+
+def build_pixel_function() -> FeatureFunction:
+    """Returns a function that returns uint8 pixels unchanged and rounds float32 pixels."""
+    from features.runtime.keras_settings import ops
+
+    return lambda pixels: pixels if pixels.dtype == "uint8" else ops.cast(ops.round(pixels), "uint8")
+
+
+class PixelModel:
+    """The same function in NumPy, for backends without frozen graphs. `shape` is that of one image's pixels."""
+
+    def __init__(self, shape: tuple[int, ...], numerics: str) -> None:
+        self.device = detect_cpu()
+        self.shape = shape
+        self.numerics = numerics
+
+    def predict(self, pixels: Pixels) -> NDArray[Any]:
+        """Returns uint8 pixels [N, H, W, 3] of pixels of any dtype."""
+        return pixels if pixels.dtype == np.uint8 else np.rint(pixels).astype(np.uint8)

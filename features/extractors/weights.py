@@ -113,11 +113,30 @@ def randomize(model: Any, seed: int, application: Application, options: BuildOpt
     dropouts = [layer for layer in model.layers if isinstance(layer, keras.layers.Dropout)]
     if normalizers:
         with _override(normalizers, "momentum", lambda _: 0.0), _override(dropouts, "rate", lambda _: 0.0):
-            model(images, training=True)
+            _update_statistics(model, images)
     else:
         weighted = [layer for layer in model.layers if getattr(layer, "use_bias", False)]
         with _override(weighted, "activation", _build_calibrator):
             model(images, training=False)
+
+
+def _update_statistics(model: Any, images: NDArray[np.float32]) -> None:
+    """Calls a model in training mode. On JAX as one compiled function: JAX compiles single operations one by one."""
+    from features.runtime.keras_settings import keras
+
+    if keras.backend.backend() != "jax":
+        model(images, training=True)
+        return
+    import jax
+
+    @jax.jit
+    def call(trainable: Any, others: Any, images: Any) -> Any:
+        return model.stateless_call(trainable, others, images, training=True)[1]
+
+    variables = (model.trainable_variables, model.non_trainable_variables)
+    values = call(*([variable.value for variable in some] for some in variables), images)
+    for variable, value in zip(model.non_trainable_variables, values, strict=True):
+        variable.assign(value)
 
 
 def generate_noise_images(count: int, height: int, width: int, seed: int) -> NDArray[np.uint8]:

@@ -7,12 +7,12 @@ The process that computes the row detects its numerics class.
 import logging
 import os
 import platform
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from schemas.choices import Precision
+from features.runtime.keras_backend import get_backend
+from schemas.choices import Backend, Precision
 
 # The first flag that a processor has is its instruction set (x86 and ARM).
 _INSTRUCTION_SETS = ("amx_bf16", "avx512_bf16", "avx512f", "avx2", "sve2", "sve", "asimd")
@@ -41,6 +41,12 @@ _HARMFUL = (
     "TF_XLA_FLAGS",
 )
 
+_BACKEND_PACKAGES: dict[Backend, tuple[str, ...]] = {
+    "tensorflow": ("tensorflow",),
+    "jax": ("jax", "jaxlib"),
+    "torch": ("torch",),
+}
+
 _log = logging.getLogger("capt")
 
 
@@ -53,21 +59,27 @@ class Device:
     has_tf32: bool = False  # whether it may compute float32 products in TF32
 
 
-def format_numerics_class(device: Device, library: str, precision: str) -> str:
-    """Returns the numerics class, such as `cpu/avx512_bf16/tensorflow-onednn/float32`."""
-    effective = "tf32" if device.has_tf32 and precision == "float32" else precision
-    return "/".join((device.kind, device.chip.replace("/", "-"), library, effective))
+@dataclass(frozen=True)
+class Runtime:
+    """A device, a library and a precision, which compute features and determine their bits.
 
-
-def resolve_tensorflow_class(devices: Sequence[Device], has_onednn: bool, precision: Precision) -> str:
-    """Returns the numerics class of a frozen graph in a TensorFlow session with these devices.
-
-    TensorFlow places a graph on the first accelerator. Only oneDNN computes in bfloat16, on processors.
+    `library` is a backend of Keras, or that of frozen graphs: `tensorflow-onednn` or `tensorflow-eigen`.
     """
-    device = next((device for device in devices if device.kind != "cpu"), devices[0])
-    if device.kind == "cpu" and has_onednn:
-        return format_numerics_class(device, "tensorflow-onednn", precision)
-    return format_numerics_class(device, "tensorflow-eigen" if device.kind == "cpu" else "tensorflow", "float32")
+
+    device: Device
+    library: str
+    precision: Precision
+
+    @property
+    def numerics(self) -> str:
+        """The numerics class, such as `cpu/avx512_bf16/tensorflow-onednn/float32` or `gpu/NVIDIA H200/jax/bfloat16`."""
+        effective = "tf32" if self.device.has_tf32 and self.precision == "float32" else self.precision
+        return "/".join((self.device.kind, self.device.chip.replace("/", "-"), self.library, effective))
+
+
+def resolve_frozen_runtime(processor: Device, has_onednn: bool, precision: Precision) -> Runtime:
+    """Returns the runtime of frozen graphs, which run on processors. Only oneDNN computes in bfloat16."""
+    return Runtime(processor, *(("tensorflow-onednn", precision) if has_onednn else ("tensorflow-eigen", "float32")))
 
 
 def detect_cpu() -> Device:
@@ -127,14 +139,13 @@ def read_cpu_flags() -> frozenset[str]:
 
 
 def detect_toolchain() -> dict[str, str]:
-    """Returns the library versions that commits record; stored bits depend on TensorFlow, Pillow and libjpeg."""
+    """Returns the library versions that commits record; stored bits depend on the backend, Pillow and libjpeg."""
     import importlib.metadata
 
     from PIL import features
 
-    versions = {
-        name: importlib.metadata.version(name) for name in ("keras", "numpy", "pillow", "pyarrow", "tensorflow")
-    }
+    packages = ("keras", "numpy", "pillow", "pyarrow", *_BACKEND_PACKAGES[get_backend()])
+    versions = {name: importlib.metadata.version(name) for name in packages}
     return versions | {"libjpeg": str(features.version("libjpeg_turbo") or features.version("jpg"))}
 
 

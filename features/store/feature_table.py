@@ -67,11 +67,11 @@ class FeatureTable(TableSnapshot[FeatureMetadata]):
 
     @property
     def extractor_path(self) -> Path:
-        """The frozen extractor that computed the rows, on this machine; StoreError for imported features."""
+        """The extractor that computed the rows, on this machine; StoreError for imported features."""
         network = self.facts.network
         if network is None:
             raise StoreError("the features are imported, so their extractor is unknown", location=str(self.root))
-        return ensure_local(extractor_path(self.root.parents[1], network), network)
+        return ensure_local(extractor_path(self.root.parents[1], network, self.facts.network_format), network)
 
     @property
     def rows(self) -> int:

@@ -5,7 +5,8 @@ STORE/features/<fingerprint>/     recipe.json, log/, manifests/, network.json, <
 STORE/text/<fingerprint>/         recipe.json, log/, manifests/, <commit>/captions-….parquet, transform/, vocabulary
 STORE/datasets/<name>/            log/, manifests/, <commit>/catalog.parquet, labels.parquet, reports/
 STORE/models/<name>/              log/, manifests/, runs/<run>/
-STORE/networks/<sha256>.pb        frozen extractors
+STORE/networks/<sha256>.pb        extractors as frozen graphs of TensorFlow
+STORE/networks/<sha256>.keras     extractors as Keras models, for JAX, PyTorch and GPUs
 STORE/work/                       work plans of running jobs; their job databases, run-<id>/ledger.sqlite
 STORE/pins/                       leases of running jobs
 STORE/cache/                      stat.sqlite (hash cache), damage.json (files that verification found corrupt)
@@ -18,6 +19,7 @@ the table's frozen extractor, `networks/` the frozen extractors, `pins/` the lea
 import re
 from pathlib import Path
 
+from schemas.choices import ExtractorFormat
 from schemas.table_config import SHORT_FINGERPRINT, CaptionTableConfig, FeatureTableConfig
 
 FEATURES = "features"
@@ -34,7 +36,7 @@ RECIPE = "recipe.json"
 EXTRACTOR_RECORD = "network.json"
 
 COMMIT_NAME = re.compile(rf"[0-9a-f]{{{SHORT_FINGERPRINT}}}")
-EXTRACTOR_NAME = re.compile(r"[0-9a-f]{64}\.pb")
+EXTRACTOR_NAME = re.compile(r"[0-9a-f]{64}\.(pb|keras)")
 
 # The writer of a temporary file younger than this may be running.
 GRACE_SECONDS = 3600.0
@@ -42,9 +44,9 @@ GRACE_SECONDS = 3600.0
 _COMPACTION = "compact-"
 
 
-def extractor_path(store: Path, sha256: str) -> Path:
-    """Returns the path of a frozen extractor, by the SHA-256 of its graph."""
-    return store / FROZEN_EXTRACTORS / f"{sha256}.pb"
+def extractor_path(store: Path, sha256: str, extractor_format: ExtractorFormat = "pb") -> Path:
+    """Returns the path of an extractor, by the SHA-256 of its file."""
+    return store / FROZEN_EXTRACTORS / f"{sha256}.{extractor_format}"
 
 
 def table_root(store: Path, table_config: FeatureTableConfig | CaptionTableConfig) -> Path:

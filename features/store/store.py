@@ -12,6 +12,7 @@ from features.store.commit_log import CommitLog
 from features.store.dataset import Dataset
 from features.store.feature_table import FeatureTable
 from features.store.layout import DATASETS, FEATURES, RECIPE, TEXT, extractor_path, table_root
+from schemas.choices import ExtractorFormat
 from schemas.errors import CorruptFileError, StoreError, UsageError
 from schemas.strict_json import parse_json
 from schemas.table_config import SHORT_FINGERPRINT, CaptionTableConfig, FeatureTableConfig, canonical_json
@@ -125,9 +126,9 @@ class Store:
         """
         return self.path / DATASETS / check_dataset_name(name)
 
-    def extractor_path(self, sha256: str) -> Path:
-        """Returns the path of a frozen extractor, by the SHA-256 of its graph."""
-        return extractor_path(self.path, sha256)
+    def extractor_path(self, sha256: str, extractor_format: ExtractorFormat = "pb") -> Path:
+        """Returns the path of an extractor, by the SHA-256 of its file."""
+        return extractor_path(self.path, sha256, extractor_format)
 
 
 def check_dataset_name(name: str) -> str:

@@ -8,11 +8,11 @@ from pydantic import ValidationError
 
 from features.io.atomic_files import hash_file
 from features.store.commit_log import LOG, MANIFEST_NAME, MANIFESTS, CommitLog, find_blocking_manifests
-from features.store.layout import DATASETS, EXTRACTOR_RECORD, FEATURES, MODELS, RECIPE, TEXT, extractor_path
+from features.store.extractor_record import ExtractorRecord
+from features.store.layout import DATASETS, EXTRACTOR_RECORD, FEATURES, MODELS, RECIPE, TEXT
 from schemas.errors import CaptError, CorruptFileError
 from schemas.manifests import FeatureMetadata, Manifest, Shard
-from schemas.strict_json import parse_json
-from schemas.table_config import IMPORTED, SHORT_FINGERPRINT, CaptionTableConfig, FeatureTableConfig, canonical_json
+from schemas.table_config import IMPORTED, SHORT_FINGERPRINT, CaptionTableConfig, FeatureTableConfig
 
 MANIFEST_KINDS = {FEATURES: "features", TEXT: "captions", DATASETS: "dataset", MODELS: "model"}
 
@@ -154,17 +154,14 @@ class TableHistory:
             return
         data = path.read_bytes()
         try:
-            record = parse_json(data)
-            sha256, shape = str(record["network"]), tuple(record["shape"])
-            is_canonical = canonical_json({"network": sha256, "shape": shape}) == data
-        except (ValueError, KeyError, TypeError):
-            sha256, shape, is_canonical = "", (), False
+            record = ExtractorRecord.parse(data)
+        except ValueError:
+            record = None
         facts = [one.facts for one in self.manifests.values() if isinstance(one.facts, FeatureMetadata)]
-        extractor = extractor_path(self._findings.store, sha256)
-        if not is_canonical or (facts and shape not in {one.shape for one in facts}):
+        if record is None or (facts and record.shape not in {one.shape for one in facts}):
             self._findings.add_corrupt(path, "the table's extractor and the shape of its rows", data)
-        elif not extractor.is_file():
-            self._findings.add_missing(extractor)
+        elif not record.path(self._findings.store).is_file():
+            self._findings.add_missing(record.path(self._findings.store))
 
 
 def read_histories(roots: list[Path], findings: Findings) -> list[TableHistory]:

@@ -43,7 +43,6 @@ from features.store.layout import (
     REPORTS,
     RUNS,
     WORK,
-    extractor_path,
     planned_commits,
     table_roots,
 )
@@ -206,10 +205,11 @@ def _list_checks(store: Path, tables: list[TableHistory]) -> list[_Check]:
             find_problem = shard_checks.get(entry.path)
             checks.append(_Check(f"{name}/{entry.path}", entry.sha256, entry.bytes, is_live, find_problem))
     facts = [manifest.facts for table in tables for manifest in table.live_manifests()]
-    live = {one.network for one in facts if isinstance(one, FeatureMetadata) and one.network}
-    existing = {path.stem for path in (store / FROZEN_EXTRACTORS).glob("*.pb") if EXTRACTOR_NAME.fullmatch(path.name)}
-    named = ((one, extractor_path(Path(), one).as_posix()) for one in sorted(live | existing))
-    checks += [_Check(path, sha256, None, sha256 in live) for sha256, path in named]
+    live = {one.network_file for one in facts if isinstance(one, FeatureMetadata) and one.network_file}
+    existing = {path.name for path in (store / FROZEN_EXTRACTORS).glob("*") if EXTRACTOR_NAME.fullmatch(path.name)}
+    checks += [
+        _Check(f"{FROZEN_EXTRACTORS}/{name}", Path(name).stem, None, name in live) for name in sorted(live | existing)
+    ]
     found: dict[tuple[str, str], _Check] = {}
     for check in checks:
         known = found.setdefault((check.path, check.sha256), check)

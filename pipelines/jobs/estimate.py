@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from features.extractors.extraction import ExtractionCore
-from features.extractors.frozen_graph import load_frozen_graph
+from features.extractors.runtimes import RuntimeChoice, load_extractor
 from features.images.decode import ImageLimits
 from features.io.atomic_files import ensure_local, put_if_absent
 from features.store.shards import choose_shard_count
@@ -36,6 +36,7 @@ def measure_speed(
     extractor: FrozenExtractor,
     batch_size: int,
     limits: ImageLimits,
+    runtime: RuntimeChoice,
     references: Iterable[dict[str, Any]],
 ) -> float:
     """Measures the number of images per second that one process of this machine extracts.
@@ -43,8 +44,9 @@ def measure_speed(
     `references` are rows of a work unit, at least one. The first ones are extracted; their features are discarded.
     """
     some = list(islice(references, TIMED_IMAGES))
-    model = load_frozen_graph(ensure_local(extractor.path, extractor.sha256), table_config.precision)
-    core = ExtractionCore(table_config, model, batch_size=batch_size, max_pixels=limits.pixels)
+    path = ensure_local(extractor.path, extractor.sha256)
+    model = load_extractor(path, table_config, runtime.device, batch_size)
+    core = ExtractionCore.for_extractor(table_config, model, batch_size, limits.pixels)
     deque(core.run(open_images(some[:_WARM_UP_IMAGES], limits.bytes)), maxlen=0)
     started = time.perf_counter()
     deque(core.run(open_images(some, limits.bytes)), maxlen=0)

@@ -10,11 +10,12 @@ from typing import Any
 import pyarrow as pa
 
 from features.extractors.extraction import EncodedImage, ExtractedRow, ExtractionCore, FailedImage
-from features.extractors.frozen_graph import load_shared_frozen_graph
+from features.extractors.runtimes import TENSORFLOW_CPU, RuntimeChoice, load_shared_extractor
 from features.images.decode import ImageLimits, raise_pixel_limit
 from features.inputs import FileReference
 from features.io.atomic_files import ensure_local
 from features.io.locations import parse_location
+from features.runtime.keras_backend import select_backend
 from features.runtime.numerics import detect_toolchain
 from features.store.shards import ShardWriter
 from pipelines.beam.work_units import Advance, read_unit
@@ -56,8 +57,8 @@ class ExtractedUnit(Frozen):
 class ExtractShard:
     """Extracts the images of one unit into one shard. The result is an `ExtractedUnit` in JSON.
 
-    `extractor` is the file of the frozen extractor, named by its SHA-256; `shape` that of one row's value; `commit`
-    the directory of the shard in the table, which has `count` shards.
+    `extractor` is the file of the stored extractor, named by its SHA-256; `shape` that of one row's value; `commit`
+    the directory of the shard in the table, which has `count` shards. The process that computes detects its device.
     """
 
     root: str
@@ -68,13 +69,16 @@ class ExtractShard:
     count: int
     batch_size: int = BATCH_SIZE
     limits: ImageLimits = field(default_factory=ImageLimits)
+    runtime: RuntimeChoice = TENSORFLOW_CPU
 
     def __call__(self, unit: Path, advance: Advance) -> bytes:
         """Returns the result of a unit, whose name is the number of its shard."""
         extractor = parse_location(self.extractor)
-        model = load_shared_frozen_graph(ensure_local(extractor, extractor.stem), self.table_config.precision)
+        select_backend(self.runtime.backend)
+        path = ensure_local(extractor, extractor.stem)
+        model = load_shared_extractor(path, self.table_config, self.runtime.device, self.batch_size)
         raise_pixel_limit(self.limits.pixels)
-        core = ExtractionCore(self.table_config, model, batch_size=self.batch_size, max_pixels=self.limits.pixels)
+        core = ExtractionCore.for_extractor(self.table_config, model, self.batch_size, self.limits.pixels)
         writer = open_writer(self.root, self.commit, self.table_config, self.shape, unit, self.count)
         rows = core.run(open_images(read_unit(unit), self.limits.bytes))
         shard, failures = write_rows(writer, rows, advance)

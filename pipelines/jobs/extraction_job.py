@@ -179,7 +179,9 @@ class ExtractionJob:
             by_provenance[json.dumps(unit.provenance.model_dump(), sort_keys=True)].append(unit)
         for some in by_provenance.values():
             provenance = some[0].provenance.model_dump()
-            facts = FeatureMetadata(shape=source.shape, network=source.network, **provenance)
+            facts = FeatureMetadata(
+                shape=source.shape, network=source.network, network_format=source.network_format, **provenance
+            )
             shards = tuple(unit.shard for unit in some if unit.shard)
             if shards or files:
                 manifest = Manifest(table=self.table_config.fingerprint, shards=shards, files=files, facts=facts)

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+from features.extractors.runtimes import RuntimeChoice
 from features.images.decode import ImageLimits
 from pipelines.beam.work_units import Worker
 from pipelines.ingest.array_index import ArrayIndex
@@ -19,6 +20,7 @@ from pipelines.jobs.extract_shard import EXTRACT_UNIT_SCHEMA, ExtractShard
 from pipelines.jobs.frozen_extractor import FrozenExtractor
 from pipelines.jobs.import_shard import IMPORT_PROVENANCE, IMPORT_UNIT_SCHEMA, ImportShard, import_rows
 from pipelines.jobs.provenance import Provenance, local_provenance
+from schemas.choices import ExtractorFormat
 from schemas.table_config import IMPORTED, FeatureTableConfig
 
 
@@ -31,7 +33,11 @@ class FeatureSource(Protocol):
 
     @property
     def network(self) -> str | None:
-        """SHA-256 of the frozen extractor; None for imported features."""
+        """SHA-256 of the stored extractor; None for imported features."""
+
+    @property
+    def network_format(self) -> ExtractorFormat:
+        """Format of the stored extractor."""
 
     @property
     def name(self) -> str:
@@ -59,11 +65,12 @@ class FeatureSource(Protocol):
 
 @dataclass(frozen=True)
 class ExtractorSource:
-    """Extracts features from images with a frozen extractor."""
+    """Extracts features from images with a stored extractor."""
 
     extractor: FrozenExtractor
     batch_size: int
     limits: ImageLimits
+    runtime: RuntimeChoice
 
     unit_schema = EXTRACT_UNIT_SCHEMA
 
@@ -76,6 +83,10 @@ class ExtractorSource:
         return self.extractor.sha256
 
     @property
+    def network_format(self) -> ExtractorFormat:
+        return self.extractor.format
+
+    @property
     def name(self) -> str:
         return self.extractor.sha256
 
@@ -84,13 +95,15 @@ class ExtractorSource:
 
     def make_worker(self, root: Path, table_config: FeatureTableConfig, commit: str, count: int) -> Worker:
         path = str(self.extractor.path)
-        return ExtractShard(str(root), path, table_config, self.shape, commit, count, self.batch_size, self.limits)
+        return ExtractShard(
+            str(root), path, table_config, self.shape, commit, count, self.batch_size, self.limits, self.runtime
+        )
 
     def local_provenance(self, table_config: FeatureTableConfig) -> Provenance:
-        return local_provenance(table_config.precision)
+        return local_provenance(table_config.precision, self.runtime)
 
     def measure_speed(self, table_config: FeatureTableConfig, rows: Iterable[dict[str, Any]]) -> float:
-        return measure_speed(table_config, self.extractor, self.batch_size, self.limits, rows)
+        return measure_speed(table_config, self.extractor, self.batch_size, self.limits, self.runtime, rows)
 
     def check_unchanged(self) -> None:
         """Does nothing: extraction compares the bytes of each image with its content hash."""
@@ -103,6 +116,7 @@ class ArraySource:
     index: ArrayIndex
 
     network = None
+    network_format: ExtractorFormat = "pb"
     name = IMPORTED
     unit_schema = IMPORT_UNIT_SCHEMA
 

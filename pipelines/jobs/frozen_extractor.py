@@ -1,4 +1,4 @@
-"""Finds or builds the frozen extractor of a feature table."""
+"""Finds or builds the stored extractor of a feature table: a frozen graph, or a Keras model for other runtimes."""
 
 import gc
 import hashlib
@@ -9,44 +9,57 @@ from pathlib import Path
 
 from features.extractors.extractor import Extractor
 from features.extractors.frozen_graph import FrozenGraph, freeze
+from features.extractors.output_layers import ModelFunction
 from features.extractors.pixels import NAME as PIXELS
 from features.images.resize import Resizer
 from features.io.atomic_files import hash_file, write
 from features.store.commit_log import CommitLog
-from features.store.layout import EXTRACTOR_NAME, EXTRACTOR_RECORD, extractor_path
+from features.store.extractor_record import ExtractorRecord
+from features.store.layout import EXTRACTOR_RECORD
+from schemas.choices import ExtractorFormat
 from schemas.errors import StoreError, UsageError
 from schemas.manifests import FeatureMetadata
-from schemas.strict_json import parse_json
-from schemas.table_config import FeatureTableConfig, canonical_json
+from schemas.table_config import FeatureTableConfig
 
 _log = logging.getLogger("capt.prepare")
 
 
 @dataclass(frozen=True)
 class FrozenExtractor:
-    """The file of a frozen extractor, its SHA-256, and the shape of one image's features."""
+    """The file of a stored extractor, its SHA-256 and format, and the shape of one image's features."""
 
     path: Path
     sha256: str
     shape: tuple[int, ...]
+    format: ExtractorFormat = "pb"
+
+    @property
+    def record(self) -> ExtractorRecord:
+        return ExtractorRecord(self.sha256, self.format, self.shape)
 
     def is_intact(self) -> bool:
         return self.path.is_file() and hash_file(self.path) == self.sha256
 
 
 def find_or_freeze_extractor(
-    root: Path, store: Path, table_config: FeatureTableConfig, extractor: Extractor
+    root: Path,
+    store: Path,
+    table_config: FeatureTableConfig,
+    extractor: Extractor,
+    extractor_format: ExtractorFormat = "pb",
 ) -> FrozenExtractor:
-    """Returns the frozen extractor of a table. Freezes the extractor if the file is missing or corrupt.
+    """Returns a table's extractor in a format. Builds it if the file is missing or corrupt.
 
-    `root` is the table's directory, whose record names the frozen extractor; `store` is the directory of the store.
-    StoreError if the new frozen extractor differs from the one that computed the table's rows.
+    `root` is the table's directory, whose record names the extractor; `store` is the directory of the store.
+    StoreError if the new extractor differs from the one that computed the table's rows.
     """
-    known = committed = _look_up(root, store)
+    known = committed = _look_up(root, store, extractor_format)
     if known is None or not known.is_intact():
-        graph, shape = _build(table_config, extractor)
-        sha256 = hashlib.sha256(graph).hexdigest()
-        known = committed or FrozenExtractor(extractor_path(store, sha256), sha256, shape)
+        _log.info("Building extractor %s with weights %s.", table_config.extractor, table_config.weights)
+        data, shape = (_build if extractor_format == "pb" else _build_model)(table_config, extractor)
+        gc.collect()  # Keras models and traced graphs are reference cycles that contain their weights several times.
+        sha256 = hashlib.sha256(data).hexdigest()
+        known = committed or _open(ExtractorRecord(sha256, extractor_format, shape), store)
         if sha256 != known.sha256:
             raise StoreError(
                 "the frozen extractor is corrupt or missing, and a new one differs: "
@@ -54,52 +67,51 @@ def find_or_freeze_extractor(
                 location=str(known.path),
                 hint="Restore the file, or use the TensorFlow and Keras versions that `capt store stats` shows.",
             )
-        write(known.path, graph)
+        write(known.path, data)
         if committed:
             _log.warning("%s: the frozen extractor was corrupt or missing. It is built again.", known.path)
-    record = _encode_record(known)
+    record = known.record.encode()
     if not (root / EXTRACTOR_RECORD).is_file() or (root / EXTRACTOR_RECORD).read_bytes() != record:
         write(root / EXTRACTOR_RECORD, record)
     return known
 
 
-def find_frozen_extractor(root: Path, store: Path) -> FrozenExtractor | None:
-    """Returns the frozen extractor of the table in `root` if it exists and is intact. Writes nothing."""
-    known = _look_up(root, store)
+def find_frozen_extractor(root: Path, store: Path, extractor_format: ExtractorFormat) -> FrozenExtractor | None:
+    """Returns the extractor of the table in `root` in a format if it exists and is intact. Writes nothing."""
+    known = _look_up(root, store, extractor_format)
     return known if known and known.is_intact() else None
 
 
-def is_extractor_intact(root: Path, store: Path, suspect: Collection[str] = ()) -> bool:
-    """Returns whether a table's frozen extractor and record need no repair. Verifies checksums of `suspect` files."""
+def find_damaged_extractor(root: Path, store: Path, suspect: Collection[str] = ()) -> FrozenExtractor | None:
+    """Returns the extractor of a table if its file or record needs repair. Verifies checksums of `suspect` files."""
     known = _look_up(root, store)
     if known is None:
-        return True
+        return None
     is_recorded = _read_record(root, store) == known
-    return is_recorded and known.path.is_file() and (known.path.name not in suspect or known.is_intact())
+    is_intact = is_recorded and known.path.is_file() and (known.path.name not in suspect or known.is_intact())
+    return None if is_intact else known
 
 
-def _look_up(root: Path, store: Path) -> FrozenExtractor | None:
-    """Returns the frozen extractor that the table's commits name, or else the recorded one."""
+def _look_up(root: Path, store: Path, extractor_format: ExtractorFormat | None = None) -> FrozenExtractor | None:
+    """Returns the extractor that the table's commits name, or else the recorded one; None is any format."""
     for manifest in reversed(CommitLog(root).read_state().live):
-        if isinstance(manifest.facts, FeatureMetadata) and (sha256 := manifest.facts.network):
-            return FrozenExtractor(extractor_path(store, sha256), sha256, manifest.facts.shape)
-    return _read_record(root, store)
+        facts = manifest.facts
+        if isinstance(facts, FeatureMetadata) and facts.network and extractor_format in (None, facts.network_format):
+            return _open(ExtractorRecord(facts.network, facts.network_format, facts.shape), store)
+    recorded = _read_record(root, store)
+    return recorded if recorded and extractor_format in (None, recorded.format) else None
 
 
 def _read_record(root: Path, store: Path) -> FrozenExtractor | None:
-    """Returns the recorded frozen extractor; None without a valid record."""
+    """Returns the recorded extractor; None without a valid record."""
     try:
-        data = (root / EXTRACTOR_RECORD).read_bytes()
-        record = parse_json(data)
-        sha256 = str(record["network"])
-        known = FrozenExtractor(extractor_path(store, sha256), sha256, tuple(record["shape"]))
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return _open(ExtractorRecord.parse((root / EXTRACTOR_RECORD).read_bytes()), store)
+    except (FileNotFoundError, ValueError):
         return None
-    return known if _encode_record(known) == data and EXTRACTOR_NAME.fullmatch(known.path.name) else None
 
 
-def _encode_record(known: FrozenExtractor) -> bytes:
-    return canonical_json({"network": known.sha256, "shape": list(known.shape)})
+def _open(record: ExtractorRecord, store: Path) -> FrozenExtractor:
+    return FrozenExtractor(record.path(store), record.sha256, record.shape, record.format)
 
 
 def _build(table_config: FeatureTableConfig, extractor: Extractor) -> tuple[bytes, tuple[int, ...]]:
@@ -108,10 +120,20 @@ def _build(table_config: FeatureTableConfig, extractor: Extractor) -> tuple[byte
     from features.runtime.keras_settings import keras
 
     if table_config.extractor != PIXELS and keras.backend.backend() != "tensorflow":
-        message = f"features are extracted with TensorFlow, not {keras.backend.backend()}"
-        raise UsageError(message, location=VARIABLE, hint="Unset the variable. `capt train` accepts any backend.")
-    _log.info("Building extractor %s with weights %s.", table_config.extractor, table_config.weights)
+        message = f"the table's extractor is a frozen graph of TensorFlow, not of {keras.backend.backend()}"
+        raise UsageError(message, location=VARIABLE, hint="Use --backend tensorflow.")
     function = extractor.build_function(table_config)
     graph = freeze(function, table_config.height, table_config.width, Resizer.from_table_config(table_config).dtype)
-    gc.collect()  # Keras models and traced graphs are reference cycles that contain their weights several times.
     return graph, FrozenGraph(graph, table_config.precision).shape
+
+
+def _build_model(table_config: FeatureTableConfig, extractor: Extractor) -> tuple[bytes, tuple[int, ...]]:
+    """Returns the `.keras` file, and the shape of one image's features. That of pixels has no layers."""
+    from features.extractors.keras_file import encode_model
+    from features.runtime.keras_settings import keras
+
+    function = extractor.build_function(table_config)
+    if isinstance(function, ModelFunction):
+        return encode_model(function.model), function.shape
+    pixels = keras.Input((table_config.height, table_config.width, 3), name=PIXELS)
+    return encode_model(keras.Model(pixels, pixels)), tuple(pixels.shape[1:])

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterable, Mapping
 
-from features.extractors.frozen_graph import detect_numerics_class, list_devices
+from features.extractors.runtimes import TENSORFLOW_CPU, RuntimeChoice
 from features.runtime.numerics import detect_toolchain, warn_about_emulation
 from features.store import FeatureTable
 from pipelines.beam.runners import runs_locally
@@ -13,7 +13,7 @@ from schemas.frozen import Frozen
 from schemas.manifests import FeatureMetadata, Manifest
 
 # Components that affect the bits of a row, besides the frozen extractor.
-_DECIDING = ("pillow", "libjpeg", "tensorflow")
+_DECIDING = ("pillow", "libjpeg", "tensorflow", "jax", "jaxlib", "torch")
 
 _log = logging.getLogger("capt.prepare")
 
@@ -30,8 +30,9 @@ class Provenance(Frozen):
         return {"numerics": self.numerics, **{name: self.toolchain.get(name, "unknown") for name in _DECIDING}}
 
 
-def local_provenance(precision: Precision) -> Provenance:
-    return Provenance(numerics=detect_numerics_class(precision), toolchain=detect_toolchain())
+def local_provenance(precision: Precision, runtime: RuntimeChoice = TENSORFLOW_CPU) -> Provenance:
+    """Returns the provenance of features that this process computes."""
+    return Provenance(numerics=runtime.detect_numerics_class(precision), toolchain=detect_toolchain())
 
 
 def list_provenances(manifests: Iterable[Manifest]) -> list[Provenance]:
@@ -41,7 +42,13 @@ def list_provenances(manifests: Iterable[Manifest]) -> list[Provenance]:
     ]
 
 
-def check_launch(table: FeatureTable | None, precision: Precision, options: Iterable[str], allow_mixed: bool) -> None:
+def check_launch(
+    table: FeatureTable | None,
+    precision: Precision,
+    runtime: RuntimeChoice,
+    options: Iterable[str],
+    allow_mixed: bool,
+) -> None:
     """Checks before extraction whether this machine may add rows to a table. `table` is None if it is new.
 
     If workers on other machines compute (`options` of Beam), their rows are checked before the commit instead.
@@ -49,8 +56,10 @@ def check_launch(table: FeatureTable | None, precision: Precision, options: Iter
     if not runs_locally(options):
         return
     if table:
-        check_mixture(str(table.root), list_provenances(table.manifests), [local_provenance(precision)], allow_mixed)
-    if list_devices()[0].kind == "cpu":
+        check_mixture(
+            str(table.root), list_provenances(table.manifests), [local_provenance(precision, runtime)], allow_mixed
+        )
+    if runtime.device == "cpu":
         warn_about_emulation(precision)
 
 

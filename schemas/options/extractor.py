@@ -46,7 +46,7 @@ class ExtractorOptions(Options):
     precision: Literal["auto"] | Precision = option(
         "auto",
         "Compute precision of the extractor: float32, bfloat16, or auto (the precision of an existing table; "
-        "otherwise bfloat16 if the CPU supports it).",
+        "otherwise bfloat16 on a GPU, and on a CPU that supports it).",
     )
     storage_dtype: StorageDtype | None = option(
         None,

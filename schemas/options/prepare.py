@@ -3,7 +3,16 @@
 from typing import Annotated, Literal
 
 from schemas import defaults
-from schemas.choices import Compression, Format, ResizeMethodOption, ResizeMode, Standardizer, TextResizeMode
+from schemas.choices import (
+    Backend,
+    Compression,
+    DeviceChoice,
+    Format,
+    ResizeMethodOption,
+    ResizeMode,
+    Standardizer,
+    TextResizeMode,
+)
 from schemas.options.base import Argument, Count, Natural, Option, Options, option
 from schemas.options.extractor import ExtractorOptions
 from schemas.options.shared import CAPTION_TABLE, DRY_RUN, NUM_SHARDS
@@ -112,8 +121,8 @@ MAX_FAILURES = option(
 REHASH = option(False, "Hash every image again instead of using the hash cache.")
 ALLOW_MIXED_NUMERICS = option(
     False,
-    "Allow new rows that were computed on another CPU type or GPU, or with another version of TensorFlow, Pillow or "
-    "libjpeg, than the rows in the table. Such rows are not bit-identical. [default: stop with an error]",
+    "Allow new rows that were computed on another CPU type or GPU, or with another backend or another version of it, "
+    "of Pillow or libjpeg, than the rows in the table. Such rows are not bit-identical. [default: stop with an error]",
 )
 FILTERS = option(
     None,
@@ -189,10 +198,20 @@ class PrepareFeatures(ExtractorOptions, ColumnOptions):
         "Compression of each feature value: none or zstd. zstd makes dense float features 12 to 30% smaller and "
         "random reads 2 to 10 times slower.",
     )
+    device: DeviceChoice = option(
+        "auto",
+        "Device that computes the features: cpu, gpu, or auto (the first GPU or TPU of the backend, otherwise the "
+        "CPU). With TensorFlow on a remote runner, auto is cpu.",
+    )
+    backend: Backend | None = option(
+        None,
+        "Backend of Keras that computes the features: tensorflow, jax or torch. [default: the value of KERAS_BACKEND, "
+        "otherwise the first of the three that is installed]",
+    )
     batch_size: Literal["auto"] | Count = option(
         "auto",
-        f"Maximum number of images per forward pass, or auto ({defaults.BATCH_SIZE}). Halved automatically when memory "
-        "runs out.",
+        f"Maximum number of images per forward pass, or auto ({defaults.BATCH_SIZE} on a CPU, otherwise "
+        f"{defaults.ACCELERATOR_BATCH_SIZE}). Halved automatically when memory runs out.",
         "N|auto",
     )
     num_shards: Count | None = NUM_SHARDS

@@ -10,7 +10,8 @@ from apache_beam.portability.common_urns import resource_hints
 from apache_beam.runners.dataflow.internal.apiclient import get_container_image_from_options
 from apache_beam.transforms.environments import DockerEnvironment
 
-from pipelines.beam.runners import check_beam_options, parse_hints
+from features.extractors.runtimes import choose_runtime
+from pipelines.beam.runners import check_beam_options, parse_hints, runs_locally
 from pipelines.beam.work_units import add_units, write_unit
 from pipelines.jobs.extract_shard import EXTRACT_UNIT_SCHEMA, ExtractShard
 from schemas.errors import UsageError
@@ -46,6 +47,13 @@ def steps(job):
     """The steps that do something themselves, by the name of what they are part of."""
     parts = job.components.transforms
     return {one.unique_name: one for one in parts.values() if one.spec.urn and not one.subtransforms}
+
+
+def test_workers_compute_on_their_gpu_although_the_launcher_has_none(preset):
+    options = PrepareFeatures(store="S", dataset_type="folder", images=["I"], **preset)
+    assert not runs_locally(options.beam_options)
+    runtime = choose_runtime(options.backend, options.device, options.extractor, is_local=False)
+    assert (runtime.device, runtime.extractor_format) == ("gpu", "keras")
 
 
 def test_only_the_extraction_step_requests_a_gpu(job):

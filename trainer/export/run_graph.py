@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from features.extractors.frozen_graph import INPUT, OUTPUT
+from features.extractors.runtimes import read_frozen_graph
 from features.images.resize import Resizer
 from features.text.charset import BLANK
 from features.text.visual_order import LEFT_TO_RIGHT, NEUTRAL, RIGHT_TO_LEFT, is_right_to_left
@@ -42,7 +43,8 @@ class GraphRun(tf.Module):
         super().__init__()
         self._output_name, self._predict, self.asset = output_name, predict, asset
         self._table_config = run.metadata.features.table_config
-        definition = tf.compat.v1.GraphDef.FromString(run.require_extractor().read_bytes())
+        graph = read_frozen_graph(run.require_extractor(), self._table_config)
+        definition = tf.compat.v1.GraphDef.FromString(graph)
         extractor = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(definition, name=""), [])
         self._extract = extractor.prune(f"{INPUT}:0", f"{OUTPUT}:0")
         # A SavedModel tracks the variables inside Keras variables.

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from features.extractors.frozen_graph import load_frozen_graph
+from features.extractors.frozen_graph import FrozenGraph
+from features.extractors.runtimes import read_frozen_graph
 from features.extractors.weights import generate_noise_images
 from features.io.atomic_files import make_directory, replace_tree_atomically, temporary_path
 from features.io.file_trees import count_bytes
@@ -19,7 +20,6 @@ from features.runtime.keras_settings import keras
 from schemas.errors import UsageError
 from schemas.options.inference import Export
 from trainer.export.run_graph import GraphRun
-from trainer.runs.directory import FROZEN_EXTRACTOR
 from trainer.runs.run import Run, load_run
 
 _COMPARED_IMAGES = 8
@@ -84,8 +84,6 @@ def _precision_difference(run: Run) -> float:
     if table_config.precision == "float32":
         return 0.0
     pixels = generate_noise_images(_COMPARED_IMAGES, run.resizer.height, run.resizer.width, 0).astype(run.resizer.dtype)
-    exact, own = (
-        load_frozen_graph(run.path / FROZEN_EXTRACTOR, precision).predict(pixels)
-        for precision in ("float32", table_config.precision)
-    )
+    graph = read_frozen_graph(run.require_extractor(), table_config)
+    exact, own = (FrozenGraph(graph, precision).predict(pixels) for precision in ("float32", table_config.precision))
     return float(np.linalg.norm(own - exact) / np.linalg.norm(exact))

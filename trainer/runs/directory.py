@@ -2,6 +2,7 @@
 
 RUN/run.json          model, hyperparameters and data: `trainer.runs.metadata`
 RUN/network.pb        the frozen extractor, or the graph that resizes images to pixels; none for imported features
+RUN/network.keras     instead of network.pb: the extractor as a Keras model, if JAX, PyTorch or a GPU computed the table
 RUN/vocabulary.txt    captioner: one token per line, line number = token ID
 RUN/transform/        captioner: the saved graph that tokenizes captions
 RUN/model.py          the file of a model of one's own, which the commands run
@@ -31,6 +32,7 @@ from features.io.locations import parse_location
 from features.io.locks import hold_lock
 from features.io.temporary_names import TEMP_PREFIX
 from features.store import FeatureTable
+from schemas.choices import ExtractorFormat
 from schemas.errors import CorruptFileError, StoreError, UsageError
 from schemas.tables import KEY_BYTES
 from trainer.models.custom_models import MODEL_FILE
@@ -40,6 +42,8 @@ VOCABULARY = "vocabulary.txt"
 TRANSFORM = "transform"
 LABELS = "words.txt"
 FROZEN_EXTRACTOR = "network.pb"
+EXTRACTOR_MODEL = "network.keras"
+_EXTRACTORS: dict[ExtractorFormat, str] = {"pb": FROZEN_EXTRACTOR, "keras": EXTRACTOR_MODEL}
 TRAINING_IMAGES = "learned.keys"
 CHECKPOINTS = "checkpoints"
 METRICS = "metrics.jsonl"
@@ -54,7 +58,17 @@ REPORT = "report.html"
 _STORE = "store.txt"
 LOCK = ".lock"
 # Files that exist before run.json does.
-_EARLY_FILES = {VOCABULARY, TRANSFORM, FROZEN_EXTRACTOR, EXTRACTOR, MODEL_FILE, LABELS, TRAINING_IMAGES, LOCK}
+_EARLY_FILES = {
+    VOCABULARY,
+    TRANSFORM,
+    FROZEN_EXTRACTOR,
+    EXTRACTOR_MODEL,
+    EXTRACTOR,
+    MODEL_FILE,
+    LABELS,
+    TRAINING_IMAGES,
+    LOCK,
+}
 
 
 def start_run(root: Path, metadata: RunMetadata, store: Path, write_files: Callable[[], None]) -> None:
@@ -82,11 +96,11 @@ def write_metadata(root: Path, metadata: RunMetadata) -> None:
 
 
 def copy_frozen_extractor(root: Path, features: FeatureTable) -> None:
-    """Copies the frozen extractor of a feature table, if it has one, to the run directory."""
+    """Copies the stored extractor of a feature table, if it has one, to the run directory."""
     sha256 = features.facts.network
     if sha256 is None:
         return
-    source, target = features.extractor_path, root / FROZEN_EXTRACTOR
+    source, target = features.extractor_path, root / _EXTRACTORS[features.facts.network_format]
     if not source.exists() or hash_file(source) != sha256:
         raise CorruptFileError(
             f"the frozen extractor is missing or corrupt: expected SHA-256 {sha256}",
@@ -100,6 +114,11 @@ def copy_frozen_extractor(root: Path, features: FeatureTable) -> None:
     except OSError:
         shutil.copyfile(source, temporary)
     replace_atomically(temporary, target)
+
+
+def locate_extractor(root: Path) -> Path:
+    """Returns the path of the extractor in a run directory; that of a missing one is `network.pb`."""
+    return next((path for name in _EXTRACTORS.values() if (path := root / name).is_file()), root / FROZEN_EXTRACTOR)
 
 
 def copy_tree(source: Path, target: Path) -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from features.extractors.extraction import EncodedImage, ExtractionCore, FailedImage
-from features.extractors.frozen_graph import load_shared_frozen_graph
+from features.extractors.runtimes import load_shared_extractor
 from features.images.decode import to_rgb
 from features.images.resize import Resizer
 from features.inputs.image_urls import is_image_url
@@ -28,7 +28,7 @@ from features.store.model_history import find_champion
 from features.store.storage_dtypes import decode
 from schemas.errors import CorruptFileError, RecordError, UsageError
 from schemas.table_config import compute_digest
-from trainer.runs.directory import CHECKPOINTS, FROZEN_EXTRACTOR, read_training_images
+from trainer.runs.directory import CHECKPOINTS, locate_extractor, read_training_images
 from trainer.runs.metadata import RunMetadata, read_metadata
 from trainer.task_registry import find_task
 
@@ -109,13 +109,13 @@ class Run(ABC):
         """Reads the small files that another run copies from this one; StoreError if one is missing or corrupt."""
 
     def require_extractor(self) -> Path:
-        """Returns the path of the frozen extractor.
+        """Returns the path of the extractor, a frozen graph or a Keras model.
 
         Raises:
             UsageError: The run was trained on imported features, so nothing can compute those of a new image.
             CorruptFileError: The file is missing.
         """
-        path = self.path / FROZEN_EXTRACTOR
+        path = locate_extractor(self.path)
         if self.metadata.features.network is None:
             raise UsageError(IMPORTED_PROBLEM, location=str(self.path), hint=IMPORTED_HINT)
         if not path.is_file():
@@ -196,7 +196,7 @@ class Run(ABC):
     def _extract(self, images: Iterable[EncodedImage]) -> Iterator[NDArray[Any] | RecordError]:
         """Extracts features [*shape] of encoded images as the run's feature table contains them, in order."""
         path, table_config = self.require_extractor(), self.metadata.features.table_config
-        core = ExtractionCore(table_config, load_shared_frozen_graph(path, table_config.precision))
+        core = ExtractionCore(table_config, load_shared_extractor(path, table_config))
         for result in core.run(images):
             yield result.error if isinstance(result, FailedImage) else decode(result.values)
 

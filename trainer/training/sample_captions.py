@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.extractors.extraction import ExtractedRow, ExtractionCore
-from features.extractors.frozen_graph import load_shared_frozen_graph
+from features.extractors.runtimes import load_shared_extractor
 from features.store.storage_dtypes import decode
 from features.text.vocabulary import detokenize
 from schemas.errors import UsageError
@@ -19,7 +19,7 @@ from trainer.data.caption_batches import BatchReader
 from trainer.decoding.factory import make_decoder
 from trainer.decoding.generation import parse_generation
 from trainer.models.captioner import Captioner
-from trainer.runs.directory import FROZEN_EXTRACTOR
+from trainer.runs.directory import locate_extractor
 from trainer.runs.run import IMPORTED_PROBLEM, to_encoded_images
 from trainer.training.sample_images import unusable_image
 
@@ -88,16 +88,16 @@ def select_validation_samples(reader: BatchReader, vocabulary: Sequence[str], co
 
 
 def extract_sample_images(root: Path, table_config: FeatureTableConfig, paths: Sequence[str]) -> SampleImages:
-    """Extracts the features of image files with the frozen extractor of the run in `root`.
+    """Extracts the features of image files with the extractor of the run in `root`.
 
     Raises:
         UsageError: An image cannot be read, decoded or extracted, or the run is trained on imported features.
     """
     if table_config.extractor == IMPORTED:
         raise UsageError(IMPORTED_PROBLEM, location="sample_images", hint="Omit sample_images.")
-    graph = load_shared_frozen_graph(root / FROZEN_EXTRACTOR, table_config.precision)
+    extractor = load_shared_extractor(locate_extractor(root), table_config)
     rows = []
-    for path, result in zip(paths, ExtractionCore(table_config, graph).run(to_encoded_images(paths)), strict=True):
+    for path, result in zip(paths, ExtractionCore(table_config, extractor).run(to_encoded_images(paths)), strict=True):
         if not isinstance(result, ExtractedRow):
             raise unusable_image(path, result.error)
         rows.append(result.values)

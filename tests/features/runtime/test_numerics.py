@@ -4,14 +4,16 @@ import logging
 
 import pytest
 
-from features.extractors.frozen_graph import FrozenGraph, describe_accelerator, detect_numerics_class, list_devices
+from features.extractors.devices import describe_accelerator, detect_device
+from features.extractors.frozen_graph import FrozenGraph, detect_numerics_class
 from features.runtime.numerics import (
     Device,
+    Runtime,
+    detect_cpu,
     emulates,
     find_fixed_batch_size,
-    format_numerics_class,
+    resolve_frozen_runtime,
     resolve_onednn_precision,
-    resolve_tensorflow_class,
     select_instruction_set,
     warn_about_emulation,
 )
@@ -30,29 +32,30 @@ def test_a_processor_without_avx_512_computes_batches_of_a_fixed_size(flags, siz
 
 
 @pytest.mark.parametrize(
-    ("devices", "has_onednn", "precision", "expected"),
+    ("runtime", "expected"),
     [
-        ([CPU], True, "float32", "cpu/avx512f/tensorflow-onednn/float32"),
-        ([CPU], True, "bfloat16", "cpu/avx512f/tensorflow-onednn/bfloat16"),
-        ([CPU], False, "bfloat16", "cpu/avx512f/tensorflow-eigen/float32"),
-        ([A100, CPU], True, "bfloat16", "gpu/NVIDIA A100 (8.0)/tensorflow/tf32"),
-        ([T4, CPU], True, "float32", "gpu/Tesla T4 (7.5)/tensorflow/float32"),
-        ([TPU, CPU], True, "float32", "tpu/unknown/tensorflow/float32"),
+        (resolve_frozen_runtime(CPU, True, "float32"), "cpu/avx512f/tensorflow-onednn/float32"),
+        (resolve_frozen_runtime(CPU, True, "bfloat16"), "cpu/avx512f/tensorflow-onednn/bfloat16"),
+        (resolve_frozen_runtime(CPU, False, "bfloat16"), "cpu/avx512f/tensorflow-eigen/float32"),
+        (Runtime(CPU, "jax", "bfloat16"), "cpu/avx512f/jax/bfloat16"),
+        (Runtime(A100, "tensorflow", "bfloat16"), "gpu/NVIDIA A100 (8.0)/tensorflow/bfloat16"),
+        (Runtime(A100, "tensorflow", "float32"), "gpu/NVIDIA A100 (8.0)/tensorflow/tf32"),
+        (Runtime(T4, "tensorflow", "float32"), "gpu/Tesla T4 (7.5)/tensorflow/float32"),
+        (Runtime(TPU, "tensorflow", "float32"), "tpu/unknown/tensorflow/float32"),
     ],
+    ids=str,
 )
-def test_device_library_and_precision_determine_the_class(
-    devices: list[Device], has_onednn: bool, precision: str, expected: str
-) -> None:
-    assert resolve_tensorflow_class(devices, has_onednn, precision) == expected  # type: ignore[arg-type]
+def test_device_library_and_precision_determine_the_class(runtime: Runtime, expected: str) -> None:
+    assert runtime.numerics == expected
 
 
 @pytest.mark.parametrize("backend", ["jax", "torch", "tensorflow"])
 def test_each_backend_has_its_own_class(backend: str) -> None:
-    assert format_numerics_class(A100, backend, "bfloat16") == f"gpu/NVIDIA A100 (8.0)/{backend}/bfloat16"
+    assert Runtime(A100, backend, "bfloat16").numerics == f"gpu/NVIDIA A100 (8.0)/{backend}/bfloat16"
 
 
 def test_a_slash_in_the_name_of_a_chip_is_replaced() -> None:
-    assert format_numerics_class(Device("gpu", "a/b"), "jax", "float32").count("/") == 3
+    assert Runtime(Device("gpu", "a/b"), "jax", "float32").numerics.count("/") == 3
 
 
 @pytest.mark.parametrize(
@@ -76,8 +79,8 @@ def test_the_class_is_detected_in_the_computing_process(monkeypatch: pytest.Monk
     import tensorflow as tf
 
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
-    if len(list_devices()) == 1:
-        assert detect_numerics_class("float32").split("/")[:2] == ["cpu", list_devices()[0].chip]
+    assert detect_numerics_class("float32").split("/")[:2] == ["cpu", detect_cpu().chip]
+    assert detect_device("tensorflow", "cpu") == detect_cpu()
     with tf.Graph().as_default() as graph:
         pixels = tf.compat.v1.placeholder(tf.uint8, [None, 2, 2, 3], "pixels")
         tf.cast(pixels, tf.float32, "features")

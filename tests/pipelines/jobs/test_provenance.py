@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 import capt
-from features.extractors import frozen_graph
+from features.extractors import frozen_graph, runtimes
 from features.runtime.numerics import detect_native_precision
 from pipelines.jobs import extract_shard, provenance
 from schemas.errors import StoreError
@@ -22,7 +22,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch, **made: str) -> None:
     """Have this machine be of another kind."""
     toolchain = provenance.detect_toolchain()
     if "numerics" in made:
-        for module in (provenance, frozen_graph):
+        for module in (runtimes, frozen_graph):
             monkeypatch.setattr(module, "detect_numerics_class", lambda precision: made["numerics"])
     for module in (provenance, extract_shard):
         monkeypatch.setattr(

@@ -4,11 +4,14 @@ import zipfile
 from io import BytesIO
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
 
 import capt
+from features.extractors.keras_file import encode_model
+from features.extractors.runtimes import read_frozen_graph
 from schemas.errors import CaptError, CorruptFileError, RecordError, StoreError, UsageError
 from tests.image_server import answer, image_server
 from tests.workflows.test_example_pages import Page, assert_inert
@@ -408,3 +411,15 @@ def test_invalid_generation_options_are_wrong_usage(run, shown, tmp_path, option
     (tmp_path / "a.png").write_bytes(shown[0].data)
     with pytest.raises(UsageError, match=complaint):
         capt.caption(run=run.path, images=[str(tmp_path / "a.png")], **options)
+
+
+def test_a_run_computes_with_either_format_of_its_extractor(words_run, captchas, tmp_path):
+    original = load_run(words_run[0])
+    run = load_run(shutil.copytree(words_run[0], tmp_path / "run"))
+    table_config = run.metadata.features.table_config
+    (run.path / "network.pb").unlink()
+    pixels = keras.Input((table_config.height, table_config.width, 3))
+    (run.path / "network.keras").write_bytes(encode_model(keras.Model(pixels, pixels)))
+    images = [captcha.data for captcha in captchas[:4]]
+    assert list(run.recognize_many(images)) == list(original.recognize_many(images))
+    assert read_frozen_graph(run.require_extractor(), table_config) == (words_run[0] / "network.pb").read_bytes()

@@ -1,0 +1,43 @@
+"""Writes extractors as `.keras` files whose bytes are the same in every process, and loads them.
+
+Keras itself writes the time and addresses of objects into such a file. `keras.saving.load_model` loads both.
+"""
+
+import json
+import tempfile
+import zipfile
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from features.extractors import alexnet_layers  # noqa: F401 (registers layers that a file can name)
+from features.extractors.output_layers import summarize_error
+from features.runtime.keras_settings import keras
+from schemas.errors import CorruptFileError
+
+_CONFIG, _WEIGHTS, _METADATA = "config.json", "model.weights.h5", "metadata.json"
+_NAME = "extractor"
+
+
+def encode_model(model: Any) -> bytes:
+    """Returns a functional `keras.Model` with one input and one output, and its weights, as a `.keras` file."""
+    named = keras.Model(model.inputs[0], model.outputs[0], name=_NAME)  # Keras numbers models per process
+    with tempfile.TemporaryDirectory(prefix="capt-extractor-") as directory:
+        weights = Path(directory) / _WEIGHTS
+        named.save_weights(weights)
+        config = json.dumps(keras.saving.serialize_keras_object(named), sort_keys=True).encode()
+        data = BytesIO()
+        with zipfile.ZipFile(data, "w") as file:
+            for name, content in ((_METADATA, b"{}"), (_CONFIG, config), (_WEIGHTS, weights.read_bytes())):
+                file.writestr(zipfile.ZipInfo(name), content)  # has a fixed time
+    return data.getvalue()
+
+
+def load_model(path: Path) -> Any:
+    """Loads the `keras.Model` of a file in safe mode; raises CorruptFileError if it is missing, or not a model."""
+    if not path.is_file():
+        raise CorruptFileError("the extractor is missing", location=str(path))
+    try:
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # Keras raises errors of many classes for corrupt files.
+        raise CorruptFileError(f"the extractor is corrupt: {summarize_error(error)}", location=str(path)) from error

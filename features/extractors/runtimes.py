@@ -1,0 +1,160 @@
+"""Chooses the runtime of an extractor, detects it, and loads the extractor for it.
+
+    options → choose_runtime → RuntimeChoice: frozen graph (TensorFlow on a processor) or compiled Keras model
+                                             → load_extractor, in the process that computes
+
+A frozen graph is `<sha256>.pb`. A `.keras` file contains the same layers and weights for all other runtimes.
+"""
+
+import threading
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from features.extractors.devices import OPTION, detect_device, may_have_accelerator
+from features.extractors.factory import choose_input_preprocessing
+from features.extractors.frozen_graph import detect_numerics_class, freeze, load_shared_frozen_graph
+from features.extractors.output_layers import ModelFunction, build_model_function
+from features.extractors.pixels import NAME as PIXELS
+from features.extractors.pixels import PixelModel, build_pixel_function
+from features.images.resize import Pixels, Resizer
+from features.runtime.keras_backend import get_backend, select_backend
+from features.runtime.numerics import Device, Runtime
+from schemas.choices import Backend, DeviceChoice, ExtractorFormat, Precision
+from schemas.defaults import ACCELERATOR_BATCH_SIZE, BATCH_SIZE
+from schemas.errors import UsageError
+from schemas.table_config import FeatureTableConfig
+
+_sharing = threading.Lock()
+
+
+class LoadedExtractor(Protocol):
+    """An extractor in this process: a frozen graph or a compiled model."""
+
+    device: Device
+    shape: tuple[int, ...]
+
+    @property
+    def numerics(self) -> str:
+        """Numerics class of the features."""
+
+    def predict(self, pixels: Pixels) -> NDArray[Any]:
+        """Returns features [N, *shape] of pixels [N, H, W, 3]."""
+
+
+@dataclass(frozen=True)
+class RuntimeChoice:
+    """The backend of Keras and the device that compute features.
+
+    With the device `auto`, the process that computes uses its first accelerator, or its processor without one.
+    """
+
+    backend: Backend = "tensorflow"
+    device: DeviceChoice = "cpu"
+
+    @property
+    def extractor_format(self) -> ExtractorFormat:
+        """The format of the extractor's file: a frozen graph on TensorFlow and a processor, otherwise a Keras model."""
+        return "pb" if (self.backend, self.device) == ("tensorflow", "cpu") else "keras"
+
+    def detect_numerics_class(self, precision: Precision) -> str:
+        """Returns the numerics class of features that this process computes."""
+        if self.extractor_format == "pb":
+            return detect_numerics_class(precision)
+        return Runtime(detect_device(self.backend, self.device), self.backend, precision).numerics
+
+
+TENSORFLOW_CPU = RuntimeChoice()
+
+
+def choose_runtime(backend: Backend | None, device: DeviceChoice, extractor: str, *, is_local: bool) -> RuntimeChoice:
+    """Selects the backend of this process, and chooses the device for an extractor.
+
+    Pixels need no accelerator. If other machines compute (`is_local` is false), JAX and PyTorch choose the device
+    there, and TensorFlow uses processors unless the device is `gpu`.
+
+    Raises:
+        UsageError: The backend cannot be used, or there is no GPU.
+    """
+    selected = select_backend(backend)
+    if extractor == PIXELS:
+        if device == "gpu":
+            raise UsageError("the option does not apply to pixels", location=OPTION, hint="Omit the option.")
+        return RuntimeChoice(selected, "cpu")
+    if device == "auto" and (not may_have_accelerator() if is_local else selected == "tensorflow"):
+        return RuntimeChoice(selected, "cpu")
+    return RuntimeChoice(selected, _name(detect_device(selected, device)) if is_local else device)
+
+
+def choose_batch_size(runtime: RuntimeChoice) -> int:
+    """Returns the number of images per forward pass that `--batch-size auto` stands for."""
+    return BATCH_SIZE if runtime.device == "cpu" else ACCELERATOR_BATCH_SIZE
+
+
+def _name(device: Device) -> DeviceChoice:
+    return "auto" if device.kind == "tpu" else device.kind
+
+
+def load_extractor(
+    path: Path, table_config: FeatureTableConfig, device: DeviceChoice = "auto", batch_size: int | None = None
+) -> LoadedExtractor:
+    """Loads an extractor's file for the backend of this process.
+
+    Args:
+        path: A frozen graph, which runs on the processor, or a `.keras` file.
+        table_config: Config of the features.
+        device: Device of a compiled model.
+        batch_size: Number of images for which a model is compiled first; None for that of the first batch.
+
+    Raises:
+        CorruptFileError: The file is missing or corrupt.
+        UsageError: There is no GPU, or TensorFlow, which frozen graphs need, is not installed.
+    """
+    if path.suffix == ".pb":
+        return load_shared_frozen_graph(path, table_config.precision)
+    if table_config.extractor == PIXELS:
+        shape = (table_config.height, table_config.width, 3)
+        return PixelModel(shape, RuntimeChoice(get_backend(), "cpu").detect_numerics_class(table_config.precision))
+    from features.extractors.compiled_model import compile_extractor
+    from features.extractors.keras_file import load_model
+
+    function = build_stored_function(load_model(path), table_config)
+    compiled = compile_extractor(function, table_config.precision, device)
+    compiled.batch_sizes = frozenset(() if batch_size is None else (batch_size,))
+    return compiled
+
+
+def load_shared_extractor(
+    path: Path, table_config: FeatureTableConfig, device: DeviceChoice = "auto", batch_size: int | None = None
+) -> LoadedExtractor:
+    """Loads an extractor once per process, as `load_extractor`; threads share it."""
+    with _sharing:
+        return _load_last(path, table_config, device, batch_size)
+
+
+_load_last = lru_cache(maxsize=1)(load_extractor)
+
+
+def read_frozen_graph(path: Path, table_config: FeatureTableConfig) -> bytes:
+    """Returns an extractor's file as a frozen graph, with float32 features or uint8 pixels. Requires TensorFlow."""
+    if path.suffix == ".pb":
+        return path.read_bytes()
+    from features.extractors.keras_file import load_model
+
+    if table_config.extractor == PIXELS:
+        function = build_pixel_function()
+    else:
+        function = replace(build_stored_function(load_model(path), table_config), dtype="float32")
+    dtype = Resizer.from_table_config(table_config).dtype
+    return freeze(function, table_config.height, table_config.width, dtype)
+
+
+def build_stored_function(model: Any, table_config: FeatureTableConfig) -> ModelFunction:
+    """Returns the feature function of a table's stored model. Its features have the table's dtype if it is float16."""
+    preprocess = choose_input_preprocessing(table_config)
+    size = (table_config.height, table_config.width)
+    function = build_model_function(model, preprocess, table_config.pooling, *size)
+    return replace(function, dtype="float16") if table_config.dtype == "float16" else function

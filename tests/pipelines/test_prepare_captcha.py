@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import shutil
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -325,6 +326,15 @@ def test_case_is_folded_and_other_characters_fail(store: Path, words: Path) -> N
     assert capt.open_store(store).dataset("captcha").normalize_label("E\u0301TE") == "éte"
     capt.prepare_captcha(store=store, images=words, labels="names")
     assert capt.open_store(store).dataset("captcha").normalize_label("E\u0301TE") == "ÉTE"
+
+
+def test_a_name_in_an_archive_whose_encoding_is_unknown_is_no_label(store: Path, tmp_path: Path) -> None:
+    image = write_texts(tmp_path / "images", ["ab"], (40, 32), (200, 180, 90)) / "ab.png"
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.GNU_FORMAT, encoding="cp866") as archive:
+        for name in ("cd.png", "да.png"):
+            archive.add(image, name)
+    result = capt.prepare_captcha(store=store, images=tmp_path / "a.tar", dry_run=True)
+    assert (result["failed"], result["reasons"], list(result["label_lengths"])) == (1, {"name is not UTF-8": 1}, ["2"])
 
 
 def test_splits_are_those_of_the_column_or_of_the_options(store: Path, words: Path, tmp_path: Path) -> None:

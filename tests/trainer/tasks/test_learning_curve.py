@@ -1,6 +1,7 @@
 """`capt train captcha --learning-curve` trains on nested fractions of the train split."""
 
 import json
+import shutil
 from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
@@ -11,7 +12,7 @@ import pytest
 
 import capt
 import tests.trainer.conftest as squares
-from schemas.errors import UsageError
+from schemas.errors import StoreError, UsageError
 from tests.trainer.words import SMALL, add_words, captcha, make_words
 from trainer.data.captcha_data import join_labels
 from trainer.data.table_selection import select_labelled_tables
@@ -114,3 +115,21 @@ def test_the_same_command_trains_nothing_anew_and_the_target_may_change(trained)
     assert result["learning_curve"]["sizes"] == before["learning_curve"]["sizes"]
     assert (result["learning_curve"]["status"], result["learning_curve"]["more_labels"]) == ("reached", None)
     assert capt.train_captcha(**options)["resumed_at"] == before["steps"]
+
+
+@pytest.mark.slow
+def test_a_fraction_of_other_images_or_settings_is_not_reused(trained, tmp_path):
+    options, before = trained
+    run_dir = Path(shutil.copytree(before["run_dir"], tmp_path / "run"))
+    changed = {**options, "run_dir": run_dir, "hyperparameters": {**SETTINGS, "dropout": 0.2}}
+    with pytest.raises(StoreError, match="dropout"):
+        capt.train_captcha(**changed, learning_curve=True)
+    shutil.rmtree(run_dir / "learning_curve" / "1-of-4")
+    shutil.copytree(run_dir / "learning_curve" / "1-of-8", run_dir / "learning_curve" / "1-of-4")
+    with pytest.raises(StoreError, match="1-of-4: the directory contains another run"):
+        capt.train_captcha(**{**options, "run_dir": run_dir}, learning_curve=True)
+    shown = [captcha(number, "train" if number < TRAIN else "val") for number in range(TRAIN + VAL)]
+    # The last validation label is another one.
+    other = make_words(tmp_path / "store", squares, [*shown[:-1], replace(shown[-1], word="an")])
+    with pytest.raises(StoreError, match="digest of the validation split"):
+        capt.train_captcha(**{**options, "store": other.path}, learning_curve=True)

@@ -188,8 +188,8 @@ class TrainCaptcha(TrainingOptions):
     )
     language_model: LanguageModel | None = option(
         None,
-        "Whether the recognizer may learn which characters follow each other: words, or none for random labels. "
-        "[default: chosen by a test of the train labels]",
+        "Whether the recognizer may learn which characters follow each other: words, none, or auto (words, unless a "
+        "test finds that the train labels are random). [default: words, unless --config sets it]",
     )
     save_steps: Count | None = SAVE_STEPS
     warm_start_from: str | None = WARM_START_FROM

@@ -285,7 +285,7 @@ class RecognizerConfig(ModelConfig):
         dropout: Dropout rate of the context.
         language_model: `words`: a recurrent layer passes information along the whole label, and thus learns which
             characters follow each other. `none`: a convolution sees the neighboring columns only, for random labels;
-            there is no attention head. Null for the one that a test of the train labels chooses.
+            there is no attention head. `auto`: the one that a test of the train labels chooses.
         text_rows: Number of rows of text, which share the height of the image equally and are read from top to bottom.
         charset: Characters that the recognizer can output; null for those of the train labels.
         max_label_length: Maximum number of characters per label; null for the length of the longest train label.
@@ -299,7 +299,7 @@ class RecognizerConfig(ModelConfig):
     blocks_per_stage: tuple[int, ...] = Field((0, 1, 2), min_length=2, validate_default=True)
     units: int = Field(96, ge=1)
     dropout: float = Field(0.1, ge=0, lt=1)
-    language_model: LanguageModel | None = None
+    language_model: LanguageModel = "words"
     text_rows: int = Field(1, ge=1, exclude_if=lambda rows: rows == 1)
     charset: str | None = Field(None, min_length=1, exclude_if=lambda charset: charset is None)
     max_label_length: int | None = Field(None, ge=1)
@@ -323,17 +323,15 @@ class RecognizerConfig(ModelConfig):
 
     @field_validator("language_model")
     @classmethod
-    def _suits_head(cls, language_model: LanguageModel | None, info: ValidationInfo) -> LanguageModel | None:
+    def _suits_head(cls, language_model: LanguageModel, info: ValidationInfo) -> LanguageModel:
         if language_model == "none" and info.data.get("head") == "attention":
             raise ValueError("the attention head counts characters over the whole label, which requires `words`")
         return language_model
 
     @property
     def reads_words(self) -> bool:
-        """Whether the context is the whole label; a run sets `language_model` from its train labels."""
-        if self.language_model is None:
-            raise ValueError("language_model is not set")
-        return self.language_model == "words"
+        """Whether the context is the whole label; a run replaces `auto` by the choice for its train labels."""
+        return self.language_model != "none"
 
     @property
     def characters(self) -> "Charset":

@@ -201,8 +201,7 @@ class RecognizerMetadata(RunMetadata):
     @property
     def default_config(self) -> RecognizerConfig:
         config = self.config
-        from_data = ("charset", "max_label_length", "language_model")
-        return type(config)(**{name: getattr(config, name) for name in from_data})
+        return type(config)(charset=config.charset, max_label_length=config.max_label_length)
 
     @property
     def target_counts(self) -> dict[str, int]:

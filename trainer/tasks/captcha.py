@@ -205,7 +205,7 @@ def _copy_layers(hyperparameters: _Hyperparameters, run: Run) -> _Hyperparameter
     assert isinstance(architecture, RecognizerConfig)
     assert isinstance(theirs, RecognizerConfig)
     layers: dict[str, Any] = {}
-    if architecture.language_model is None and architecture.head == "ctc":
+    if "language_model" not in architecture.model_fields_set and architecture.head == "ctc":
         layers["language_model"] = theirs.language_model
     stages = {name: getattr(theirs, name) for name in ("filters", "blocks_per_stage")}
     if not stages.keys() & architecture.model_fields_set:
@@ -214,10 +214,10 @@ def _copy_layers(hyperparameters: _Hyperparameters, run: Run) -> _Hyperparameter
 
 
 def _choose_language_model(hyperparameters: _Hyperparameters, labels: Sequence[str]) -> _Hyperparameters:
-    """Sets the language model that the train labels require, unless it is given."""
+    """Replaces `auto` by the language model that the train labels require."""
     architecture = hyperparameters.architecture
     assert isinstance(architecture, RecognizerConfig)
-    if architecture.language_model:
+    if architecture.language_model != "auto":
         return hyperparameters
     chosen: LanguageModel = "words"
     # A model of one's own, and the attention head, have all of `words`.

@@ -27,7 +27,7 @@ from trainer.tasks.captioning import CaptioningTask
 _VOCAB_SIZE = 5000
 _SPATIAL, _POOLED = (64, 2048), (2048,)  # of InceptionV3
 # The published CAPTCHAs, for hyperparameters that otherwise follow from the data.
-_LABELS = {"charset": ascii_lowercase, "max_label_length": 5, "language_model": "words"}
+_LABELS = {"charset": ascii_lowercase, "max_label_length": 5}
 _TRAIN_IMAGES = 100_000
 _FROM_DATA = (*_LABELS, "filters")
 _FOR_SUMMARY = ("feature_shape", "vocab_size", "output")
@@ -38,9 +38,9 @@ def model_defaults(options: Config) -> dict[str, Any]:
 
     Returns:
         The hyperparameters by name; with `--summary` `model`, `feature_shape`, `vocab_size` (captioners), `charset`,
-        `max_label_length`, `language_model` and `filters` (recognizers; by default those of the published dataset),
-        `layers` (`name`, `kind`, `output_shape` for one image and one token, `weights`, `trainable_weights` each),
-        `weights`, `trainable_weights`, and `figure` (the path of `--output`).
+        `max_label_length` and `filters` (recognizers; by default those of the published dataset), `layers` (`name`,
+        `kind`, `output_shape` for one image and one token, `weights`, `trainable_weights` each), `weights`,
+        `trainable_weights`, and `figure` (the path of `--output`).
 
     Raises:
         UsageError: An option is invalid, or not valid for the model.
@@ -86,7 +86,6 @@ def print_defaults(result: dict[str, Any]) -> None:
         filters = ", ".join(map(str, result["filters"]))
         vocabulary = (
             f", {characters:,} characters (charset), labels of up to {length} (max_label_length), [{filters}] (filters)"
-            f", {result['language_model']} (language_model)"
         )
     printer.line(f"Sizes: features {shape} (--feature-shape){vocabulary}. Outputs are for one image and one token.")
     if result.get("figure"):

@@ -70,7 +70,6 @@ def test_weights_that_training_does_not_change_are_counted_apart(tiny_sizes):
 def test_the_recognizers_convolutions_are_listed_one_by_one():
     model = Recognizer(
         {"filters": (4, 8), "blocks_per_stage": (0, 1), "units": 6, "charset": "ab", "max_label_length": 3}
-        | {"language_model": "words"}
     )
     model.build((None, 16, 32, 3))
     graph = trace_layers(model, (16, 32, 3))

@@ -9,7 +9,7 @@ from trainer.models.recognizer import ColumnAttention, Convolution, PositionAtte
 
 HEIGHT, WIDTH = 32, 48
 SIZES = {"filters": (8, 12, 16), "blocks_per_stage": (0, 1, 1), "units": 12}
-LABELS = {"charset": "".join(LETTERS.characters), "max_label_length": 5, "language_model": "words"}
+LABELS = {"charset": "".join(LETTERS.characters), "max_label_length": 5}
 
 
 def made(**fields):

@@ -188,7 +188,7 @@ def test_a_run_has_the_filters_of_the_run_whose_weights_it_starts_from(words_run
     assert resolve(filters=[4, 4, 4]) == (4, 4, 4)
 
 
-def test_the_language_model_follows_from_the_train_labels_unless_it_is_given(words_run, words_store, caplog):
+def test_with_auto_the_language_model_follows_from_the_train_labels(words_run, words_store, caplog):
     options = TrainCaptcha(store=str(words_store.path), run_dir="run")
     task, start = CaptchaTask(), load_run(words_run[0])
     tables = task.select_tables(words_store, options, task.parse(None, {}))
@@ -200,11 +200,11 @@ def test_the_language_model_follows_from_the_train_labels_unless_it_is_given(wor
         return task.resolve(task.parse(None, settings), tables, data, warm_start).architecture.language_model
 
     with caplog.at_level("INFO", "capt.training"):
-        assert resolve(words) == "words"
+        assert resolve(words, language_model="auto") == "words"
         assert "160 labels" in caplog.messages[-1]
-        assert resolve(random) == "none"
-    assert (resolve(words, language_model="none"), resolve(random, language_model="words")) == ("none", "words")
-    assert resolve(random, head="attention") == "words"
+        assert resolve(random, language_model="auto") == "none"
+    assert (resolve(words, language_model="none"), resolve(random)) == ("none", "words")
+    assert resolve(random, head="attention", language_model="auto") == "words"
     assert resolve(random, start) == start.metadata.config.language_model == "words"
     assert resolve(random, start, language_model="none") == "none"
     with pytest.raises(UsageError, match="language_model: the attention head"):

@@ -124,14 +124,26 @@ def freeze(
         UsageError: The function contains a loop or a compiled function.
     """
     import tensorflow as tf
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     def named(pixels: Any) -> Any:
         return function(pixels)
 
     spec = tf.TensorSpec((None, height, width, 3), dtype, name=INPUT)
-    frozen = convert_variables_to_constants_v2(tf.function(named).get_concrete_function(spec))
-    return _serialize(frozen.graph.as_graph_def(), frozen.inputs[0].op.name, frozen.outputs[0])
+    traced = tf.function(named).get_concrete_function(spec)
+    return _serialize(_replace_variables(traced), traced.inputs[0].op.name, traced.outputs[0])
+
+
+def _replace_variables(traced: Any) -> Any:
+    """Returns the GraphDef of a concrete function, its calls inlined and its variables replaced by constants.
+
+    `convert_variables_to_constants_v2` does the same, and then takes longer to build a function from the GraphDef.
+    """
+    from tensorflow.python.framework import convert_to_constants
+
+    data = convert_to_constants._FunctionConverterDataInEager(
+        traced, lower_control_flow=True, aggressive_inlining=False
+    )
+    return convert_to_constants._replace_variables_by_constants(data)[0]
 
 
 def _serialize(definition: Any, source: str, result: Any) -> bytes:
@@ -140,11 +152,12 @@ def _serialize(definition: Any, source: str, result: Any) -> bytes:
     Keras numbers layers per process, so node names and their order differ between builds of the same computation.
     Control edges are dropped: they order side effects, which a frozen graph does not have.
     """
-    nodes = {node.name: node for node in definition.node}
-    if definition.library.function:
+    nodes = [*_sort_by_dependency({node.name: node for node in definition.node}, result.op.name)]
+    functions = {function.signature.name for function in definition.library.function}
+    if any(node.op in functions or any(map(_is_function, node.attr.values())) for node in nodes):
         message = "the model contains a compiled function, such as a grouped convolution, and cannot be frozen"
         raise UsageError(message, location="--extractor", hint="Choose a layer before it.")
-    if any(node.op == "NextIteration" for node in definition.node):
+    if any(node.op == "NextIteration" for node in nodes):
         message = "the model contains a loop, such as a recurrent layer, and cannot be frozen"
         hint = "Choose a layer before it, or save the model with unroll=True in that layer."
         raise UsageError(message, location="--extractor", hint=hint)
@@ -155,20 +168,25 @@ def _serialize(definition: Any, source: str, result: Any) -> bytes:
         return names[name] + (f":{port}" if port not in ("", "0") else "")
 
     canonical = type(definition)(versions=definition.versions)
-    for node in _sort_by_dependency(nodes, result.op.name):
+    for node in nodes:
         names[node.name] = INPUT if node.name == source else f"n{len(names)}"
         copy = canonical.node.add()
         copy.CopyFrom(node)
         copy.name = names[node.name]
         copy.ClearField("input")
-        # Its value is a gradient's name with a counter of the process. No gradient is computed.
-        copy.attr.pop("_gradient_op_type", None)
+        # Notes on gradients, users' names and control edges. Some contain a counter of the process.
+        for attribute in [name for name in copy.attr if name.startswith("_")]:
+            del copy.attr[attribute]
         copy.input.extend(map(rename, _list_data_inputs(node)))
         copy.ClearField("experimental_debug_info")
     identity = canonical.node.add(name=OUTPUT, op="Identity", input=[rename(result.name)])
     identity.attr["T"].type = result.dtype.as_datatype_enum
     data: bytes = canonical.SerializeToString(deterministic=True)
     return data
+
+
+def _is_function(attribute: Any) -> bool:
+    return attribute.HasField("func") or len(attribute.list.func) > 0
 
 
 def _sort_by_dependency(nodes: dict[str, Any], last: str) -> Iterator[Any]:

@@ -39,8 +39,8 @@ test: lint  ## Run the linters and the fast tests, two files at a time
 	$(PYTHON) -m pytest -n 2 --dist loadfile --durations=20
 
 test-slow: setup  ## Run the slow tests: kills, a million references, large extractors, JAX
-	# Large extractors run in a process of their own. It needs 14 GB of memory, and at times 3 GB for another process.
-	$(PYTHON) -m pytest -m slow tests/features/extractors/test_frozen_graph.py
+	# Large extractors run in a process of their own, one after another.
+	$(PYTHON) -m pytest -m "slow and not large" tests/features/extractors/test_frozen_graph.py
 	$(PYTHON) -m pytest -m slow -n 2 --dist loadfile --durations=20 --ignore=tests/features/extractors/test_frozen_graph.py
 
 test-large: setup  ## Run the tests that need 17 GB of memory: VGG16 up to fc2

@@ -2,7 +2,7 @@
 
 A value is found by its row group, its row in the group, and the path of its column: `000003/000017/image.bytes`. A read
 decodes the rows of the group up to the wanted one, some at a time, and keeps the last ones, so that reading in order
-decodes each row once, and memory is bounded also for large row groups.
+decodes each row once. PyArrow needs memory for about twice a row group.
 """
 
 import re
@@ -47,7 +47,7 @@ def name_member(group: int, row: int, column: str) -> str:
 
 
 def open_parquet(location: str) -> Any:
-    """Opens a Parquet file at a path or URI for reading in bounded memory.
+    """Opens a Parquet file at a path or URI.
 
     Raises:
         RecordError: The file is not Parquet, or incomplete.

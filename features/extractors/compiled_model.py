@@ -25,6 +25,9 @@ from features.runtime.keras_settings import keras, ops
 from features.runtime.numerics import Device, Runtime
 from schemas.choices import DeviceChoice, Precision
 
+# While an accelerator computes one batch, the next one is copied to it.
+_ACCELERATOR_CALLS = 2
+
 
 class CompiledModel(ABC):
     """A model on a device that is compiled once per batch size.
@@ -38,6 +41,7 @@ class CompiledModel(ABC):
     def __init__(self, function: ModelFunction, device: Device) -> None:
         self.device = device
         self.shape = function.shape
+        self.parallel_calls = 1 if device.kind == "cpu" else _ACCELERATOR_CALLS
         self.batch_sizes: frozenset[int] = frozenset()
         self._compiling = Lock()
         self._compiled_sizes: frozenset[int] = frozenset()

@@ -29,7 +29,6 @@ from schemas.table_config import FeatureTableConfig
 
 PADDING = 8
 DEFAULT_THREADS = 2
-_ACCELERATOR_CALLS = 2
 
 _OUT_OF_MEMORY_CLASSES = ("ResourceExhaustedError", "OutOfMemoryError")  # TensorFlow, PyTorch
 _OUT_OF_MEMORY_MESSAGES = ("RESOURCE_EXHAUSTED", "can't allocate memory")  # XLA, PyTorch on a CPU
@@ -116,7 +115,7 @@ class ExtractionCore:
             extractor,
             batch_size=batch_size,
             threads=os.cpu_count() or DEFAULT_THREADS if is_accelerated else DEFAULT_THREADS,
-            parallel_calls=_ACCELERATOR_CALLS if is_accelerated else 1,
+            parallel_calls=extractor.parallel_calls,
             max_pixels=max_pixels,
         )
 

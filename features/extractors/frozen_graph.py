@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.images.resize import Pixels
+from features.runtime.fixed_execution import count_parallel_calls, find_fixed_execution
 from features.runtime.numerics import (
     detect_cpu,
-    find_fixed_batch_size,
     read_cpu_flags,
     resolve_frozen_runtime,
     resolve_onednn_precision,
@@ -39,7 +39,8 @@ class FrozenGraph:
         precision: `bfloat16` computes convolutions and products in bfloat16; input and output stay float32. A processor
             without bfloat16 computes in float32, and the numerics class records float32.
 
-    A processor without AVX-512 computes batches of one size only, so smaller ones are padded.
+    A processor without AVX-512 computes batches of one size only, so smaller ones are padded, with a fixed number of
+    threads. `parallel_calls` forward passes at once use all cores.
     """
 
     def __init__(self, graph: bytes, precision: Precision) -> None:
@@ -47,6 +48,9 @@ class FrozenGraph:
 
         definition = tf.compat.v1.GraphDef.FromString(graph)
         config = tf.compat.v1.ConfigProto(device_count={"GPU": 0})
+        execution = find_fixed_execution(read_cpu_flags())
+        if execution:
+            config.intra_op_parallelism_threads = execution.threads
         if resolve_onednn_precision(precision, read_cpu_flags()) == "bfloat16":
             config.graph_options.rewrite_options.auto_mixed_precision_onednn_bfloat16 = 1
         loaded = tf.Graph()
@@ -57,7 +61,8 @@ class FrozenGraph:
         self.shape: tuple[int, ...] = tuple(loaded.get_tensor_by_name(f"{OUTPUT}:0").shape[1:])
         self._precision: Precision = precision
         self.device = detect_cpu()
-        self._batch_size = find_fixed_batch_size(read_cpu_flags())
+        self._batch_size = execution.batch_size if execution else None
+        self.parallel_calls = count_parallel_calls(execution)
 
     @property
     def numerics(self) -> str:

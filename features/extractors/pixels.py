@@ -61,6 +61,8 @@ def build_pixel_function() -> FeatureFunction:
 class PixelModel:
     """The same function in NumPy, for backends without frozen graphs. `shape` is that of one image's pixels."""
 
+    parallel_calls = 1
+
     def __init__(self, shape: tuple[int, ...], numerics: str) -> None:
         self.device = detect_cpu()
         self.shape = shape

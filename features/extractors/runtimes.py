@@ -36,6 +36,7 @@ class LoadedExtractor(Protocol):
 
     device: Device
     shape: tuple[int, ...]
+    parallel_calls: int  # number of concurrent forward passes that use the whole device
 
     @property
     def numerics(self) -> str:

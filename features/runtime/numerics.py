@@ -20,7 +20,6 @@ _BFLOAT16 = frozenset(("amx_bf16", "avx512_bf16", "bf16"))
 # oneDNN emulates bfloat16 with them.
 _EMULATE_BFLOAT16 = frozenset(("avx512f", "avx_ne_convert", "asimd"))
 _FLOAT16 = frozenset(("amx_fp16", "avx512_fp16", "asimdhp"))
-_AVX2_BATCH_SIZE = 24
 # Instruction sets that oneDNN may use, by the longest matching prefix of the value of its variable.
 _ISA_VARIABLES = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 _ALLOWED = {
@@ -114,15 +113,6 @@ def warn_about_emulation(precision: str) -> None:
     if emulates(precision, read_cpu_flags()):
         name = precision.removeprefix("mixed_")
         _log.warning("This processor has no instructions for %s. The work takes at least as long as in float32.", name)
-
-
-def find_fixed_batch_size(flags: frozenset[str]) -> int | None:
-    """Returns the batch size that oneDNN needs so that a row's bits depend on its image only; None if any size will do.
-
-    Without AVX-512, the bits of a row depend on the batch size, and on its position in the batch unless the rows of
-    each matrix are a multiple of those that a kernel computes at once: 6 in oneDNN, 24 in Eigen.
-    """
-    return _AVX2_BATCH_SIZE if "avx2" in flags and "avx512f" not in flags else None
 
 
 def read_cpu_flags() -> frozenset[str]:

@@ -11,7 +11,6 @@ from features.runtime.numerics import (
     Runtime,
     detect_cpu,
     emulates,
-    find_fixed_batch_size,
     resolve_frozen_runtime,
     resolve_onednn_precision,
     select_instruction_set,
@@ -22,13 +21,6 @@ CPU = Device("cpu", "avx512f")
 A100 = describe_accelerator("GPU", {"device_name": "NVIDIA A100", "compute_capability": (8, 0)}, True)
 T4 = describe_accelerator("GPU", {"device_name": "Tesla T4", "compute_capability": (7, 5)}, True)
 TPU = describe_accelerator("TPU", {}, True)
-
-
-@pytest.mark.parametrize(
-    ("flags", "size"), [("avx2 fma", 12), ("avx2 avx512f", None), ("avx2 avx512f amx_bf16", None), ("asimd", None)]
-)
-def test_a_processor_without_avx_512_computes_batches_of_a_fixed_size(flags, size):
-    assert find_fixed_batch_size(frozenset(flags.split())) == size
 
 
 @pytest.mark.parametrize(

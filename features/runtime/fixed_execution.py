@@ -1,0 +1,46 @@
+"""Fixes the batch size and the threads of oneDNN where the bits of a row would depend on them.
+
+With AVX-512, oneDNN computes a row in the same order in every batch and with any number of threads.
+"""
+
+import os
+from dataclasses import dataclass
+
+from features.runtime.numerics import read_cpu_flags
+
+# TensorFlow's sessions share the threads of the first one, unless this variable is set before it.
+_OWN_THREADS = "TF_OVERRIDE_GLOBAL_THREADPOOL"
+
+
+@dataclass(frozen=True)
+class FixedExecution:
+    """How a frozen graph runs.
+
+    Args:
+        batch_size: Number of images per forward pass.
+        threads: Number of threads per forward pass, regardless of the number of cores.
+    """
+
+    batch_size: int
+    threads: int
+
+
+# The kernels compute 6 (oneDNN) or 24 (Eigen) rows of a matrix at once, and the others in another order. oneDNN also
+# divides sums among threads. Four threads take as long as two on two cores.
+_AVX2 = FixedExecution(batch_size=24, threads=4)
+
+
+def find_fixed_execution(flags: frozenset[str]) -> FixedExecution | None:
+    """Returns how a processor must run frozen graphs so that a row's bits depend on its image only; None if any way."""
+    return _AVX2 if "avx2" in flags and "avx512f" not in flags else None
+
+
+def separate_threads() -> None:
+    """Gives each session of TensorFlow its own threads on a processor that needs a fixed number of them."""
+    if find_fixed_execution(read_cpu_flags()):
+        os.environ[_OWN_THREADS] = "true"
+
+
+def count_parallel_calls(execution: FixedExecution | None) -> int:
+    """Returns the number of concurrent forward passes that use all cores."""
+    return max(1, (os.cpu_count() or 1) // execution.threads) if execution else 1

@@ -264,8 +264,10 @@ def _one_line_errors(debug: bool, print_result: Callable[[Mapping[str, Any]], No
     try:
         yield
     except CaptError as error:
-        if error.summary is not None:
-            print_result(error.summary)
+        # The error must be printed even if nobody reads the partial result.
+        with contextlib.suppress(OSError):
+            if error.summary is not None:
+                print_result(error.summary)
         _print_error(str(error), debug)
         raise typer.Exit(error.exit_code) from None
     except KeyboardInterrupt:

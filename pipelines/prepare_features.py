@@ -308,7 +308,7 @@ def _plan(
             precision, allow_mixed = repair.table_config.precision, options.allow_mixed_numerics
             check_launch(table, precision, runtime, options.beam_options, allow_mixed)
         extractor = _open_frozen_extractor(options, runtime, sink, repair, is_missing)
-        batch_size = choose_batch_size(runtime) if options.batch_size == "auto" else options.batch_size
+        batch_size = choose_batch_size(runtime.device) if options.batch_size == "auto" else options.batch_size
         source = ExtractorSource(extractor, batch_size, limits, runtime) if extractor else None
     return ExtractionJob(
         database=database,

@@ -56,6 +56,8 @@ class CompiledModel(ABC):
             features = self._run(pixels)
         except Exception:
             self.batch_sizes -= {size}
+            if size > count:  # The padded batch may not fit into memory.
+                return self.predict(pixels[:count])
             raise
         self.batch_sizes |= {size}
         return features[:count]

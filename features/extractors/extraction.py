@@ -19,7 +19,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from features.extractors.runtimes import LoadedExtractor
+from features.extractors.runtimes import LoadedExtractor, choose_batch_size
 from features.images.decode import decode
 from features.images.resize import Pixels, Resizer
 from features.store.storage_dtypes import StoredColumns, encode
@@ -106,14 +106,21 @@ class ExtractionCore:
 
     @classmethod
     def for_extractor(
-        cls, table_config: FeatureTableConfig, extractor: LoadedExtractor, batch_size: int, max_pixels: int
+        cls,
+        table_config: FeatureTableConfig,
+        extractor: LoadedExtractor,
+        batch_size: int | None = None,
+        max_pixels: int = MAX_IMAGE_PIXELS,
     ) -> "ExtractionCore":
-        """Returns a core for the device of an extractor. Beside an accelerator, all processors decode."""
+        """Returns a core for the device of an extractor, and by default its batch size.
+
+        Beside an accelerator, all processors decode.
+        """
         is_accelerated = extractor.device.kind != "cpu"
         return cls(
             table_config,
             extractor,
-            batch_size=batch_size,
+            batch_size=batch_size or choose_batch_size(extractor.device.kind),
             threads=os.cpu_count() or DEFAULT_THREADS if is_accelerated else DEFAULT_THREADS,
             parallel_calls=extractor.parallel_calls,
             max_pixels=max_pixels,

@@ -7,6 +7,7 @@ loaded without Keras. bfloat16 is a setting of the session that runs the graph, 
 import threading
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from itertools import cycle
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,7 +41,7 @@ class FrozenGraph:
             without bfloat16 computes in float32, and the numerics class records float32.
 
     A processor without AVX-512 computes batches of one size only, so smaller ones are padded, with a fixed number of
-    threads. `parallel_calls` forward passes at once use all cores.
+    threads. `parallel_calls` forward passes at once, each with threads of its own, use more cores.
     """
 
     def __init__(self, graph: bytes, precision: Precision) -> None:
@@ -56,13 +57,13 @@ class FrozenGraph:
         loaded = tf.Graph()
         with loaded.as_default():
             tf.import_graph_def(definition, name="")
-        self._session = tf.compat.v1.Session(graph=loaded, config=config)
-        self._call = self._session.make_callable(f"{OUTPUT}:0", [f"{INPUT}:0"])
+        self.parallel_calls = count_parallel_calls(execution)
+        sessions = [tf.compat.v1.Session(graph=loaded, config=config) for _ in range(self.parallel_calls)]
+        self._calls = cycle([session.make_callable(f"{OUTPUT}:0", [f"{INPUT}:0"]) for session in sessions])
         self.shape: tuple[int, ...] = tuple(loaded.get_tensor_by_name(f"{OUTPUT}:0").shape[1:])
         self._precision: Precision = precision
         self.device = detect_cpu()
         self._batch_size = execution.batch_size if execution else None
-        self.parallel_calls = count_parallel_calls(execution)
 
     @property
     def numerics(self) -> str:
@@ -71,13 +72,13 @@ class FrozenGraph:
 
     def predict(self, pixels: Pixels) -> NDArray[np.float32]:
         """Returns features float32 [N, ...] of pixels [N, H, W, 3], of the dtype that the graph was frozen for."""
-        size = self._batch_size
+        size, call = self._batch_size, next(self._calls)
         if size is None:
-            features: NDArray[np.float32] = self._call(pixels)
+            features: NDArray[np.float32] = call(pixels)
             return features
         padding = np.zeros((-len(pixels) % size, *pixels.shape[1:]), pixels.dtype)
         padded = np.concatenate([pixels, padding]) if len(padding) else pixels
-        batches = [self._call(padded[start : start + size]) for start in range(0, len(padded), size)]
+        batches = [call(padded[start : start + size]) for start in range(0, len(padded), size)]
         return np.concatenate(batches)[: len(pixels)]
 
 

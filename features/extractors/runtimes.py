@@ -90,9 +90,9 @@ def choose_runtime(backend: Backend | None, device: DeviceChoice, extractor: str
     return RuntimeChoice(selected, _name(detect_device(selected, device)) if is_local else device)
 
 
-def choose_batch_size(runtime: RuntimeChoice) -> int:
-    """Returns the number of images per forward pass that `--batch-size auto` stands for."""
-    return BATCH_SIZE if runtime.device == "cpu" else ACCELERATOR_BATCH_SIZE
+def choose_batch_size(device: str) -> int:
+    """Returns the number of images per forward pass that `--batch-size auto` stands for on a kind of device."""
+    return BATCH_SIZE if device == "cpu" else ACCELERATOR_BATCH_SIZE
 
 
 def _name(device: Device) -> DeviceChoice:

@@ -83,10 +83,16 @@ def listed_name(member: str) -> str | None:
 
 def open_archive(location: str, *, reopen: bool = False) -> "Tar | Zip | ParquetRows":
     """Opens the archive at a path or URI; later calls return the same object. `reopen` closes all archives first."""
+    if reopen:
+        close_archives()
     with _lock:
-        if reopen:
-            _open_cached.cache_clear()
         return _open_cached(location)
+
+
+def close_archives() -> None:
+    """Closes all archives that this process has open, because their files may have been replaced."""
+    with _lock:
+        _open_cached.cache_clear()
 
 
 @lru_cache(maxsize=8)
@@ -327,7 +333,7 @@ class Zip:
         """Yields the files, each name once. Members that overlap raise UsageError."""
         members = self._archive.infolist()
         _check_overlap(members, self._location)
-        raw_names = {member.filename for member in members}
+        raw_names = {member.orig_filename for member in members}
         decoded = [(*_decode_name(member, raw_names), member) for member in members]
         listed = [(name, (is_known, member)) for path, is_known, member in decoded if (name := listed_name(path))]
         last = dict(listed)
@@ -376,11 +382,16 @@ def _decode_name(member: zipfile.ZipInfo, raw_names: Container[str]) -> tuple[st
     use. The name may be in the Unicode path field, or be UTF-8 nevertheless. Such a name must differ from the raw names
     of all members. Otherwise it is that of code page 437, which may be wrong.
     """
-    if member.flag_bits & _ZIP_UTF8_FLAG or member.filename.isascii():
+    if member.flag_bits & _ZIP_UTF8_FLAG:
         return member.filename, True
+    # From Python 3.12 on, `filename` is the name in the Unicode path field.
+    stored = member.orig_filename
     try:
-        raw = member.filename.encode("cp437")
-        name = _find_unicode_path(member.extra, raw) or raw.decode()
+        raw = stored.encode("cp437")
+        unicode_path = _find_unicode_path(member.extra, raw)
+        if stored.isascii() and unicode_path in (None, stored):
+            return member.filename, True
+        name = unicode_path or raw.decode()
     except UnicodeError:
         return member.filename, False
     return (member.filename, False) if name in raw_names else (name, True)

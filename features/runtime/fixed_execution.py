@@ -29,6 +29,8 @@ class FixedExecution:
 # divides sums among threads. Four threads take as long as two on two cores.
 _AVX2 = FixedExecution(batch_size=24, threads=4)
 
+_MAX_CALLS = 4
+
 
 def find_fixed_execution(flags: frozenset[str]) -> FixedExecution | None:
     """Returns how a processor must run frozen graphs so that a row's bits depend on its image only; None if any way."""
@@ -42,5 +44,5 @@ def separate_threads() -> None:
 
 
 def count_parallel_calls(execution: FixedExecution | None) -> int:
-    """Returns the number of concurrent forward passes that use all cores."""
-    return max(1, (os.cpu_count() or 1) // execution.threads) if execution else 1
+    """Returns the number of concurrent forward passes that use all cores, at most four because of their memory."""
+    return min(max(1, (os.cpu_count() or 1) // execution.threads), _MAX_CALLS) if execution else 1

@@ -33,9 +33,13 @@ def read_record(location: str, read: Callable[[], _Read]) -> _Read | FailedRecor
     try:
         return read()
     except Exception as error:
-        failure = to_record_error("parse", error)
-        detail = escape_surrogates(failure.detail.replace("\0", "\\0"))[:_MAX_DETAIL]
-        return FailedRecord(location, failure.reason, detail)
+        return build_failed_record(location, to_record_error("parse", error))
+
+
+def build_failed_record(location: str, error: RecordError) -> FailedRecord:
+    """Returns the failed record of an error, with a printable detail of bounded length."""
+    detail = escape_surrogates(error.detail.replace("\0", "\\0"))[:_MAX_DETAIL]
+    return FailedRecord(location, error.reason, detail)
 
 
 # === JSON objects ===

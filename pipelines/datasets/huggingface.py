@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from features.inputs import FileReference, ListedFile
-from features.inputs.archives import open_archive
+from features.inputs.archives import close_archives
 from features.inputs.image_files import is_image_name
 from features.inputs.parquet_rows import name_member, open_parquet
 from features.text.lines import FailedRecord, shorten
@@ -103,8 +103,7 @@ class HuggingFaceReader(EmbeddedReader):
                     yield ImageEntry(row.image_id, name, split, document=shard.label, group=row.group)
 
     def list_files(self) -> Iterator[ListedFile]:
-        # Files that this process has open may have been replaced.
-        open_archive(self._shards[0].location, reopen=True)
+        close_archives()
         for shard in self._shards:
             for row in self._read_rows(shard):
                 if isinstance(row, _Row):

@@ -35,7 +35,7 @@ _LABELS_OPTION = "--labels"
 _SEPARATOR = re.compile(r"[ \t,;]")
 _STEM = re.compile(r"(?P<label>.*)", re.DOTALL)
 
-_UNKNOWN_NAME = "Its encoding is unknown, so the label is. Unpack the archive and pack it again with names in UTF-8"
+_UNKNOWN_NAME = "Its encoding is unknown, so the label is. Rename the file in UTF-8, and pack an archive again"
 
 _log = logging.getLogger("capt.labels")
 
@@ -72,9 +72,10 @@ class FileNameReader(ListingReader):
             yield ImageEntry(one.name, one.name, split, label=label, failure=failure, root=one.root)
 
     def _match(self, image: ListedImage) -> str:
-        if not image.has_known_name:
-            raise RecordError("parse", "name is not UTF-8", f"{image.name!r}. {_UNKNOWN_NAME}")
         stem = _remove_suffix(PurePosixPath(image.name).name)
+        # Every encoding of names has the ASCII characters.
+        if not (image.has_known_name or stem.isascii()):
+            raise RecordError("parse", "name is not UTF-8", f"{image.name!r}. {_UNKNOWN_NAME}")
         match = self._pattern.fullmatch(stem)
         if match is None:
             raise RecordError("parse", "no match", f"{stem!r} does not match {_PATTERN_OPTION} {self._pattern.pattern}")

@@ -21,7 +21,14 @@ from features.inputs.archives import Tar, open_archive
 from features.inputs.image_files import is_image_name
 from features.text.byte_order_marks import convert_to_utf8
 from features.text.lines import FailedRecord
-from features.text.record_fields import DuplicateKey, read_caption, read_record, read_value, reject_duplicate_keys
+from features.text.record_fields import (
+    DuplicateKey,
+    build_failed_record,
+    read_caption,
+    read_record,
+    read_value,
+    reject_duplicate_keys,
+)
 from features.text.table_columns import USUAL_CAPTION_COLUMNS, CaptionColumns, list_usual_captions
 from pipelines.datasets.base import CaptionEntry, EmbeddedReader, ImageEntry, build_failed_image
 from pipelines.datasets.caption_rows import CaptionValue
@@ -143,7 +150,11 @@ def _read_samples(shard: Shard, read_fields: Collection[str] = ()) -> Iterator[_
         raise UsageError("a shard is a tar archive, and this is a zip", location=shard.location, hint=_HINT)
     with contextlib.closing(sqlite3.connect("")) as database:
         database.execute(_MEMBERS)
-        failure = read_record(shard.location, partial(_insert_members, database, shard, archive, read_fields))
+        failure = None
+        try:
+            _insert_members(database, shard, archive, read_fields)
+        except RecordError as error:
+            failure = build_failed_record(shard.location, error)
         rows = database.execute(
             "SELECT key, field, name, member, size, stamp, data, reason, detail FROM member ORDER BY key, position"
         )

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+from features.extractors.devices import may_have_accelerator
 from features.extractors.runtimes import RuntimeChoice
 from features.images.decode import ImageLimits
 from pipelines.beam.work_units import Worker
@@ -56,8 +57,11 @@ class FeatureSource(Protocol):
     def local_provenance(self, table_config: FeatureTableConfig) -> Provenance:
         """Returns the provenance of rows that this machine adds."""
 
-    def measure_speed(self, table_config: FeatureTableConfig, rows: Iterable[dict[str, Any]]) -> float:
-        """Measures the number of rows per second of one process, with the first of `rows`, at least one."""
+    def measure_speed(self, table_config: FeatureTableConfig, rows: Iterable[dict[str, Any]]) -> float | None:
+        """Measures the number of rows per second of one process, with the first of `rows`, at least one.
+
+        None if this machine does not have the device that computes them.
+        """
 
     def check_unchanged(self) -> None:
         """Raises CaptError if the input has changed since it was listed, as far as the rows do not show it."""
@@ -102,7 +106,9 @@ class ExtractorSource:
     def local_provenance(self, table_config: FeatureTableConfig) -> Provenance:
         return local_provenance(table_config.precision, self.runtime)
 
-    def measure_speed(self, table_config: FeatureTableConfig, rows: Iterable[dict[str, Any]]) -> float:
+    def measure_speed(self, table_config: FeatureTableConfig, rows: Iterable[dict[str, Any]]) -> float | None:
+        if self.runtime.device == "gpu" and not may_have_accelerator():
+            return None
         return measure_speed(table_config, self.extractor, self.batch_size, self.limits, self.runtime, rows)
 
     def check_unchanged(self) -> None:

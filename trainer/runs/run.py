@@ -196,7 +196,7 @@ class Run(ABC):
     def _extract(self, images: Iterable[EncodedImage]) -> Iterator[NDArray[Any] | RecordError]:
         """Extracts features [*shape] of encoded images as the run's feature table contains them, in order."""
         path, table_config = self.require_extractor(), self.metadata.features.table_config
-        core = ExtractionCore(table_config, load_shared_extractor(path, table_config))
+        core = ExtractionCore.for_extractor(table_config, load_shared_extractor(path, table_config))
         for result in core.run(images):
             yield result.error if isinstance(result, FailedImage) else decode(result.values)
 

@@ -205,7 +205,8 @@ def _copy_layers(hyperparameters: _Hyperparameters, run: Run) -> _Hyperparameter
     assert isinstance(architecture, RecognizerConfig)
     assert isinstance(theirs, RecognizerConfig)
     layers: dict[str, Any] = {}
-    if "language_model" not in architecture.model_fields_set and architecture.head == "ctc":
+    is_open = "language_model" not in architecture.model_fields_set or architecture.language_model == "auto"
+    if is_open and architecture.head == "ctc":
         layers["language_model"] = theirs.language_model
     stages = {name: getattr(theirs, name) for name in ("filters", "blocks_per_stage")}
     if not stages.keys() & architecture.model_fields_set:

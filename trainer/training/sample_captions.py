@@ -96,8 +96,9 @@ def extract_sample_images(root: Path, table_config: FeatureTableConfig, paths: S
     if table_config.extractor == IMPORTED:
         raise UsageError(IMPORTED_PROBLEM, location="sample_images", hint="Omit sample_images.")
     extractor = load_shared_extractor(locate_extractor(root), table_config)
+    results = ExtractionCore.for_extractor(table_config, extractor).run(to_encoded_images(paths))
     rows = []
-    for path, result in zip(paths, ExtractionCore(table_config, extractor).run(to_encoded_images(paths)), strict=True):
+    for path, result in zip(paths, results, strict=True):
         if not isinstance(result, ExtractedRow):
             raise unusable_image(path, result.error)
         rows.append(result.values)

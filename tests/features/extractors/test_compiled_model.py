@@ -10,10 +10,11 @@ import keras
 import numpy as np
 import pytest
 
-from features.extractors.compiled_model import compile_extractor, optimize_for_inference
+from features.extractors.compiled_model import CompiledModel, compile_extractor, optimize_for_inference
 from features.extractors.factory import open_extractor
 from features.extractors.frozen_graph import FrozenGraph, freeze
 from features.extractors.weights import generate_noise_images
+from features.runtime.numerics import Device
 from schemas.options.extractor import ExtractorOptions
 from schemas.table_config import FeatureTableConfig
 
@@ -69,6 +70,33 @@ def frozen(directory, function):
 
 def max_relative_error(rows, frozen):
     return max(np.linalg.norm(a - b) / np.linalg.norm(b) for a, b in zip(rows, frozen, strict=True))
+
+
+class SmallDevice(CompiledModel):
+    """A model on a device whose memory holds four images."""
+
+    def put(self, pixels):
+        if len(pixels) > 4:
+            raise MemoryError
+        return pixels
+
+    def compute(self, pixels):
+        return pixels.mean(axis=(1, 2))
+
+    def wait(self, features):
+        pass
+
+    def fetch(self, features):
+        return features
+
+
+def test_a_padded_batch_that_does_not_fit_into_memory_is_computed_without_padding(function, directory):
+    model, pixels = SmallDevice(function, Device("gpu", "small")), np.load(directory / "pixels.npy")
+    model.batch_sizes = frozenset((8, 16))
+    assert np.array_equal(model.predict(pixels[:1]), pixels[:1].mean(axis=(1, 2)))
+    assert model.batch_sizes == {1}
+    with pytest.raises(MemoryError):
+        model.predict(pixels[:5])
 
 
 @pytest.mark.parametrize("precision", TOLERANCE)

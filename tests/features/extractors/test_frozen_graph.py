@@ -4,6 +4,7 @@ import gc
 import importlib
 import re
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any, get_args
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from features.extractors import frozen_graph
 from features.extractors.application import find_application
 from features.extractors.extraction import PADDING, EncodedImage, ExtractedRow, ExtractionCore
 from features.extractors.frozen_graph import FrozenGraph, freeze, load_frozen_graph
@@ -266,6 +268,17 @@ def test_rows_are_the_same_at_once_in_deltas_and_in_halved_batches(network: Netw
     narrow = SmallMemoryModel(graph)
     assert rows(kind, precision, narrow, range(13), 16) == together
     assert narrow.refused == 1
+
+
+@pytest.mark.parametrize("network", FAST, indirect=True, scope="module")
+def test_each_of_several_concurrent_forward_passes_computes_the_same_rows(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frozen_graph, "count_parallel_calls", lambda execution: 2)
+    graph, pixels = FrozenGraph(network.graph, "float32"), network.scenes[:8]
+    with ThreadPoolExecutor(2) as pool:
+        for features in pool.map(graph.predict, [pixels] * 4):
+            assert np.array_equal(features, network.features("float32")[:8])
 
 
 @pytest.mark.slow

@@ -25,6 +25,7 @@ from features.extractors.weights import generate_noise_images
 from features.runtime.keras_backend import get_backend, select_backend
 from features.runtime.numerics import Device, detect_cpu
 from schemas.default_backend import find_default_backend
+from schemas.defaults import ACCELERATOR_BATCH_SIZE, BATCH_SIZE
 from schemas.errors import CorruptFileError, UsageError
 from schemas.options.extractor import ExtractorOptions
 from schemas.table_config import FeatureTableConfig
@@ -42,14 +43,14 @@ def pretend(monkeypatch: pytest.MonkeyPatch, *found: Device) -> None:
 @pytest.mark.parametrize(
     ("found", "device", "is_local", "expected"),
     [
-        ([], "auto", True, ("cpu", "pb", 16)),
-        ([], "cpu", True, ("cpu", "pb", 16)),
-        ([GPU], "auto", True, ("gpu", "keras", 256)),
-        ([GPU], "gpu", True, ("gpu", "keras", 256)),
-        ([GPU], "cpu", True, ("cpu", "pb", 16)),
-        ([Device("tpu", "v5")], "auto", True, ("auto", "keras", 256)),
-        ([], "auto", False, ("cpu", "pb", 16)),
-        ([], "gpu", False, ("gpu", "keras", 256)),
+        ([], "auto", True, ("cpu", "pb", BATCH_SIZE)),
+        ([], "cpu", True, ("cpu", "pb", BATCH_SIZE)),
+        ([GPU], "auto", True, ("gpu", "keras", ACCELERATOR_BATCH_SIZE)),
+        ([GPU], "gpu", True, ("gpu", "keras", ACCELERATOR_BATCH_SIZE)),
+        ([GPU], "cpu", True, ("cpu", "pb", BATCH_SIZE)),
+        ([Device("tpu", "v5")], "auto", True, ("auto", "keras", ACCELERATOR_BATCH_SIZE)),
+        ([], "auto", False, ("cpu", "pb", BATCH_SIZE)),
+        ([], "gpu", False, ("gpu", "keras", ACCELERATOR_BATCH_SIZE)),
     ],
 )
 def test_the_device_determines_format_and_batch_size(
@@ -58,7 +59,7 @@ def test_the_device_determines_format_and_batch_size(
     pretend(monkeypatch, *found)
     choice = choose_runtime(None, device, "inception_v3", is_local=is_local)
     assert choice.backend == "tensorflow"
-    assert (choice.device, choice.extractor_format, choose_batch_size(choice)) == expected
+    assert (choice.device, choice.extractor_format, choose_batch_size(choice.device)) == expected
 
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])

@@ -306,6 +306,13 @@ def test_the_unicode_path_field_of_a_zip_has_the_name(tmp_path: Path) -> None:
         assert ("да.png" in known_names(path), contents(path)) == (known, dict.fromkeys(known_names(path), b"0"))
 
 
+@pytest.mark.parametrize("field_name", ["abc.png", "да.png"])
+def test_the_unicode_path_field_may_repeat_or_replace_an_ascii_name(tmp_path: Path, field_name: str) -> None:
+    raw, name = b"abc.png", field_name.encode()
+    field = struct.pack("<HHBI", 0x7075, 5 + len(name), 1, zlib.crc32(raw)) + name
+    assert known_names(zip_with_raw_names(tmp_path / "a.zip", {"0": raw}, field)) == {field_name: True}
+
+
 def test_a_name_in_a_tar_that_is_not_utf_8_is_not_known(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.GNU_FORMAT, encoding="cp866") as archive:
         for name in ("abc.png", "да.png"):

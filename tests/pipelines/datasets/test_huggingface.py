@@ -152,6 +152,9 @@ def test_a_file_that_is_no_parquet_is_one_failed_record(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_bytes(Path(whole).read_bytes()[:-100])
     found = captions(str(tmp_path))
     assert [one[1:] for one in found] == [("unreadable", ""), ("0", "one")]
+    reader = open_reader("huggingface", [str(tmp_path)])
+    assert isinstance(reader, EmbeddedReader)
+    assert [one.reference.location for one in reader.list_files()] == [whole]
 
 
 def test_values_are_found_in_any_order(tmp_path: Path) -> None:

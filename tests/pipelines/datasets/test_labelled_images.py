@@ -70,6 +70,12 @@ def test_a_name_of_unknown_encoding_is_no_label_even_if_a_pattern_matches():
         assert found[1].failure.reason == "name is not UTF-8"
 
 
+def test_the_encoding_of_a_directory_does_not_matter_to_the_label():
+    files = [ListedImage("д/7Hq2.png", has_known_name=False)]
+    (found,) = FileNameReader(parse_label_pattern(None), ANY_LABEL).read_listed_images(files)
+    assert (found.label, found.failure) == ("7Hq2", None)
+
+
 @pytest.mark.parametrize(
     ("pattern", "names"),
     [

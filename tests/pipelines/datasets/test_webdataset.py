@@ -3,18 +3,19 @@
 import io
 import json
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import capt
+from features.inputs.archives import Tar
 from features.text.lines import FailedRecord
 from features.text.table_columns import CaptionColumns
 from pipelines.datasets import open_reader
 from pipelines.datasets.base import EmbeddedReader
-from schemas.errors import UsageError
+from schemas.errors import CaptError, UsageError
 from tests.conftest import noise_image
 from tests.features.buckets import put_s3, s3_server
 
@@ -178,6 +179,17 @@ def test_an_incomplete_shard_costs_what_it_lacks(tmp_path: Path) -> None:
     whole = tar(tmp_path / "y.tar", sample(5, key="5"))
     read = [("0", "0", "A dog 0"), ("1", "no caption", ""), ("x.tar", "incomplete archive", ""), ("5", "0", "A dog 5")]
     assert captions(str(path), whole) == read
+
+
+def test_a_storage_that_stops_sending_ends_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(self: Tar, *arguments: Any) -> Iterator[Any]:
+        yield next(read(self, *arguments))
+        raise CaptError("the connection is lost")
+
+    path, read = tar(tmp_path / "x.tar", sample(0)), Tar.read_in_order
+    monkeypatch.setattr(Tar, "read_in_order", stop)
+    with pytest.raises(CaptError, match="the connection is lost"):
+        captions(path)
 
 
 def test_every_sample_is_accounted_for(tmp_path: Path) -> None:

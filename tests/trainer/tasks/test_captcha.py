@@ -206,6 +206,7 @@ def test_with_auto_the_language_model_follows_from_the_train_labels(words_run, w
     assert (resolve(words, language_model="none"), resolve(random)) == ("none", "words")
     assert resolve(random, head="attention", language_model="auto") == "words"
     assert resolve(random, start) == start.metadata.config.language_model == "words"
+    assert resolve(random, start, language_model="auto") == "words"
     assert resolve(random, start, language_model="none") == "none"
     with pytest.raises(UsageError, match="language_model: the attention head"):
         resolve(words, head="attention", language_model="none")

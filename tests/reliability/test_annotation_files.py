@@ -251,11 +251,11 @@ def test_a_caption_that_is_not_text_is_a_failed_row_and_never_a_word(tmp_path: P
     name, data = FORMATS[kind](texts)
     result = prepare_captions(tmp_path, kind, put(tmp_path / name, data.encode()), dry_run=False)
     assert adds_up(result)
-    # JSON lines may have "captions" in place of "caption", so null is none there.
-    none = {"no caption": 1} if kind == "jsonl" else {}
-    assert result["reasons"] == {"caption is not text": len(NO_TEXT) - len(none), **none}
+    # In JSON lines, null is no caption, and a list of texts has one caption each.
+    none, listed = ({"no caption": 1}, ["a", "cat"]) if kind == "jsonl" else ({}, [])
+    assert result["reasons"] == {"caption is not text": len(NO_TEXT) - len(none) - bool(listed), **none}
     stored = open_store(tmp_path / "S").caption_table(result["fingerprint"]).captions()
-    assert sorted(stored["caption"].to_pylist()) == ["NaN", "null"]
+    assert sorted(stored["caption"].to_pylist()) == sorted(["NaN", "null", *listed])
 
 
 @pytest.mark.parametrize("tokens", [["tok", None], ["tok", 7], "tok", None])
@@ -306,8 +306,8 @@ INNERMOST = {
     "flickr8k": "pipelines.datasets.flickr.CaptionEntry",
     "flickr30k": "pipelines.datasets.flickr.CaptionEntry",
     "conceptual": "pipelines.datasets.conceptual._read_row",
-    "csv": "pipelines.datasets.csv_file._Row",
-    "jsonl": "pipelines.datasets.jsonl.read_caption",
+    "csv": "pipelines.datasets.caption_rows.read_caption",
+    "jsonl": "pipelines.datasets.caption_rows.read_caption",
 }
 
 

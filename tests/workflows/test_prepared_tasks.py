@@ -88,7 +88,8 @@ def test_unknown_options_are_refused_by_name(tmp_path: Path) -> None:
 ROW_OPTIONS = {
     ("captioner", "features"): (
         "extractor weights layer pooling height width preprocess precision storage_dtype resize_method resize_mode "
-        "shortest_edge from_arrays array_names format compression batch_size num_shards assume_images resource_hint"
+        "shortest_edge from_arrays array_names format compression batch_size num_shards assume_images resource_hint "
+        "device backend"
     ),
     ("captioner", "captions"): "vocab_size min_count vocab_from standardize filters max_length",
     ("captcha", "features"): "height width resize_mode format compression num_shards",

@@ -101,7 +101,7 @@ SETS = (
 
 
 def count_errors(label_set: LabelSet, draws: int) -> int:
-    """Returns the number of wrong choices in so many draws."""
+    """Returns the number of wrong choices in a number of draws."""
     rng = np.random.default_rng(0)
     choices = [measure_dependence(label_set.draw(rng)).language_model for _ in range(draws)]
     return sum(choice != label_set.expected for choice in choices)

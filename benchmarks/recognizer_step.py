@@ -152,7 +152,7 @@ def _total(layer: Any, values: Any) -> Part:
 
 
 def _time(run: Callable[[], Any], steps: int) -> Work:
-    """Returns a function that runs so many steps and returns their number per second of CPU time."""
+    """Returns a function that runs a number of steps and returns their number per second of CPU time."""
 
     def work() -> float:
         start = time.process_time()

@@ -81,10 +81,8 @@ def listed_name(member: str) -> str | None:
     return None if is_hidden or not parts[-1] or parts[0] == "__MACOSX" else name
 
 
-def open_archive(location: str, *, reopen: bool = False) -> "Tar | Zip | ParquetRows":
-    """Opens the archive at a path or URI; later calls return the same object. `reopen` closes all archives first."""
-    if reopen:
-        close_archives()
+def open_archive(location: str) -> "Tar | Zip | ParquetRows":
+    """Opens the archive at a path or URI; later calls return the same object."""
     with _lock:
         return _open_cached(location)
 

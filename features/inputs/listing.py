@@ -7,7 +7,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from features.inputs.archives import escape_bytes, listed_name, open_archive
+from features.inputs.archives import close_archives, escape_bytes, listed_name, open_archive
 from features.inputs.file_reference import FileReference, ListedFile
 from features.io.objects import classify_uri, list_objects
 from features.io.open_files import stat_file
@@ -62,7 +62,8 @@ def _list_uri(uri: str) -> Iterator[ListedFile]:
 def _list_archive(location: str) -> Iterator[ListedFile]:
     try:
         state = stat_file(location)
-        archive = open_archive(location, reopen=True)
+        close_archives()
+        archive = open_archive(location)
     except OSError as error:
         raise CaptError(f"the archive cannot be read: {error.strerror or error}", location=location) from error
     for member in archive.list_members(state):

@@ -14,7 +14,8 @@ _RANGE = re.compile(r"(\d{1,18})\.\.(\d{1,18})")
 def expand_braces(pattern: str) -> list[str]:
     """Returns the paths of a pattern in its order; the pattern itself if it has no range or list.
 
-    `{008..010}` is a range of numbers of equal width, `{a,b}` a list. UsageError for more than `MAX_PATHS` paths.
+    `{008..010}` is a range of numbers of equal width, `{0..10}` one without zeros before them, `{a,b}` a list.
+    UsageError for more than `MAX_PATHS` paths.
     """
     paths: list[str] = []
     for path in _expand(pattern):
@@ -50,7 +51,8 @@ def _list_choices(text: str) -> Iterator[str]:
         yield from text.split(",")
         return
     first, last = found.groups()
-    width = max(len(first), len(last)) if first.startswith("0") or last.startswith("0") else 0
+    is_padded = any(len(number) > 1 and number.startswith("0") for number in (first, last))
+    width = max(len(first), len(last)) if is_padded else 0
     step = 1 if int(first) <= int(last) else -1
     for number in range(int(first), int(last) + step, step):
         yield f"{number:0{width}d}"

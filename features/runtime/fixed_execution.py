@@ -26,7 +26,7 @@ class FixedExecution:
 
 
 # The kernels compute 6 (oneDNN) or 24 (Eigen) rows of a matrix at once, and the others in another order. oneDNN also
-# divides sums among threads. Four threads take as long as two on two cores.
+# divides sums among threads.
 _AVX2 = FixedExecution(batch_size=24, threads=4)
 
 _MAX_CALLS = 4

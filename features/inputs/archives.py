@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from features.inputs.parquet_rows import ParquetRows
 
 _MAX_SIZE = (1 << 63) - 1  # Tables store signed 64-bit integers; an archive may declare more.
+_ESCAPED = re.compile(r"\\x[0-9a-f]{2}")
 _CURRENT_DIRECTORY = re.compile(r"(\./+)+")
 _BLOCK_BYTES = tarfile.BLOCKSIZE
 _TAR_MEMBER = re.compile(r"(?s)(.+)@(\d{1,18})")
@@ -69,6 +70,11 @@ def escape_bytes(path: str) -> str:
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
+def has_escaped_bytes(path: str) -> bool:
+    r"""Returns whether a path contains `\xNN`, so that its encoding may be unknown."""
+    return _ESCAPED.search(path) is not None
+
+
 def listed_name(member: str) -> str | None:
     """Returns the name of an archive member, or of an object below a prefix, in a listing, without a leading `./`.
 
@@ -103,7 +109,11 @@ def _open_cached(location: str) -> "Tar | Zip | ParquetRows":
         if start.startswith(_PARQUET_MAGIC):
             from features.inputs.parquet_rows import ParquetRows  # PyArrow takes long to import
 
-            return ParquetRows(location)
+            try:
+                return ParquetRows(location)
+            except RecordError as error:
+                message = "the Parquet file is corrupt or incomplete"
+                raise UsageError(message, location=location, hint="Download or write it again.") from error
         if _is_tar(start):
             return Tar(location)
         if not zipfile.is_zipfile(file):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from features.inputs.archives import open_archive
+from features.inputs.archives import has_escaped_bytes, open_archive
 from features.io.open_files import open_file, read_file
 from features.io.uris import is_uri
 from schemas.defaults import MAX_IMAGE_BYTES
@@ -20,7 +20,6 @@ from schemas.errors import CaptError, RecordError, to_record_error
 _CORRUPT_ARCHIVE = (struct.error, zlib.error, zipfile.BadZipFile, tarfile.TarError)
 _UNREADABLE = (CaptError, OSError, EOFError, ValueError, NotImplementedError, *_CORRUPT_ARCHIVE)
 _IN_ZIP = re.compile(r"(.+?\.zip)/(.+)", re.IGNORECASE)
-_ESCAPED = re.compile(r"\\x[0-9a-f]{2}")
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ class FileReference:
         if isinstance(error, RecordError):
             return error
         if isinstance(error, FileNotFoundError):
-            is_escaped = not self.member and not is_uri(self.location) and _ESCAPED.search(self.location)
+            is_escaped = not self.member and not is_uri(self.location) and has_escaped_bytes(self.location)
             reason = "name is not UTF-8" if is_escaped else "missing"
             return RecordError("read", reason, self.label, permanent=False)
         if isinstance(error, _UNREADABLE):

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 
+from features.inputs.archives import has_escaped_bytes
 from features.inputs.image_files import is_image_name
 from features.inputs.image_names import normalize_name
 from features.inputs.label_files import LabelColumns, LabelRow, read_label_list, read_label_table
@@ -74,7 +75,7 @@ class FileNameReader(ListingReader):
     def _match(self, image: ListedImage) -> str:
         stem = _remove_suffix(PurePosixPath(image.name).name)
         # Every encoding of names has the ASCII characters.
-        if not (image.has_known_name or stem.isascii()):
+        if not image.has_known_name and (has_escaped_bytes(stem) or not stem.isascii()):
             raise RecordError("parse", "name is not UTF-8", f"{image.name!r}. {_UNKNOWN_NAME}")
         match = self._pattern.fullmatch(stem)
         if match is None:

@@ -318,3 +318,10 @@ def test_a_name_in_a_tar_that_is_not_utf_8_is_not_known(tmp_path: Path) -> None:
         for name in ("abc.png", "да.png"):
             archive.addfile(tarfile.TarInfo(name), io.BytesIO())
     assert known_names(tmp_path / "a.tar") == {"abc.png": True, r"\xa4\xa0.png": False}
+
+
+@pytest.mark.parametrize("end", [b"", b"PAR1", b"\1\0\0\0PAR1"])
+def test_a_corrupt_parquet_file_is_refused_when_it_is_opened(tmp_path: Path, end: bytes) -> None:
+    (tmp_path / "a.zip").write_bytes(b"PAR1" + bytes(100) + end)
+    with pytest.raises(UsageError, match="corrupt"):
+        list(list_files(str(tmp_path / "a.zip")))

@@ -120,8 +120,8 @@ def _function(command: Command) -> Callable[..., dict[str, Any]]:
 
 
 def _run(command: Command, options: Options) -> dict[str, Any]:
-    _load("features.runtime.keras_backend:choose_backend")()
-    result: dict[str, Any] = _load(command.runs)(options)
+    with _load("features.runtime.keras_backend:use_backend")(getattr(options, "backend", None)):
+        result: dict[str, Any] = _load(command.runs)(options)
     return result
 
 

@@ -11,6 +11,7 @@ from pydantic import AfterValidator
 
 from features.io.atomic_files import hash_file
 from features.io.locations import parse_location
+from features.runtime.keras_backend import VARIABLE as BACKEND_VARIABLE
 from pipelines.prepare_captcha import prepare_captcha
 from pipelines.prepare_captions import prepare_captions
 from pipelines.prepare_features import prepare_features
@@ -86,12 +87,15 @@ class Preparation:
     def parse(self, store: str | Path, options: Mapping[str, Any]) -> Options:
         """Parses options by name. A single path is accepted as a list of one.
 
-        Raises UsageError if an option is unknown, invalid, or set by the workflow.
+        Raises UsageError if an option is unknown, invalid, or set by the workflow or its process.
         """
         location = f"prepare {self.command}"
         for name in Options.named(options):
             if name in _STORE_OPTIONS:
                 raise UsageError(f"{name} is not an option of a table", location=location, hint="Omit the option.")
+            if name == "backend":  # Training in the same process would use it, too.
+                hint = f"Set the environment variable {BACKEND_VARIABLE}."
+                raise UsageError("a workflow has one backend", location=f"{location}: backend", hint=hint)
         return self.options.parse({**options, "store": str(store)}, location)
 
 

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from features.extractors.devices import detect_device
 from features.extractors.output_layers import ModelFunction
 from features.images.resize import Pixels
-from features.runtime.keras_backend import get_backend
 from features.runtime.keras_settings import keras, ops
 from features.runtime.numerics import Device, Runtime
 from schemas.choices import DeviceChoice, Precision
@@ -200,7 +199,7 @@ def compile_extractor(function: ModelFunction, precision: Precision, device: Dev
     Raises:
         UsageError: The device is `gpu`, and the backend has no GPU in this process.
     """
-    backend = get_backend()
+    backend = keras.backend.backend()
     models: dict[str, type[JaxModel | TorchModel | TensorFlowModel]]
     models = {"jax": JaxModel, "torch": TorchModel, "tensorflow": TensorFlowModel}
     optimized = replace(function, model=optimize_for_inference(function.model, precision))

@@ -21,7 +21,7 @@ from features.extractors.output_layers import ModelFunction, build_model_functio
 from features.extractors.pixels import NAME as PIXELS
 from features.extractors.pixels import PixelModel, build_pixel_function
 from features.images.resize import Pixels, Resizer
-from features.runtime.keras_backend import get_backend, select_backend
+from features.runtime.keras_backend import check_backend, get_backend
 from features.runtime.numerics import Device, Runtime
 from schemas.choices import Backend, DeviceChoice, ExtractorFormat, Precision
 from schemas.defaults import ACCELERATOR_BATCH_SIZE, BATCH_SIZE
@@ -72,7 +72,7 @@ TENSORFLOW_CPU = RuntimeChoice()
 
 
 def choose_runtime(backend: Backend | None, device: DeviceChoice, extractor: str, *, is_local: bool) -> RuntimeChoice:
-    """Selects the backend of this process, and chooses the device for an extractor.
+    """Chooses the device for an extractor, and checks that `backend`, if given, is that of this process.
 
     Pixels need no accelerator. If other machines compute (`is_local` is false), JAX and PyTorch choose the device
     there, and TensorFlow uses processors unless the device is `gpu`.
@@ -80,7 +80,8 @@ def choose_runtime(backend: Backend | None, device: DeviceChoice, extractor: str
     Raises:
         UsageError: The backend cannot be used, or there is no GPU.
     """
-    selected = select_backend(backend)
+    check_backend(backend)
+    selected = get_backend()
     if extractor == PIXELS:
         if device == "gpu":
             raise UsageError("the option does not apply to pixels", location=OPTION, hint="Omit the option.")

@@ -2,6 +2,9 @@
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from features.runtime.gpu_memory import check_gpu_memory
 from schemas.choices import Backend
@@ -16,34 +19,46 @@ def choose_backend() -> None:
     """Sets `KERAS_BACKEND` to the default backend if it is unset or empty, so that `keras.json` has no effect.
 
     Raises:
-        UsageError: The backend is not supported, its package is not installed, or `CAPT_GPU_MEMORY` is invalid.
+        UsageError: The backend is not supported, its package is not installed, Keras already runs on another backend
+            in this process, or `CAPT_GPU_MEMORY` is invalid.
     """
-    check_gpu_memory()
-    backend = get_backend()
-    if not is_installed(backend):
-        hint = "Install it, or unset the variable."
-        raise UsageError(f"the package {backend!r} is not installed", location=VARIABLE, hint=hint)
-    os.environ[VARIABLE] = backend
+    _choose(get_backend(), VARIABLE)
 
 
-def select_backend(backend: Backend | None) -> Backend:
-    """Makes `backend` the backend of this process, and returns it. None keeps the one of `KERAS_BACKEND`.
+def select_backend(backend: Backend | None) -> None:
+    """Makes `backend` the backend of this process, whatever `KERAS_BACKEND` is. None selects as `choose_backend`.
 
     Raises:
-        UsageError: As `choose_backend`, or Keras already runs on another backend in this process.
+        UsageError: As `choose_backend`.
     """
-    if backend is not None:
-        if not is_installed(backend):
-            hint = "Install it, or choose another backend."
-            raise UsageError(f"the package {backend!r} is not installed", location=OPTION, hint=hint)
-        keras = sys.modules.get("keras")
-        if keras is not None and keras.backend.backend() != backend:
-            message = f"this process has started Keras on {keras.backend.backend()}, not on {backend}"
-            hint = f"Use one backend per process: set {VARIABLE}={backend} before the start."
-            raise UsageError(message, location=OPTION, hint=hint)
-        os.environ[VARIABLE] = backend
-    choose_backend()
-    return get_backend()
+    if backend is None:
+        choose_backend()
+    else:
+        _choose(backend, OPTION)
+
+
+@contextmanager
+def use_backend(backend: Backend | None) -> Iterator[None]:
+    """Selects a backend as `select_backend` for the block. Afterwards, `KERAS_BACKEND` is what it was.
+
+    Keras keeps the backend that it was started on, so a later block with another one is refused.
+    """
+    before = os.environ.get(VARIABLE)
+    select_backend(backend)
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(VARIABLE, None)
+        else:
+            os.environ[VARIABLE] = before
+
+
+def check_backend(backend: Backend | None) -> None:
+    """Raises UsageError if `backend`, an option of a step of a workflow, is not the backend of the process."""
+    if backend not in (None, get_backend()):
+        message = f"the process runs on {get_backend()}, and a step of it cannot run on {backend}"
+        raise UsageError(message, location=OPTION, hint=f"Set {VARIABLE}={backend} for the whole workflow.")
 
 
 def get_backend() -> Backend:
@@ -54,3 +69,23 @@ def get_backend() -> Backend:
         hint = f"Use one of {', '.join(BACKENDS)}."
         raise UsageError(f"capt does not support the backend {name!r}", location=VARIABLE, hint=hint)
     return backend
+
+
+def _choose(backend: Backend, source: str) -> None:
+    """Sets `KERAS_BACKEND` to a backend that `source`, the option or the variable, names."""
+    check_gpu_memory()
+    if not is_installed(backend):
+        hint = f"Install it, or {'choose another backend' if source == OPTION else 'unset the variable'}."
+        raise UsageError(f"the package {backend!r} is not installed", location=source, hint=hint)
+    running = _find_running()
+    if running not in (None, backend):
+        message = f"this process has started Keras on {running}, not on {backend}"
+        hint = f"Use one backend per process: start another process with {VARIABLE}={backend}."
+        raise UsageError(message, location=source, hint=hint)
+    os.environ[VARIABLE] = backend
+
+
+def _find_running() -> str | None:
+    """Returns the backend on which this process has started Keras, without importing it."""
+    backend: Any = getattr(sys.modules.get("keras"), "backend", None)
+    return backend and str(backend.backend())

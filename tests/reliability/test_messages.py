@@ -83,6 +83,14 @@ def test_a_command_with_a_wrong_backend_ends_with_exit_code_2_and_one_line(image
     assert "KERAS_BACKEND" in done.stderr
 
 
+def test_the_option_is_valid_with_any_variable(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KERAS_BACKEND", "nothing")
+    given = {"store": str(images.parent / "store"), "dataset_type": "folder", "images": [str(images)]}
+    size = {"extractor": "pixels", "height": 8, "width": 8}
+    assert capt.prepare_features(**given, **size, backend="tensorflow")["ok"] == 1
+    assert os.environ["KERAS_BACKEND"] == "nothing"
+
+
 def test_a_command_with_a_wrong_batch_size_ends_with_exit_code_2_and_one_line(
     commands: CommandServer, images: Path
 ) -> None:

@@ -85,6 +85,14 @@ def test_unknown_options_are_refused_by_name(tmp_path: Path) -> None:
         find_prepared_task("speech")
 
 
+def test_the_backend_of_a_workflow_is_that_of_its_process(tmp_path: Path) -> None:
+    """Keras has one backend per process, so a step cannot choose it, also not the one that the process has."""
+    options = {"dataset_type": "folder", "images": "x", "backend": "tensorflow"}
+    with pytest.raises(UsageError, match="KERAS_BACKEND") as caught:
+        find_prepared_task("captioner").preparations["features"].parse(tmp_path, options)
+    assert caught.value.location == "prepare features: backend"
+
+
 ROW_OPTIONS = {
     ("captioner", "features"): (
         "extractor weights layer pooling height width preprocess precision storage_dtype resize_method resize_mode "

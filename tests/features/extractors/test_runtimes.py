@@ -1,6 +1,7 @@
 """The runtime of an extractor follows from the backend and the device, and each runtime loads its own file format."""
 
 import importlib.util
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ from features.extractors.runtimes import (
     read_frozen_graph,
 )
 from features.extractors.weights import generate_noise_images
-from features.runtime.keras_backend import get_backend, select_backend
+from features.runtime import keras_backend
+from features.runtime.keras_backend import get_backend, select_backend, use_backend
 from features.runtime.numerics import Device, detect_cpu
 from schemas.default_backend import find_default_backend
 from schemas.defaults import ACCELERATOR_BATCH_SIZE, BATCH_SIZE
@@ -106,11 +108,42 @@ def test_the_default_backend_is_the_first_installed_one(
 
 def test_a_process_has_one_backend() -> None:
     assert "keras" in sys.modules
-    assert select_backend("tensorflow") == "tensorflow"
+    select_backend("tensorflow")
+    assert get_backend() == "tensorflow"
     with pytest.raises(UsageError) as caught:
         select_backend("jax")
     assert caught.value.location == "--backend"
     assert "KERAS_BACKEND=jax" in str(caught.value)
+
+
+def test_a_variable_with_another_backend_than_that_of_keras_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    monkeypatch.setattr(keras_backend, "is_installed", lambda backend: True)
+    with pytest.raises(UsageError) as caught, use_backend(None):
+        pass
+    assert caught.value.location == "KERAS_BACKEND"
+    assert os.environ["KERAS_BACKEND"] == "jax"
+
+
+@pytest.mark.parametrize("variable", [None, "nothing", "jax"])
+def test_an_option_overrides_the_variable_for_one_command(
+    monkeypatch: pytest.MonkeyPatch, variable: str | None
+) -> None:
+    if variable is None:
+        monkeypatch.delenv("KERAS_BACKEND")
+    else:
+        monkeypatch.setenv("KERAS_BACKEND", variable)
+    with use_backend("tensorflow"):
+        assert get_backend() == "tensorflow"
+    assert os.environ.get("KERAS_BACKEND") == variable
+
+
+def test_a_step_with_another_backend_than_its_process_is_refused() -> None:
+    with pytest.raises(UsageError) as caught:
+        choose_runtime("jax", "cpu", "inception_v3", is_local=True)
+    assert caught.value.location == "--backend"
+    assert "KERAS_BACKEND=jax" in str(caught.value)
+    assert get_backend() == "tensorflow"
 
 
 def test_a_backend_that_is_not_installed_is_wrong_usage(monkeypatch: pytest.MonkeyPatch) -> None:

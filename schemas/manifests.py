@@ -64,7 +64,8 @@ class FeatureMetadata(Frozen):
         network: SHA-256 of the extractor, `networks/<sha256>.<format>` in the store; None for imported features.
         network_format: Format of the extractor: `pb`, a frozen graph, or `keras`, a Keras model.
         numerics: The numerics class: device, instruction set or chip, library and precision; or `imported`.
-        toolchain: Versions of libraries. Rows are bit-identical if those of the backend, Pillow and libjpeg are equal.
+        toolchain: Versions of libraries. Rows are bit-identical if those of the backend, Pillow and its
+            decoders are equal.
     """
 
     kind: Literal["features"] = "features"

@@ -1,4 +1,4 @@
-"""Decodes images of six formats to upright RGB pixels of an extractor's input size.
+"""Decodes images of many formats to upright RGB pixels of an extractor's input size.
 
 bytes → format by signature → size check by header → decode → RGB on white → upright by EXIF → resize
 
@@ -18,20 +18,25 @@ from typing import Any
 
 import numpy as np
 from PIL import (
+    AvifImagePlugin,
     BmpImagePlugin,
     GifImagePlugin,
     Image,
     ImageChops,
     ImageFile,
+    Jpeg2KImagePlugin,
     JpegImagePlugin,
     PngImagePlugin,
+    PpmImagePlugin,
     TiffImagePlugin,
     WebPImagePlugin,
     _imaging,
 )
 from PIL.ExifTags import Base as Tag
 
-from features.images import png_chunks
+from features.images import jpeg2000, netpbm, png_chunks
+from features.images.boxes import check_image_boxes
+from features.images.errors import truncation_error
 from features.images.resize import Pixels, Resizer
 from schemas.defaults import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
 from schemas.errors import RecordError
@@ -41,6 +46,9 @@ from schemas.errors import RecordError
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning, module=r"PIL\.")
 logging.getLogger("PIL").addHandler(logging.NullHandler())
+
+# Callers decode images in parallel. Each thread of libavif needs memory of its own.
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 
 # libtiff prints errors to standard error, while Pillow raises its own error for the same image. A shared library
 # exports the functions of the libraries that it links to, except on Windows.
@@ -57,7 +65,8 @@ class ImageLimits:
     """Limits of an image's declared width times height, and of its encoded bytes, unpacked if it is in an archive.
 
     Limits depend on the machine and do not affect a row, so they are not part of the table config. A decoded pixel
-    takes four bytes, and up to three images of that size exist while transparency is replaced by white.
+    takes four bytes, and up to three images of that size exist while transparency is replaced by white. The decoder of
+    JPEG 2000 takes up to 25 bytes per pixel of an image that is not divided into tiles.
     """
 
     pixels: int = MAX_IMAGE_PIXELS
@@ -75,7 +84,7 @@ class ImageLimits:
 
 def _check_webp(data: bytes) -> bytes:
     if int.from_bytes(data[4:8], "little") + 8 > len(data):
-        raise _truncation_error(data)
+        raise truncation_error(data)
     return data
 
 
@@ -90,21 +99,17 @@ def _check_tiff(data: bytes) -> bytes:
     try:
         (start,) = struct.unpack_from(order + word, data, at)
         if start > len(data):
-            raise _truncation_error(data)
+            raise truncation_error(data)
         (entries,) = struct.unpack_from(order + counter, data, start)
         first = start + struct.calcsize(order + counter)
         for position in range(first, first + entries * entry.size, entry.size):
             tag, kind, count, value = entry.unpack_from(data, position)
             size = count * _TIFF_SIZES.get(kind, 1)
             if tag in _TIFF_TABLES and size > inline and value + size > len(data):
-                raise _truncation_error(data)
+                raise truncation_error(data)
     except struct.error:
-        raise _truncation_error(data) from None
+        raise truncation_error(data) from None
     return data
-
-
-def _truncation_error(data: bytes) -> RecordError:
-    return RecordError("decode", "truncated", f"the file ends after {len(data)} bytes")
 
 
 _TIFF_SIZES = {3: 2, 4: 4, 16: 8}  # bytes of a SHORT, LONG, LONG8; the tables below have no other types but bytes
@@ -126,8 +131,18 @@ class _Format:
     check: Callable[[bytes], bytes] = bytes
 
 
+def _open_avif(file: BytesIO, name: str) -> ImageFile.ImageFile:
+    """Opens an AVIF. Pillow sets the EXIF orientation to that of the container, the valid one (ISO/IEC 23000-22)."""
+    image = AvifImagePlugin.AvifImageFile(file, name)
+    image.info.pop("xmp", None)
+    return image
+
+
 # Text can start with "BM", too. The header length that follows has few valid values.
 _BMP = re.compile(rb"BM.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\0\0\0", re.DOTALL)
+_JPEG2000 = re.compile(rb"\xff\x4f\xff\x51|\0\0\0\x0cjP  \r\n\x87\n")
+# The main brand, or that of any HEIF with AVIF among the compatible brands.
+_AVIF = re.compile(rb".{4}ftyp(?:avi[fs]|(?:mif1|msf1|miaf).{4}(?:.{4}){0,7}?avi[fs])", re.DOTALL)
 _FORMATS = (
     _Format(re.compile(rb"\xff\xd8\xff"), JpegImagePlugin.JpegImageFile),
     _Format(re.compile(rb"\x89PNG\r\n\x1a\n"), PngImagePlugin.PngImageFile, png_chunks.select_chunks),
@@ -135,6 +150,9 @@ _FORMATS = (
     _Format(re.compile(rb"GIF8[79]a"), GifImagePlugin.GifImageFile),
     _Format(_BMP, BmpImagePlugin.BmpImageFile),
     _Format(re.compile(rb"II[*+]\0|MM\0[*+]"), TiffImagePlugin.TiffImageFile, _check_tiff),
+    _Format(_JPEG2000, Jpeg2KImagePlugin.Jpeg2KImageFile, jpeg2000.check_codestream),
+    _Format(netpbm.SIGNATURE, PpmImagePlugin.PpmImageFile, netpbm.convert_to_bytes),
+    _Format(_AVIF, _open_avif, check_image_boxes),
 )
 
 _TILE_PIXELS = 1 << 20
@@ -149,9 +167,10 @@ _TRANSPOSES = {
     8: Image.Transpose.ROTATE_90,
 }
 
+_UNSUPPORTED = r"unsupported|not supported|unknown|cannot handle|not available|not installed"
 _REASONS = (
     ("truncated", re.compile(r"truncat|end of file|not enough image data", re.IGNORECASE)),
-    ("unsupported", re.compile(r"unsupported|not supported|unknown|cannot handle|not available", re.IGNORECASE)),
+    ("unsupported", re.compile(_UNSUPPORTED, re.IGNORECASE)),
 )
 
 
@@ -174,11 +193,12 @@ def open_image(
 ) -> Image.Image:
     """Decodes an image. A JPEG can be decoded at a half, a quarter or an eighth of its size.
 
-    The first bytes determine the format (JPEG, PNG, WebP, GIF, BMP or TIFF), not the file name. Only the first frame
-    or page is decoded. Transparent pixels become white, because the colors below the alpha channel are arbitrary. CMYK
-    is converted without its profile, and inverted in JPEG as Adobe writes it. 16-bit samples keep their high byte.
-    Floating-point samples are black at 0 and white at 1. The EXIF orientation (CIPA DC-008, tag 274), or else that of
-    XMP, is applied; an unreadable orientation is ignored.
+    The first bytes determine the format, not the file name: JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, JPEG 2000, PBM, PGM
+    or PPM. Only the first frame or page is decoded. Transparent pixels become white, because the colors below the alpha
+    channel are arbitrary. CMYK is converted without its profile, and inverted in JPEG as Adobe writes it. 16-bit
+    samples keep their high byte; those of PGM and PPM are scaled to the nearest of 256 levels. Floating-point samples
+    are black at 0 and white at 1. The EXIF orientation (CIPA DC-008, tag 274), or else that of XMP, is applied; an
+    unreadable orientation is ignored. An AVIF is turned by its container alone.
 
     Args:
         data: An encoded image.

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from features.images.errors import truncation_error
 from schemas.errors import RecordError
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -78,7 +79,7 @@ def _read_chunks(data: bytes) -> Iterator[_Chunk]:
         size, kind = int.from_bytes(data[at : at + 4]), data[at + 4 : at + 8]
         end = at + 12 + size
         if end > len(data):
-            raise RecordError("decode", "truncated", f"the file ends after {len(data)} bytes")
+            raise truncation_error(data)
         is_valid = zlib.crc32(memoryview(data)[at + 4 : end - 4]) == int.from_bytes(data[end - 4 : end])
         if not is_valid and kind in _CHECKED:
             raise RecordError("decode", "corrupt", f"the checksum of the {kind!r} chunk at byte {at} is wrong")

@@ -12,7 +12,7 @@ from schemas.errors import RecordError
 
 # Also formats that capt does not decode: such files fail instead of being ignored.
 _IMAGE = re.compile(
-    r"\.(jpe?g|jpe|jfif|p?jpeg|pjp|jif|mpo|a?png|webp|gif|bmp|dib|tiff?|svgz?|hei[cf]|hif|avifs?|jp2|j2k|jp[cfmx]|jxl"
+    r"\.(jpe?g|jpe|jfif|p?jpeg|pjp|jif|mpo|a?png|webp|gif|bmp|dib|tiff?|svgz?|hei[cf]|hif|avifs?|jp2|j2[ck]|jp[cfmx]|jxl"
     r"|jxr|wdp|hdp|ico|cur|psd|xcf|djvu|p[bgpna]m|pcx|tga|icb|vda|vst|exr|hdr|sgi|rgba?|ras|x[bp]m|xwd|ief|wbmp|dds"
     r"|qoi|dng|cr[23w]|nef|nrw|arw|srf|sr2|srw|orf|raf|rw2|pef|x3f|erf)",
     re.IGNORECASE,

@@ -129,14 +129,19 @@ def read_cpu_flags() -> frozenset[str]:
 
 
 def detect_toolchain() -> dict[str, str]:
-    """Returns the library versions that commits record; stored bits depend on the backend, Pillow and libjpeg."""
+    """Returns the library versions that commits record; stored bits depend on the backend, Pillow and its decoders."""
     import importlib.metadata
 
     from PIL import features
 
     packages = ("keras", "numpy", "pillow", "pyarrow", *_BACKEND_PACKAGES[get_backend()])
+    decoders = {
+        "libjpeg": features.version("libjpeg_turbo") or features.version("jpg"),
+        "libavif": features.version("avif"),
+        "openjpeg": features.version("jpg_2000"),
+    }
     versions = {name: importlib.metadata.version(name) for name in packages}
-    return versions | {"libjpeg": str(features.version("libjpeg_turbo") or features.version("jpg"))}
+    return versions | {name: str(version) for name, version in decoders.items() if version}
 
 
 def remove_variables() -> None:

@@ -14,6 +14,7 @@ from schemas.manifests import FeatureMetadata, Manifest
 
 # Components that affect the bits of a row, besides the frozen extractor.
 _DECIDING = ("pillow", "libjpeg", "tensorflow", "jax", "jaxlib", "torch")
+_DECODERS = ("libavif", "openjpeg")  # a process without one has no rows of its format
 
 _log = logging.getLogger("capt.prepare")
 
@@ -27,7 +28,9 @@ class Provenance(Frozen):
     @property
     def deciding(self) -> Mapping[str, str]:
         """The components that affect the bits of the rows, by name."""
-        return {"numerics": self.numerics, **{name: self.toolchain.get(name, "unknown") for name in _DECIDING}}
+        versions = {name: self.toolchain.get(name, "unknown") for name in _DECIDING}
+        decoders = {name: self.toolchain[name] for name in _DECODERS if name in self.toolchain}
+        return {"numerics": self.numerics, **versions, **decoders}
 
 
 def local_provenance(precision: Precision, runtime: RuntimeChoice = TENSORFLOW_CPU) -> Provenance:
@@ -66,7 +69,9 @@ def check_launch(
 def check_mixture(location: str, held: Iterable[Provenance], added: Iterable[Provenance], allow_mixed: bool) -> None:
     """Raises StoreError if rows of a table and added rows are not bit-compatible; logs it if mixing is allowed."""
     sides = [("the table", one.deciding) for one in held] + [("this run", one.deciding) for one in added]
-    pairs = ((sides[0], side, name) for side in sides[1:] for name in side[1])
+    names = dict.fromkeys(name for _, deciding in sides for name in deciding)
+    having = {name: [side for side in sides if name in side[1]] for name in names}
+    pairs = ((first, other, name) for name, (first, *others) in having.items() for other in others)
     difference = next((pair for pair in pairs if pair[0][1][pair[2]] != pair[1][1][pair[2]]), None)
     if difference is None:
         return

@@ -121,8 +121,8 @@ MAX_FAILURES = option(
 REHASH = option(False, "Hash every image again instead of using the hash cache.")
 ALLOW_MIXED_NUMERICS = option(
     False,
-    "Allow new rows that were computed on another CPU type or GPU, or with another backend or another version of it, "
-    "of Pillow or libjpeg, than the rows in the table. Such rows are not bit-identical. [default: stop with an error]",
+    "Allow new rows that were computed on another CPU type or GPU, or with another backend, or another version of the "
+    "backend, of Pillow or of its decoders. Such rows are not bit-identical. [default: stop with an error]",
 )
 FILTERS = option(
     None,

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
@@ -61,3 +62,29 @@ def test_a_transparent_picture_takes_a_few_bytes_per_pixel(kind: str) -> None:
 @pytest.mark.slow
 def test_a_transparent_palette_of_as_many_pixels_as_are_allowed_takes_a_few_bytes_per_pixel() -> None:
     check(13_300, "a transparent palette")
+
+
+FILE_PROGRAM = """
+import resource, sys
+from pathlib import Path
+from features.images.resize import Resizer
+from features.images.decode import decode
+
+data = Path(sys.argv[1]).read_bytes()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+decode(data, Resizer(height=8, width=8))
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+"""
+
+
+@pytest.mark.parametrize(("name", "bytes_per_pixel"), [("a.avif", 15), ("a.jp2", 26)])
+def test_avif_and_jpeg_2000_take_a_bounded_number_of_bytes_per_pixel(
+    name: str, bytes_per_pixel: int, tmp_path: Path
+) -> None:
+    side = 3000
+    options = {"speed": 10} if name == "a.avif" else {}
+    Image.new("RGBA", (side, side), (9, 9, 200, 99)).save(tmp_path / name, **options)
+    command = [sys.executable, "-c", FILE_PROGRAM, str(tmp_path / name)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert int(done.stdout) < bytes_per_pixel * side * side

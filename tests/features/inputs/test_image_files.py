@@ -23,13 +23,15 @@ def encode(form: str) -> bytes:
 
 NAMED = (
     *("a.jpg", "A.JPEG", "b.jfif", "c.pjpeg", "d.mpo", "e.webp", "f.tif", "g.svg", "h.heic", "i.cr2"),
+    *("j.avif", "k.jp2", "l.j2k", "m.jpx", "n.ppm", "o.pgm", "p.pbm", "q.pnm", "r.heif"),
     *("data:x.jpg", "deep/er/j.png"),
 )
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000", "AVIF", "PPM")
 # Contents of each file, and whether it is an image.
 FILES = {
     **dict.fromkeys(NAMED, (b"anything", True)),
     **{name: (encode("JPEG"), False) for name in ("readme.txt", "captions.json", "archive.tar.gz")},
-    **{f"{form}.unknown": (encode(form), True) for form in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")},
+    **{f"{form}.unknown": (encode(form), True) for form in FORMATS},
     **{name: (encode("PNG"), True) for name in ("a", "a.jpg?w=500", "a.jpg ", "jpg", "v1.2/0", "a.1")},
     **dict.fromkeys(("LICENSE", "a.txt2", "empty.d/b"), (b"no image", False)),
     "nothing": (b"", False),

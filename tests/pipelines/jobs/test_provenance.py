@@ -124,3 +124,16 @@ def test_units_of_another_provenance_are_computed_again(
     assert prepare(store, photos(3), pooling="avg")["ok"] == 1
     (entry,) = capt.store_stats(store=str(store))["feature_tables"]
     assert entry["numerics"] == {here().numerics: 3}
+
+
+def test_versions_of_a_decoder_count_if_both_sides_have_it() -> None:
+    def with_versions(**versions: str) -> provenance.Provenance:
+        return provenance.Provenance(numerics="cpu", toolchain={"pillow": "12", **versions})
+
+    for name in ("libavif", "openjpeg"):
+        without, old, new = with_versions(), with_versions(**{name: "1"}), with_versions(**{name: "2"})
+        for held, added in (([without], new), ([without, new], without), ([without, new], new)):
+            provenance.check_mixture("table", held, [added], allow_mixed=False)
+        with pytest.raises(StoreError, match=f"{name} 1"):
+            provenance.check_mixture("table", [without, old], [new], allow_mixed=False)
+    assert {"libavif", "openjpeg"} <= here().deciding.keys()

@@ -28,15 +28,18 @@ EVALUATE = ["pycocoevalcap>=1.2,<2"]
 
 S3 = ["boto3>=1.35"]
 GCS = ["google-cloud-storage>=2.18"]
+HEIF = ["pi-heif>=1.1"]
 
 EXTRAS = {
     "docs": ["furo>=2025.9", "myst-parser>=5", "sphinx>=9"],
     "evaluate": EVALUATE,
     "gcs": GCS,
+    "heif": HEIF,
     "s3": S3,
     "test": [
         *EVALUATE,
         *GCS,
+        *HEIF,
         *S3,
         "duckdb>=1.1",
         "flask-cors>=5",  # with moto, a server that speaks S3

@@ -37,6 +37,7 @@ from PIL.ExifTags import Base as Tag
 from features.images import jpeg2000, netpbm, png_chunks
 from features.images.boxes import check_image_boxes
 from features.images.errors import truncation_error
+from features.images.heif import open_heif
 from features.images.resize import Pixels, Resizer
 from schemas.defaults import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
 from schemas.errors import RecordError
@@ -143,6 +144,7 @@ _BMP = re.compile(rb"BM.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\0\0\0", re.DOTALL
 _JPEG2000 = re.compile(rb"\xff\x4f\xff\x51|\0\0\0\x0cjP  \r\n\x87\n")
 # The main brand, or that of any HEIF with AVIF among the compatible brands.
 _AVIF = re.compile(rb".{4}ftyp(?:avi[fs]|(?:mif1|msf1|miaf).{4}(?:.{4}){0,7}?avi[fs])", re.DOTALL)
+_HEIF = re.compile(rb".{4}ftyp(?:hei[cmsx]|hev[cmsx]|mif1|msf1|miaf)", re.DOTALL)
 _FORMATS = (
     _Format(re.compile(rb"\xff\xd8\xff"), JpegImagePlugin.JpegImageFile),
     _Format(re.compile(rb"\x89PNG\r\n\x1a\n"), PngImagePlugin.PngImageFile, png_chunks.select_chunks),
@@ -153,6 +155,7 @@ _FORMATS = (
     _Format(_JPEG2000, Jpeg2KImagePlugin.Jpeg2KImageFile, jpeg2000.check_codestream),
     _Format(netpbm.SIGNATURE, PpmImagePlugin.PpmImageFile, netpbm.convert_to_bytes),
     _Format(_AVIF, _open_avif, check_image_boxes),
+    _Format(_HEIF, open_heif, check_image_boxes),
 )
 
 _TILE_PIXELS = 1 << 20
@@ -194,11 +197,11 @@ def open_image(
     """Decodes an image. A JPEG can be decoded at a half, a quarter or an eighth of its size.
 
     The first bytes determine the format, not the file name: JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, JPEG 2000, PBM, PGM
-    or PPM. Only the first frame or page is decoded. Transparent pixels become white, because the colors below the alpha
-    channel are arbitrary. CMYK is converted without its profile, and inverted in JPEG as Adobe writes it. 16-bit
-    samples keep their high byte; those of PGM and PPM are scaled to the nearest of 256 levels. Floating-point samples
-    are black at 0 and white at 1. The EXIF orientation (CIPA DC-008, tag 274), or else that of XMP, is applied; an
-    unreadable orientation is ignored. An AVIF is turned by its container alone.
+    or PPM, and HEIC with the extra `heif`. Only the first frame or page is decoded. Transparent pixels become white,
+    because the colors below the alpha channel are arbitrary. CMYK is converted without its profile, and inverted in
+    JPEG as Adobe writes it. 16-bit samples keep their high byte; those of PGM and PPM are scaled to the nearest of 256
+    levels. Floating-point samples are black at 0 and white at 1. The EXIF orientation (CIPA DC-008, tag 274), or else
+    that of XMP, is applied; an unreadable orientation is ignored. AVIF and HEIC are turned by their container alone.
 
     Args:
         data: An encoded image.

@@ -139,9 +139,19 @@ def detect_toolchain() -> dict[str, str]:
         "libjpeg": features.version("libjpeg_turbo") or features.version("jpg"),
         "libavif": features.version("avif"),
         "openjpeg": features.version("jpg_2000"),
+        "pi-heif": _find_version("pi-heif"),
     }
     versions = {name: importlib.metadata.version(name) for name in packages}
     return versions | {name: str(version) for name, version in decoders.items() if version}
+
+
+def _find_version(package: str) -> str | None:
+    import importlib.metadata
+
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def remove_variables() -> None:

@@ -14,7 +14,7 @@ from schemas.manifests import FeatureMetadata, Manifest
 
 # Components that affect the bits of a row, besides the frozen extractor.
 _DECIDING = ("pillow", "libjpeg", "tensorflow", "jax", "jaxlib", "torch")
-_DECODERS = ("libavif", "openjpeg")  # a process without one has no rows of its format
+_DECODERS = ("libavif", "openjpeg", "pi-heif")  # a process without one has no rows of its format
 
 _log = logging.getLogger("capt.prepare")
 

@@ -130,7 +130,7 @@ def test_versions_of_a_decoder_count_if_both_sides_have_it() -> None:
     def with_versions(**versions: str) -> provenance.Provenance:
         return provenance.Provenance(numerics="cpu", toolchain={"pillow": "12", **versions})
 
-    for name in ("libavif", "openjpeg"):
+    for name in ("libavif", "openjpeg", "pi-heif"):
         without, old, new = with_versions(), with_versions(**{name: "1"}), with_versions(**{name: "2"})
         for held, added in (([without], new), ([without, new], without), ([without, new], new)):
             provenance.check_mixture("table", held, [added], allow_mixed=False)

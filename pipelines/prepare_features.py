@@ -41,7 +41,7 @@ from pipelines.jobs.failure_limit import check_failures, parse_max_failures
 from pipelines.jobs.feature_source import ArraySource, ExtractorSource, FeatureSource
 from pipelines.jobs.frozen_extractor import (
     FrozenExtractor,
-    find_damaged_extractor,
+    find_damaged_extractors,
     find_frozen_extractor,
     find_or_freeze_extractor,
 )
@@ -305,8 +305,7 @@ def _plan(
         source = ArraySource(arrays)
     else:
         if is_missing:
-            precision, allow_mixed = repair.table_config.precision, options.allow_mixed_numerics
-            check_launch(table, precision, runtime, options.beam_options, allow_mixed)
+            check_launch(table, repair.table_config, runtime, options.beam_options, options.allow_mixed_numerics)
         extractor = _open_frozen_extractor(options, runtime, sink, repair, is_missing)
         batch_size = choose_batch_size(runtime.device) if options.batch_size == "auto" else options.batch_size
         source = ExtractorSource(extractor, batch_size, limits, runtime) if extractor else None
@@ -338,19 +337,22 @@ def _classify(
 def _open_frozen_extractor(
     options: PrepareFeatures, runtime: RuntimeChoice, sink: Sink, repair: FeatureTableRepair, is_needed: bool
 ) -> FrozenExtractor | None:
-    """Returns the frozen extractor if needed, and repairs it. A dry run builds a missing one in its workspace."""
+    """Returns the stored extractor if it is needed; otherwise repairs those of the table's commits.
+
+    A dry run builds a missing one in its workspace, and repairs nothing.
+    """
     root, store, extractor_format = repair.root, sink.store.path, runtime.extractor_format
     if options.dry_run:
         known = find_frozen_extractor(root, store, extractor_format) if is_needed else None
         if known or not is_needed:
             return known
-    elif not is_needed:
-        damaged = find_damaged_extractor(root, store, read_recorded_corruption(store, store / FROZEN_EXTRACTORS))
-        if damaged is None:
-            return None
-        extractor_format = damaged.format
     root = Store(sink.root).feature_table_root(repair.table_config)
-    return find_or_freeze_extractor(root, sink.root, repair.table_config, open_extractor(options), extractor_format)
+    build = partial(find_or_freeze_extractor, root, sink.root, repair.table_config, open_extractor(options))
+    if is_needed:
+        return build(extractor_format)
+    for damaged in find_damaged_extractors(root, store, read_recorded_corruption(store, store / FROZEN_EXTRACTORS)):
+        build(damaged.format)
+    return None
 
 
 def _count_replaced(database: ImageDatabase, dataset: str) -> int:

@@ -1,4 +1,4 @@
-"""Encodes `tf.train.Example` messages without TensorFlow, in the bytes of its deterministic serialization.
+"""Encodes and decodes `tf.train.Example` messages without TensorFlow, in the bytes of its deterministic serialization.
 
     Example { Features features = 1; }     Features { map<string, Feature> feature = 1; }, sorted by name
     Feature { BytesList bytes_list = 1; Int64List int64_list = 3; }     both lists have the field `value` = 1
@@ -6,10 +6,12 @@
 Each field is a varint tag, number × 8 + 2, a varint length and its bytes (protobuf.dev/programming-guides/encoding).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 _LENGTH_DELIMITED = 2
 _UINT64 = 1 << 64
+_BYTES_LIST, _INT64_LIST = 1, 3
 
 
 def encode_example(features: Mapping[str, bytes | Sequence[int]]) -> bytes:
@@ -28,9 +30,9 @@ def _order(name: str) -> bytes:
 
 def _encode_feature(value: bytes | Sequence[int]) -> bytes:
     if isinstance(value, bytes):
-        return _encode_field(1, _encode_field(1, value))
+        return _encode_field(_BYTES_LIST, _encode_field(1, value))
     packed = b"".join(_encode_varint(int(one) % _UINT64) for one in value)
-    return _encode_field(3, _encode_field(1, packed) if packed else b"")
+    return _encode_field(_INT64_LIST, _encode_field(1, packed) if packed else b"")
 
 
 def _encode_field(number: int, *parts: bytes) -> bytes:
@@ -45,3 +47,56 @@ def _encode_varint(value: int) -> bytes:
         value >>= 7
     data.append(value)
     return bytes(data)
+
+
+def decode_example(data: bytes) -> dict[str, list[Any]]:
+    """Returns the values of each feature, bytes or int; ValueError if the data are not an example of this form."""
+    decoded = {}
+    for _, features in _decode_fields(data):
+        for _, entry in _decode_fields(features):
+            (_, name), (_, feature) = _decode_fields(entry)
+            ((kind, values),) = _decode_fields(feature)
+            decoded[name.decode()] = _decode_values(kind, values)
+    return decoded
+
+
+def _decode_values(kind: int, values: bytes) -> list[Any]:
+    contents = [content for _, content in _decode_fields(values)]
+    if kind == _BYTES_LIST:
+        return contents
+    if kind == _INT64_LIST:
+        return [number for content in contents for number in _decode_packed(content)]
+    raise ValueError("a feature is neither bytes nor int64")
+
+
+def _decode_fields(data: bytes) -> list[tuple[int, bytes]]:
+    """Returns the number and the bytes of each field. The numbers of an example are below 16, so a tag is one byte."""
+    fields, at = [], 0
+    while at < len(data):
+        tag, at = data[at], at + 1
+        size = shift = 0
+        while at < len(data):
+            byte, at = data[at], at + 1
+            size |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                break
+            shift += 7
+        else:
+            raise ValueError("the length of a field is truncated")
+        if tag & 7 != _LENGTH_DELIMITED or tag > 0x7F or at + size > len(data):
+            raise ValueError("not an example of bytes and int64 features")
+        fields.append((tag >> 3, data[at : at + size]))
+        at += size
+    return fields
+
+
+def _decode_packed(data: bytes) -> Iterator[int]:
+    value = shift = 0
+    for byte in data:
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            yield value - _UINT64 if value >= _UINT64 >> 1 else value
+            value = shift = 0
+    if shift:
+        raise ValueError("an integer is truncated")

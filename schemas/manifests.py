@@ -63,9 +63,8 @@ class FeatureMetadata(Frozen):
         shape: Shape of one row's value.
         network: SHA-256 of the extractor, `networks/<sha256>.<format>` in the store; None for imported features.
         network_format: Format of the extractor: `pb`, a frozen graph, or `keras`, a Keras model.
-        numerics: The numerics class: device, instruction set or chip, library and precision; or `imported`.
-        toolchain: Versions of libraries. Rows are bit-identical if those of the backend, Pillow and its
-            decoders are equal.
+        numerics: The numerics class: device, instruction set or chip, library and precision; `pixels`; or `imported`.
+        toolchain: Versions of libraries. `pipelines.jobs.provenance` says on which of them the bits of rows depend.
     """
 
     kind: Literal["features"] = "features"

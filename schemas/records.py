@@ -14,7 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from schemas.compression import compress, decompress
-from schemas.example_encoding import encode_example
+from schemas.example_encoding import decode_example, encode_example
 from schemas.tables import KEY_BYTES, Field, Table
 
 Row = Mapping[str, Any]
@@ -34,17 +34,14 @@ def to_example(table: Table, row: Row) -> bytes:
 
 def from_example(table: Table, serialized: bytes) -> dict[str, Any]:
     """Returns the row that `to_example` serialized."""
-    from tensorflow.core.example import example_pb2
-
-    features = example_pb2.Example.FromString(serialized).features.feature
+    features = decode_example(serialized)
     row: dict[str, Any] = {}
     for field in table.fields:
-        feature = features[field.name]
+        values = features[field.name]
         if field.kind in ("int", "ints"):
-            values = list(feature.int64_list.value)
             row[field.name] = values if field.kind == "ints" else values[0]
         else:
-            (data,) = feature.bytes_list.value
+            (data,) = values
             row[field.name] = _from_plain(field, data.decode() if field.kind == "text" else data)
     return row
 

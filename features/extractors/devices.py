@@ -75,8 +75,9 @@ def _list_jax() -> list[Device]:
 
 
 def _describe_jax(device: Any, may_use_tf32: bool) -> Device:
-    """Returns an accelerator of JAX, which has a compute capability such as `9.0` if it is a GPU of NVIDIA."""
-    capability = tuple(map(int, str(getattr(device, "compute_capability", "0")).split(".")))
+    """Returns an accelerator of JAX. GPUs of NVIDIA have a compute capability such as `9.0`, of AMD one as `gfx90a`."""
+    numbers = str(getattr(device, "compute_capability", "")).split(".")
+    capability = tuple(map(int, numbers)) if all(map(str.isdecimal, numbers)) else ()
     return Device(device.platform, device.device_kind, has_tf32=may_use_tf32 and capability >= _TF32_CAPABILITY)
 
 

@@ -14,6 +14,8 @@ from schemas.options.extractor import ExtractorOptions
 from schemas.table_config import FeatureTableConfig
 
 NAME = "pixels"
+# Numerics class: rows depend on no device and no backend.
+NUMERICS = "pixels"
 _SIDE = 299
 
 
@@ -59,14 +61,14 @@ def build_pixel_function() -> FeatureFunction:
 
 
 class PixelModel:
-    """The same function in NumPy, for backends without frozen graphs. `shape` is that of one image's pixels."""
+    """The same function in NumPy, for every backend. `shape` is that of one image's pixels."""
 
     parallel_calls = 1
+    numerics = NUMERICS
 
-    def __init__(self, shape: tuple[int, ...], numerics: str) -> None:
+    def __init__(self, shape: tuple[int, ...]) -> None:
         self.device = detect_cpu()
         self.shape = shape
-        self.numerics = numerics
 
     def predict(self, pixels: Pixels) -> NDArray[Any]:
         """Returns uint8 pixels [N, H, W, 3] of pixels of any dtype."""

@@ -19,11 +19,12 @@ from features.extractors.factory import choose_input_preprocessing
 from features.extractors.frozen_graph import detect_numerics_class, freeze, load_shared_frozen_graph
 from features.extractors.output_layers import ModelFunction, build_model_function
 from features.extractors.pixels import NAME as PIXELS
+from features.extractors.pixels import NUMERICS as PIXEL_NUMERICS
 from features.extractors.pixels import PixelModel, build_pixel_function
 from features.images.resize import Pixels, Resizer
 from features.runtime.keras_backend import check_backend, get_backend
-from features.runtime.numerics import Device, Runtime
-from schemas.choices import Backend, DeviceChoice, ExtractorFormat, Precision
+from features.runtime.numerics import FROZEN_LIBRARIES, Device, Runtime, parse_numerics
+from schemas.choices import Backend, DeviceChoice, ExtractorFormat
 from schemas.defaults import ACCELERATOR_BATCH_SIZE, BATCH_SIZE
 from schemas.errors import UsageError
 from schemas.table_config import FeatureTableConfig
@@ -61,11 +62,23 @@ class RuntimeChoice:
         """The format of the extractor's file: a frozen graph on TensorFlow and a processor, otherwise a Keras model."""
         return "pb" if (self.backend, self.device) == ("tensorflow", "cpu") else "keras"
 
-    def detect_numerics_class(self, precision: Precision) -> str:
+    def detect_numerics_class(self, table_config: FeatureTableConfig) -> str:
         """Returns the numerics class of features that this process computes."""
+        if table_config.extractor == PIXELS:
+            return PIXEL_NUMERICS
         if self.extractor_format == "pb":
-            return detect_numerics_class(precision)
-        return Runtime(detect_device(self.backend, self.device), self.backend, precision).numerics
+            return detect_numerics_class(table_config.precision)
+        return Runtime(detect_device(self.backend, self.device), self.backend, table_config.precision).numerics
+
+    def may_compute(self, numerics: str) -> bool:
+        """Returns whether another machine with this backend and device may compute features of a numerics class."""
+        named = parse_numerics(numerics)
+        if named is None:
+            return True
+        kind, library = named
+        if self.extractor_format == "pb":
+            return library in FROZEN_LIBRARIES
+        return library == self.backend and self.device in ("auto", kind)
 
 
 TENSORFLOW_CPU = RuntimeChoice()
@@ -103,7 +116,7 @@ def _name(device: Device) -> DeviceChoice:
 def load_extractor(
     path: Path, table_config: FeatureTableConfig, device: DeviceChoice = "auto", batch_size: int | None = None
 ) -> LoadedExtractor:
-    """Loads an extractor's file for the backend of this process.
+    """Loads an extractor's file for the backend of this process. `pixels` needs no file.
 
     Args:
         path: A frozen graph, which runs on the processor, or a `.keras` file.
@@ -115,11 +128,10 @@ def load_extractor(
         CorruptFileError: The file is missing or corrupt.
         UsageError: There is no GPU, or TensorFlow, which frozen graphs need, is not installed.
     """
+    if table_config.extractor == PIXELS:
+        return PixelModel((table_config.height, table_config.width, 3))
     if path.suffix == ".pb":
         return load_shared_frozen_graph(path, table_config.precision)
-    if table_config.extractor == PIXELS:
-        shape = (table_config.height, table_config.width, 3)
-        return PixelModel(shape, RuntimeChoice(get_backend(), "cpu").detect_numerics_class(table_config.precision))
     from features.extractors.compiled_model import compile_extractor
     from features.extractors.keras_file import load_model
 

@@ -46,6 +46,14 @@ _BACKEND_PACKAGES: dict[Backend, tuple[str, ...]] = {
     "torch": ("torch",),
 }
 
+# Libraries that compute frozen graphs.
+FROZEN_LIBRARIES = ("tensorflow-onednn", "tensorflow-eigen")
+# Packages of CUDA libraries and of JAX's plugins, which compute on GPUs.
+GPU_PACKAGES = (
+    *("nvidia-cublas", "nvidia-cublas-cu12", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13"),
+    *("jax-cuda12-plugin", "jax-cuda13-plugin", "jax-rocm7-plugin"),
+)
+
 _log = logging.getLogger("capt")
 
 
@@ -62,7 +70,7 @@ class Device:
 class Runtime:
     """A device, a library and a precision, which compute features and determine their bits.
 
-    `library` is a backend of Keras, or that of frozen graphs: `tensorflow-onednn` or `tensorflow-eigen`.
+    `library` is a backend of Keras, or one of `FROZEN_LIBRARIES`.
     """
 
     device: Device
@@ -76,9 +84,16 @@ class Runtime:
         return "/".join((self.device.kind, self.device.chip.replace("/", "-"), self.library, effective))
 
 
+def parse_numerics(numerics: str) -> tuple[str, str] | None:
+    """Returns the kind of device and the library of a numerics class; None for one without, such as `imported`."""
+    parts = numerics.split("/")
+    return (parts[0], parts[2]) if len(parts) == 4 else None
+
+
 def resolve_frozen_runtime(processor: Device, has_onednn: bool, precision: Precision) -> Runtime:
     """Returns the runtime of frozen graphs, which run on processors. Only oneDNN computes in bfloat16."""
-    return Runtime(processor, *(("tensorflow-onednn", precision) if has_onednn else ("tensorflow-eigen", "float32")))
+    onednn, eigen = FROZEN_LIBRARIES
+    return Runtime(processor, *((onednn, precision) if has_onednn else (eigen, "float32")))
 
 
 def detect_cpu() -> Device:
@@ -129,7 +144,7 @@ def read_cpu_flags() -> frozenset[str]:
 
 
 def detect_toolchain() -> dict[str, str]:
-    """Returns the library versions that commits record; stored bits depend on the backend, Pillow and its decoders."""
+    """Returns the versions of libraries that commits record."""
     import importlib.metadata
 
     from PIL import features
@@ -142,7 +157,9 @@ def detect_toolchain() -> dict[str, str]:
         "pi-heif": _find_version("pi-heif"),
     }
     versions = {name: importlib.metadata.version(name) for name in packages}
-    return versions | {name: str(version) for name, version in decoders.items() if version}
+    gpu_versions = {name: _find_version(name) for name in GPU_PACKAGES}
+    optional = {name: str(version) for name, version in (decoders | gpu_versions).items() if version}
+    return versions | optional
 
 
 def _find_version(package: str) -> str | None:

@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from features.extractors.devices import detect_device
 from features.extractors.extraction import ExtractionCore
 from features.extractors.runtimes import RuntimeChoice, load_extractor
 from features.images.decode import ImageLimits
@@ -42,8 +43,11 @@ def measure_speed(
     """Measures the number of images per second that one process of this machine extracts.
 
     `references` are rows of a work unit, at least one. The first ones are extracted; their features are discarded.
+    On an accelerator, they fill a batch. Batches are not larger than their number, because padding would be timed, too.
     """
-    some = list(islice(references, TIMED_IMAGES))
+    is_accelerated = detect_device(runtime.backend, runtime.device).kind != "cpu"
+    some = list(islice(references, max(TIMED_IMAGES, batch_size) if is_accelerated else TIMED_IMAGES))
+    batch_size = min(batch_size, len(some))
     path = ensure_local(extractor.path, extractor.sha256)
     model = load_extractor(path, table_config, runtime.device, batch_size)
     core = ExtractionCore.for_extractor(table_config, model, batch_size, limits.pixels)

@@ -152,16 +152,19 @@ class ExtractionJob:
     def _delete_results(self, source: FeatureSource, plan: Path) -> None:
         """Deletes the results of units that would now have another result.
 
-        If only this machine computes and mixing is not allowed, so has a unit of another numerics class or toolchain.
+        If mixing is not allowed, so has a unit of another numerics class or toolchain, if only this machine computes,
+        or of another backend or device. All backends read the same file of a Keras model, so they share a plan.
         """
-        checks_provenance = not self.options.allow_mixed_numerics and runs_locally(self.options.beam_options)
-        here = source.local_provenance(self.table_config) if checks_provenance and any(read_results(plan)) else None
+        allows_mixture = self.options.allow_mixed_numerics
+        checks_here = not allows_mixture and runs_locally(self.options.beam_options) and any(read_results(plan))
+        here = source.local_provenance(self.table_config) if checks_here else None
 
         def is_final(data: bytes) -> bool:
             unit = ExtractedUnit.model_validate_json(data)
             files = unit.shard.entries() if unit.shard else ()
             return (
                 (here is None or unit.provenance.deciding == here.deciding)
+                and (allows_mixture or source.may_add(unit.provenance.numerics))
                 and not any(not one.permanent or allows_retry(one.reason, one.detail) for one in unit.failures)
                 and all(is_intact(self.root, entry, self.suspect) for entry in files)
             )

@@ -1,4 +1,4 @@
-"""Defines where a job takes features from: a frozen extractor, or arrays that a user computed elsewhere."""
+"""Defines where a job takes features from: a stored extractor, or arrays that a user computed elsewhere."""
 
 import time
 from collections import deque
@@ -57,6 +57,9 @@ class FeatureSource(Protocol):
     def local_provenance(self, table_config: FeatureTableConfig) -> Provenance:
         """Returns the provenance of rows that this machine adds."""
 
+    def may_add(self, numerics: str) -> bool:
+        """Returns whether some machine may add rows of a numerics class."""
+
     def measure_speed(self, table_config: FeatureTableConfig, rows: Iterable[dict[str, Any]]) -> float | None:
         """Measures the number of rows per second of one process, with the first of `rows`, at least one.
 
@@ -104,7 +107,10 @@ class ExtractorSource:
         )
 
     def local_provenance(self, table_config: FeatureTableConfig) -> Provenance:
-        return local_provenance(table_config.precision, self.runtime)
+        return local_provenance(table_config, self.runtime)
+
+    def may_add(self, numerics: str) -> bool:
+        return self.runtime.may_compute(numerics)
 
     def measure_speed(self, table_config: FeatureTableConfig, rows: Iterable[dict[str, Any]]) -> float | None:
         if self.runtime.device == "gpu" and not may_have_accelerator():
@@ -138,6 +144,9 @@ class ArraySource:
 
     def local_provenance(self, table_config: FeatureTableConfig) -> Provenance:
         return IMPORT_PROVENANCE
+
+    def may_add(self, numerics: str) -> bool:
+        return numerics == IMPORT_PROVENANCE.numerics
 
     def measure_speed(self, table_config: FeatureTableConfig, rows: Iterable[dict[str, Any]]) -> float:
         some = list(islice(rows, TIMED_IMAGES))

@@ -62,14 +62,14 @@ def find_or_freeze_extractor(
         known = committed or _open(ExtractorRecord(sha256, extractor_format, shape), store)
         if sha256 != known.sha256:
             raise StoreError(
-                "the frozen extractor is corrupt or missing, and a new one differs: "
+                "the stored extractor is corrupt or missing, and a new one differs: "
                 f"expected SHA-256 {known.sha256}, got {sha256}",
                 location=str(known.path),
                 hint="Restore the file, or use the TensorFlow and Keras versions that `capt store stats` shows.",
             )
         write(known.path, data)
         if committed:
-            _log.warning("%s: the frozen extractor was corrupt or missing. It is built again.", known.path)
+            _log.warning("%s: the stored extractor was corrupt or missing. It is built again.", known.path)
     record = known.record.encode()
     if not (root / EXTRACTOR_RECORD).is_file() or (root / EXTRACTOR_RECORD).read_bytes() != record:
         write(root / EXTRACTOR_RECORD, record)
@@ -82,24 +82,34 @@ def find_frozen_extractor(root: Path, store: Path, extractor_format: ExtractorFo
     return known if known and known.is_intact() else None
 
 
-def find_damaged_extractor(root: Path, store: Path, suspect: Collection[str] = ()) -> FrozenExtractor | None:
-    """Returns the extractor of a table if its file or record needs repair. Verifies checksums of `suspect` files."""
-    known = _look_up(root, store)
-    if known is None:
-        return None
-    is_recorded = _read_record(root, store) == known
-    is_intact = is_recorded and known.path.is_file() and (known.path.name not in suspect or known.is_intact())
-    return None if is_intact else known
+def find_damaged_extractors(root: Path, store: Path, suspect: Collection[str] = ()) -> list[FrozenExtractor]:
+    """Returns the extractors of a table whose files need repair, and the last one if the table's record does.
+
+    The table's commits may use several formats. Verifies checksums of `suspect` files.
+    """
+    known = _list_known(root, store)
+    unrecorded = known[:1] if _read_record(root, store) not in known else []
+    damaged = [one for one in known if not one.path.is_file() or (one.path.name in suspect and not one.is_intact())]
+    return damaged or unrecorded
 
 
-def _look_up(root: Path, store: Path, extractor_format: ExtractorFormat | None = None) -> FrozenExtractor | None:
-    """Returns the extractor that the table's commits name, or else the recorded one; None is any format."""
-    for manifest in reversed(CommitLog(root).read_state().live):
-        facts = manifest.facts
-        if isinstance(facts, FeatureMetadata) and facts.network and extractor_format in (None, facts.network_format):
-            return _open(ExtractorRecord(facts.network, facts.network_format, facts.shape), store)
+def _look_up(root: Path, store: Path, extractor_format: ExtractorFormat) -> FrozenExtractor | None:
+    """Returns the last extractor of a table in a format."""
     recorded = _read_record(root, store)
-    return recorded if recorded and extractor_format in (None, recorded.format) else None
+    candidates = [*_list_known(root, store), *([recorded] if recorded else [])]
+    return next((one for one in candidates if one.format == extractor_format), None)
+
+
+def _list_known(root: Path, store: Path) -> list[FrozenExtractor]:
+    """Returns the extractors that the table's commits name, the last one first; without any, the recorded one."""
+    facts = [manifest.facts for manifest in reversed(CommitLog(root).read_state().live)]
+    named = [
+        ExtractorRecord(one.network, one.network_format, one.shape)
+        for one in facts
+        if isinstance(one, FeatureMetadata) and one.network
+    ]
+    recorded = _read_record(root, store)
+    return [_open(record, store) for record in dict.fromkeys(named)] or ([recorded] if recorded else [])
 
 
 def _read_record(root: Path, store: Path) -> FrozenExtractor | None:

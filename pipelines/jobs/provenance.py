@@ -3,18 +3,26 @@
 import logging
 from collections.abc import Iterable, Mapping
 
+from features.extractors.pixels import NUMERICS as PIXEL_NUMERICS
 from features.extractors.runtimes import TENSORFLOW_CPU, RuntimeChoice
-from features.runtime.numerics import detect_toolchain, warn_about_emulation
+from features.runtime.numerics import (
+    FROZEN_LIBRARIES,
+    GPU_PACKAGES,
+    detect_toolchain,
+    parse_numerics,
+    warn_about_emulation,
+)
 from features.store import FeatureTable
 from pipelines.beam.runners import runs_locally
-from schemas.choices import Precision
 from schemas.errors import StoreError
 from schemas.frozen import Frozen
 from schemas.manifests import FeatureMetadata, Manifest
+from schemas.table_config import FeatureTableConfig
 
-# Components that affect the bits of a row, besides the frozen extractor.
-_DECIDING = ("pillow", "libjpeg", "tensorflow", "jax", "jaxlib", "torch")
+# Components that affect the bits of a row, besides the stored extractor.
+_IMAGE_LIBRARIES = ("pillow", "libjpeg")
 _DECODERS = ("libavif", "openjpeg", "pi-heif")  # a process without one has no rows of its format
+_BACKENDS = ("tensorflow", "jax", "jaxlib", "torch")
 
 _log = logging.getLogger("capt.prepare")
 
@@ -28,14 +36,27 @@ class Provenance(Frozen):
     @property
     def deciding(self) -> Mapping[str, str]:
         """The components that affect the bits of the rows, by name."""
-        versions = {name: self.toolchain.get(name, "unknown") for name in _DECIDING}
+        versions = {name: self.toolchain.get(name, "unknown") for name in _list_deciding(self.numerics)}
         decoders = {name: self.toolchain[name] for name in _DECODERS if name in self.toolchain}
         return {"numerics": self.numerics, **versions, **decoders}
 
 
-def local_provenance(precision: Precision, runtime: RuntimeChoice = TENSORFLOW_CPU) -> Provenance:
+def _list_deciding(numerics: str) -> tuple[str, ...]:
+    """Returns the libraries that affect the bits of rows of a numerics class.
+
+    A frozen graph is computed by TensorFlow alone. Keras builds a compiled model from its file.
+    """
+    if numerics == PIXEL_NUMERICS:
+        return _IMAGE_LIBRARIES
+    kind, library = parse_numerics(numerics) or (None, None)
+    is_compiled = library is not None and library not in FROZEN_LIBRARIES
+    of_keras = ("keras",) if is_compiled else ()
+    return (*_IMAGE_LIBRARIES, *_BACKENDS, *of_keras, *(GPU_PACKAGES if kind == "gpu" else ()))
+
+
+def local_provenance(table_config: FeatureTableConfig, runtime: RuntimeChoice = TENSORFLOW_CPU) -> Provenance:
     """Returns the provenance of features that this process computes."""
-    return Provenance(numerics=runtime.detect_numerics_class(precision), toolchain=detect_toolchain())
+    return Provenance(numerics=runtime.detect_numerics_class(table_config), toolchain=detect_toolchain())
 
 
 def list_provenances(manifests: Iterable[Manifest]) -> list[Provenance]:
@@ -47,23 +68,33 @@ def list_provenances(manifests: Iterable[Manifest]) -> list[Provenance]:
 
 def check_launch(
     table: FeatureTable | None,
-    precision: Precision,
+    table_config: FeatureTableConfig,
     runtime: RuntimeChoice,
     options: Iterable[str],
     allow_mixed: bool,
 ) -> None:
-    """Checks before extraction whether this machine may add rows to a table. `table` is None if it is new.
+    """Checks before extraction whether this run may add rows to a table. `table` is None if it is new.
 
-    If workers on other machines compute (`options` of Beam), their rows are checked before the commit instead.
+    If workers on other machines compute (`options` of Beam), only their backend, the kind of their device and the
+    format of their extractor are known here. The rest is checked before the commit.
     """
+    held = list_provenances(table.manifests) if table else []
+    location = str(table.root) if table else ""
     if not runs_locally(options):
+        _check_remote(location, held, runtime, allow_mixed)
         return
-    if table:
-        check_mixture(
-            str(table.root), list_provenances(table.manifests), [local_provenance(precision, runtime)], allow_mixed
-        )
+    if held:
+        check_mixture(location, held, [local_provenance(table_config, runtime)], allow_mixed)
     if runtime.device == "cpu":
-        warn_about_emulation(precision)
+        warn_about_emulation(table_config.precision)
+
+
+def _check_remote(location: str, held: Iterable[Provenance], runtime: RuntimeChoice, allow_mixed: bool) -> None:
+    other = next((one.numerics for one in held if not runtime.may_compute(one.numerics)), None)
+    if other is not None:
+        device = "" if runtime.device == "auto" else f" on a {runtime.device.upper()}"
+        message = f"the table has rows computed with numerics class {other}, and the workers of this run compute with "
+        _refuse_mixture(location, f"{message}{runtime.backend}{device}", allow_mixed)
 
 
 def check_mixture(location: str, held: Iterable[Provenance], added: Iterable[Provenance], allow_mixed: bool) -> None:
@@ -78,6 +109,10 @@ def check_mixture(location: str, held: Iterable[Provenance], added: Iterable[Pro
     *differing, name = difference
     shown = "numerics class" if name == "numerics" else name
     message = ", and ".join(f"{side} has rows computed with {shown} {values[name]}" for side, values in differing)
+    _refuse_mixture(location, message, allow_mixed)
+
+
+def _refuse_mixture(location: str, message: str, allow_mixed: bool) -> None:
     if not allow_mixed:
         hint = "Use --allow-mixed-numerics to store both, or another --store."
         raise StoreError(message, location=location, hint=hint)

@@ -121,8 +121,9 @@ MAX_FAILURES = option(
 REHASH = option(False, "Hash every image again instead of using the hash cache.")
 ALLOW_MIXED_NUMERICS = option(
     False,
-    "Allow new rows that were computed on another CPU type or GPU, or with another backend, or another version of the "
-    "backend, of Pillow or of its decoders. Such rows are not bit-identical. [default: stop with an error]",
+    "Allow new rows that were computed on another CPU type or GPU, or with another backend, or other versions of "
+    "libraries that change bits, than the rows in the table. Such rows are not bit-identical. [default: stop with an "
+    "error]",
 )
 FILTERS = option(
     None,
@@ -210,8 +211,9 @@ class PrepareFeatures(ExtractorOptions, ColumnOptions):
     )
     batch_size: Literal["auto"] | Count = option(
         "auto",
-        f"Maximum number of images per forward pass, or auto ({defaults.BATCH_SIZE} on a CPU, otherwise "
-        f"{defaults.ACCELERATOR_BATCH_SIZE}). Halved automatically when memory runs out.",
+        f"Maximum number of images per forward pass, or auto ({defaults.BATCH_SIZE} on a CPU, "
+        f"{defaults.ACCELERATOR_BATCH_SIZE} on a GPU or TPU, or if remote workers choose the device). Halved "
+        "automatically when memory runs out.",
         "N|auto",
     )
     num_shards: Count | None = NUM_SHARDS

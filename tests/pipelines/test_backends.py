@@ -14,12 +14,15 @@ import numpy as np
 import pytest
 
 import capt
+from features.extractors import frozen_graph
 from features.extractors.keras_file import encode_model
 from features.extractors.runtimes import RuntimeChoice
 from features.runtime.numerics import detect_cpu
 from features.store import FeatureTable
 from features.store.extractor_record import ExtractorRecord
 from pipelines import prepare_features as module
+from pipelines.jobs import extraction_job, provenance
+from pipelines.jobs.provenance import check_launch
 from schemas.errors import CorruptFileError, StoreError, UsageError
 
 ROOT = Path(__file__).parents[2]
@@ -108,7 +111,47 @@ def test_rows_of_frozen_graphs_and_compiled_models_are_mixed_only_on_request(
     assert {one for one, _ in formats} == {"pb", "keras"}
     assert len({numerics for _, numerics in formats}) == 2
     assert capt.store_verify(store=str(store))["damaged"] == []
-    assert len(list(store.glob("networks/*"))) == 2
+    networks = list(store.glob("networks/*"))
+    assert len(networks) == 2
+    for network in networks:  # Each is repaired, not only that of the last commit.
+        network.unlink()
+    assert prepare(store, photos(3), model)["cached"] == 3
+    assert capt.store_verify(store=str(store))["damaged"] == []
+
+
+@pytest.mark.parametrize("allow_mixed", [False, True])
+def test_a_remote_job_of_another_runtime_is_refused_at_launch(
+    tmp_path: Path, photos: Callable[..., Path], model: Path, allow_mixed: bool
+) -> None:
+    store = tmp_path / "store"
+    prepare(store, photos(2), model)
+    table, remote = open_table(store), ("--runner=DataflowRunner",)
+    check_launch(table, table.table_config, RuntimeChoice(), remote, allow_mixed)
+    for runtime in (RuntimeChoice("jax", "auto"), RuntimeChoice("jax", "cpu"), RuntimeChoice("tensorflow", "gpu")):
+        check_launch(None, table.table_config, runtime, remote, allow_mixed)
+        if allow_mixed:
+            check_launch(table, table.table_config, runtime, remote, allow_mixed)
+            continue
+        with pytest.raises(StoreError, match="--allow-mixed-numerics") as caught:
+            check_launch(table, table.table_config, runtime, remote, allow_mixed)
+        assert table.facts.numerics in str(caught.value)
+        assert f"compute with {runtime.backend}" in str(caught.value)
+
+
+def test_a_remote_job_computes_units_of_another_runtime_again(
+    tmp_path: Path, photos: Callable[..., Path], model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Units that were refused at the commit stay in the plan, which all backends share."""
+    store, elsewhere = tmp_path / "store", "gpu/some chip/tensorflow/float32"
+    prepare(store, photos(2), model)
+    with monkeypatch.context() as then:
+        then.setattr(frozen_graph, "detect_numerics_class", lambda precision: elsewhere)
+        with pytest.raises(StoreError):
+            prepare(store, photos(3), model)
+    for one in (extraction_job, provenance):
+        monkeypatch.setattr(one, "runs_locally", lambda options: False)
+    assert prepare(store, photos(3), model)["ok"] == 1
+    assert elsewhere not in {manifest.facts.numerics for manifest in open_table(store).manifests}
 
 
 def test_the_frozen_graph_and_the_compiled_model_agree(
@@ -178,7 +221,25 @@ def test_a_backend_needs_no_tensorflow_and_agrees_with_it(
     # Without TensorFlow, JAX is the default.
     chosen = {} if backend == "jax" else {"backend": backend}
     assert run("pixels", dataset_type="folder", extractor="pixels", **size, **chosen)["ok"] == 5
-    assert open_table(tmp_path / "pixels").facts.numerics == table.facts.numerics
+    pixels = open_table(tmp_path / "pixels")
+    assert (pixels.facts.numerics, pixels.facts.network_format) == ("pixels", "keras")
+    # A damaged index is repaired, and the store verified, without TensorFlow.
+    shard = pixels.manifests[0].shards[0]
+    (pixels.root / shard.index.path).write_bytes(b"corrupt")
+    assert run("pixels", dataset_type="folder", extractor="pixels", **size, **chosen)["cached"] == 5
+    command = [sys.executable, "-m", "capt", "store", "verify", str(tmp_path / "pixels"), "--json"]
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    assert json.loads(done.stdout.splitlines()[-1])["damaged"] == []
+    # Rows of another backend are the same, and are added to the table.
+    capt.prepare_features(
+        store=str(tmp_path / "pixels"),
+        images=[str(photos(6))],
+        dataset_type="folder",
+        extractor="pixels",
+        height=8,
+        width=8,
+    )
+    assert open_table(tmp_path / "pixels").rows == 6
 
 
 def _truncate(model: Path) -> Any:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensorflow.core.example import example_pb2
 
-from schemas.example_encoding import encode_example
+from schemas.example_encoding import decode_example, encode_example
 from schemas.records import build_parsing_spec, from_arrow, from_example, to_arrow, to_example
 from schemas.tables import CAPTIONS, CATALOG, FAILURES, REPORT, Field, Table, features_table
 
@@ -56,21 +56,48 @@ def test_any_row_round_trips_through_an_example(table: Table, data: st.DataObjec
     assert to_example(table, dict(reversed(row.items()))) == to_example(table, row)
 
 
-@settings(max_examples=100, deadline=None)
-@given(
-    features=st.dictionaries(
-        st.text(st.characters(exclude_categories=["Cs"]), max_size=3),
-        st.binary(max_size=300) | st.lists(st.integers(-(2**63), 2**63 - 1), max_size=20),
-        max_size=5,
-    )
+FEATURES = st.dictionaries(
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=3),
+    st.binary(max_size=300) | st.lists(st.integers(-(2**63), 2**63 - 1), max_size=20),
+    max_size=5,
 )
-def test_examples_are_encoded_in_the_bytes_of_tensorflow(features: dict[str, Any]) -> None:
+
+
+def make_example(features: dict[str, Any]) -> Any:
     example = example_pb2.Example()
     for name, value in features.items():
         if isinstance(value, bytes):
             example.features.feature[name].bytes_list.value.append(value)
         else:
             example.features.feature[name].int64_list.value.extend(value)
+    return example
+
+
+@settings(max_examples=100, deadline=None)
+@given(features=FEATURES)
+def test_examples_of_tensorflow_are_decoded(features: dict[str, Any]) -> None:
+    decoded = decode_example(make_example(features).SerializeToString())
+    assert decoded == {name: [value] if isinstance(value, bytes) else value for name, value in features.items()}
+
+
+@settings(max_examples=100, deadline=None)
+@given(features=FEATURES, data=st.data())
+def test_bytes_that_are_no_example_are_refused(features: dict[str, Any], data: st.DataObject) -> None:
+    """Any change of the bytes is refused with ValueError, or is another example of bytes and integers."""
+    encoded = bytearray(encode_example(features))
+    for position in data.draw(st.lists(st.integers(0, len(encoded) - 1), min_size=1, max_size=3)):
+        encoded[position] = data.draw(st.integers(0, 255))
+    try:
+        decoded = decode_example(bytes(encoded[: data.draw(st.integers(1, len(encoded)))]))
+    except ValueError:
+        return
+    assert {type(value) for values in decoded.values() for value in values} <= {bytes, int}
+
+
+@settings(max_examples=100, deadline=None)
+@given(features=FEATURES)
+def test_examples_are_encoded_in_the_bytes_of_tensorflow(features: dict[str, Any]) -> None:
+    example = make_example(features)
     # TensorFlow omits the message of all features if there are none; a table has at least a key.
     expected = example.SerializeToString(deterministic=True) if features else encode_example({})
     assert encode_example(features) == expected

@@ -103,17 +103,19 @@ def copy_frozen_extractor(root: Path, features: FeatureTable) -> None:
     source, target = features.extractor_path, root / _EXTRACTORS[features.facts.network_format]
     if not source.exists() or hash_file(source) != sha256:
         raise CorruptFileError(
-            f"the frozen extractor is missing or corrupt: expected SHA-256 {sha256}",
+            f"the stored extractor is missing or corrupt: expected SHA-256 {sha256}",
             location=str(source),
             hint="Run the same `capt prepare features` again.",
         )
     temporary = temporary_path(target)
     try:
-        # The store never changes a frozen extractor in place, so a hard link saves the disk space.
+        # The store never changes an extractor in place, so a hard link saves the disk space.
         os.link(source, temporary)
     except OSError:
         shutil.copyfile(source, temporary)
     replace_atomically(temporary, target)
+    for name in set(_EXTRACTORS.values()) - {target.name}:
+        (root / name).unlink(missing_ok=True)
 
 
 def locate_extractor(root: Path) -> Path:

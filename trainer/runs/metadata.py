@@ -46,7 +46,7 @@ _DESCRIPTIONS = {
 
 
 class FeatureOrigin(Frozen):
-    """The feature table of a run; `network` is the SHA-256 of its frozen extractor, None for imported features."""
+    """The feature table of a run; `network` is the SHA-256 of its extractor, None for imported features."""
 
     fingerprint: Sha256
     table_config: FeatureTableConfig

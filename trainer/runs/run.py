@@ -119,7 +119,7 @@ class Run(ABC):
         if self.metadata.features.network is None:
             raise UsageError(IMPORTED_PROBLEM, location=str(self.path), hint=IMPORTED_HINT)
         if not path.is_file():
-            raise CorruptFileError("the frozen extractor is missing", location=str(path))
+            raise CorruptFileError("the extractor is missing", location=str(path))
         return path
 
     @property

@@ -69,6 +69,26 @@ def test_other_backends_never_run_frozen_graphs(backend: Any) -> None:
     assert {RuntimeChoice(backend, device).extractor_format for device in ("auto", "cpu", "gpu")} == {"keras"}  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("choice", "numerics", "expected"),
+    [
+        (RuntimeChoice("tensorflow", "cpu"), "cpu/avx2/tensorflow-onednn/float32", True),
+        (RuntimeChoice("tensorflow", "cpu"), "cpu/asimd/tensorflow-eigen/float32", True),
+        (RuntimeChoice("tensorflow", "cpu"), "cpu/avx2/jax/float32", False),
+        (RuntimeChoice("tensorflow", "cpu"), "gpu/some chip/tensorflow/float32", False),
+        (RuntimeChoice("tensorflow", "gpu"), "cpu/avx2/tensorflow-onednn/float32", False),
+        (RuntimeChoice("tensorflow", "gpu"), "gpu/some chip/tensorflow/float32", True),
+        (RuntimeChoice("jax", "auto"), "gpu/some chip/jax/float32", True),
+        (RuntimeChoice("jax", "auto"), "cpu/avx2/jax/float32", True),
+        (RuntimeChoice("jax", "gpu"), "cpu/avx2/jax/float32", False),
+        (RuntimeChoice("jax", "auto"), "cpu/avx2/torch/float32", False),
+        (RuntimeChoice("jax", "auto"), "pixels", True),
+    ],
+)
+def test_a_class_names_the_runtimes_that_may_compute_it(choice: RuntimeChoice, numerics: str, expected: bool) -> None:
+    assert choice.may_compute(numerics) == expected
+
+
 def test_a_missing_gpu_is_one_line_that_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch)
     with pytest.raises(UsageError) as caught:

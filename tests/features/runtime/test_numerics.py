@@ -1,6 +1,8 @@
 """The numerics class contains everything that affects a row's bits: device, chip, library and precision."""
 
 import logging
+import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -44,6 +46,20 @@ def test_device_library_and_precision_determine_the_class(runtime: Runtime, expe
 @pytest.mark.parametrize("backend", ["jax", "torch", "tensorflow"])
 def test_each_backend_has_its_own_class(backend: str) -> None:
     assert Runtime(A100, backend, "bfloat16").numerics == f"gpu/NVIDIA A100 (8.0)/{backend}/bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("capability", "has_tf32"), [("9.0", True), ("8.0", True), ("7.5", False), ("gfx90a", False), (None, False)]
+)
+def test_only_gpus_of_nvidia_have_tf32_on_jax(
+    monkeypatch: pytest.MonkeyPatch, capability: str | None, has_tf32: bool
+) -> None:
+    gpu = SimpleNamespace(platform="gpu", device_kind="some chip")
+    if capability:
+        gpu.compute_capability = capability
+    jax = SimpleNamespace(config=SimpleNamespace(jax_default_matmul_precision=None), devices=lambda: [gpu])
+    monkeypatch.setitem(sys.modules, "jax", jax)
+    assert detect_device("jax", "gpu") == Device("gpu", "some chip", has_tf32=has_tf32)
 
 
 def test_a_slash_in_the_name_of_a_chip_is_replaced() -> None:

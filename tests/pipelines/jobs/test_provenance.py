@@ -7,9 +7,11 @@ import pytest
 
 import capt
 from features.extractors import frozen_graph, runtimes
+from features.extractors.pixels import NUMERICS
 from features.runtime.numerics import detect_native_precision
 from pipelines.jobs import extract_shard, provenance
 from schemas.errors import StoreError
+from schemas.table_config import FeatureTableConfig
 
 SMALL = {"extractor": "mobilenet_v3_small", "weights": "random:7", "dataset_type": "folder"}
 
@@ -32,7 +34,15 @@ def pretend(monkeypatch: pytest.MonkeyPatch, **made: str) -> None:
 
 def here() -> provenance.Provenance:
     """What this machine computes with `--precision auto`."""
-    return provenance.local_provenance(detect_native_precision())
+    table_config = FeatureTableConfig(
+        extractor="mobilenet_v3_small",
+        weights="random:7",
+        layer="output",
+        height=224,
+        width=224,
+        precision=detect_native_precision(),
+    )
+    return provenance.local_provenance(table_config)
 
 
 @pytest.mark.parametrize(
@@ -77,6 +87,45 @@ def test_libraries_that_do_not_affect_values_may_differ(
         pretend(then, keras="3.0", pyarrow="1.0", numpy="2.0")
         prepare(store, photos(2), pooling="avg")
     assert prepare(store, photos(3), pooling="avg")["ok"] == 1
+
+
+def compiled(device: str, **versions: str) -> provenance.Provenance:
+    toolchain = {"pillow": "12", "libjpeg": "3", "keras": "3.15", "jax": "0.8"} | versions
+    return provenance.Provenance(numerics=f"{device}/jax/float32", toolchain=toolchain)
+
+
+@pytest.mark.parametrize(
+    ("device", "changed", "is_refused"),
+    [
+        ("cpu/avx2", {"keras": "3.16"}, True),
+        ("gpu/some chip", {"keras": "3.16"}, True),
+        ("gpu/some chip", {"nvidia-cudnn-cu12": "9.9"}, True),
+        ("gpu/some chip", {"jax-cuda12-plugin": "0.8"}, True),
+        ("cpu/avx2", {"nvidia-cudnn-cu12": "9.9"}, False),
+        ("cpu/avx2", {"numpy": "3.0"}, False),
+    ],
+)
+def test_libraries_that_compute_compiled_models_guard_their_rows(
+    device: str, changed: dict[str, str], is_refused: bool
+) -> None:
+    sides = [compiled(device)], [compiled(device, **changed)]
+    if not is_refused:
+        provenance.check_mixture("table", *sides, allow_mixed=False)
+        return
+    with pytest.raises(StoreError) as caught:
+        provenance.check_mixture("table", *sides, allow_mixed=False)
+    assert next(iter(changed)) in str(caught.value)
+
+
+def test_pixels_depend_on_image_libraries_only() -> None:
+    made = [
+        provenance.Provenance(numerics=NUMERICS, toolchain={"pillow": "12", "libjpeg": "3", backend: "1"})
+        for backend in ("tensorflow", "jax")
+    ]
+    provenance.check_mixture("table", made[:1], made[1:], allow_mixed=False)
+    other = provenance.Provenance(numerics=NUMERICS, toolchain={"pillow": "13", "libjpeg": "3"})
+    with pytest.raises(StoreError, match="pillow"):
+        provenance.check_mixture("table", made, [other], allow_mixed=False)
 
 
 def compute_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,7 +111,7 @@ def test_a_run_that_cannot_extract_features_is_refused_before_the_evaluation(tra
     run = shutil.copytree(trained, tmp_path / "run")
     shutil.rmtree(run / "evaluation", ignore_errors=True)
     (run / FROZEN_EXTRACTOR).unlink()
-    with pytest.raises(CorruptFileError, match="the frozen extractor is missing"):
+    with pytest.raises(CorruptFileError, match="the extractor is missing"):
         evaluate(run, attention=2)
     assert not (run / "evaluation").exists()
 

@@ -16,6 +16,7 @@ from schemas.errors import CaptError, CorruptFileError, RecordError, StoreError,
 from tests.image_server import answer, image_server
 from tests.workflows.test_example_pages import Page, assert_inert
 from trainer.inference.image_inputs import print_results
+from trainer.runs.directory import copy_frozen_extractor
 from trainer.runs.run import load_run
 
 SIZES = {"units": 64, "embedding_dim": 32, "attention_dim": 32, "projection_dim": 32, "output_dim": 64}
@@ -340,7 +341,7 @@ def test_a_directory_without_a_run_is_an_error_with_a_command(tmp_path):
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("network.pb", "the frozen extractor is missing"),
+        ("network.pb", "the extractor is missing"),
         ("vocabulary.txt", "vocabulary is missing"),
         ("checkpoints/state.json", "no checkpoint yet"),
     ],
@@ -411,6 +412,13 @@ def test_invalid_generation_options_are_wrong_usage(run, shown, tmp_path, option
     (tmp_path / "a.png").write_bytes(shown[0].data)
     with pytest.raises(UsageError, match=complaint):
         capt.caption(run=run.path, images=[str(tmp_path / "a.png")], **options)
+
+
+def test_a_run_has_one_file_of_its_extractor(words_store, tmp_path):
+    (features,) = words_store.feature_tables()
+    (tmp_path / "network.keras").write_bytes(b"of an earlier training")
+    copy_frozen_extractor(tmp_path, features)
+    assert [path.name for path in tmp_path.iterdir()] == ["network.pb"]
 
 
 def test_a_run_computes_with_either_format_of_its_extractor(words_run, captchas, tmp_path):

@@ -2,7 +2,8 @@
 
 images + annotations → files of the images → the images of smallest hash → OUT/images.zip, OUT/captions.jsonl
 
-images.zip        the encoded images, unchanged, under their names in the annotations; `2/NAME` if a name has two images
+images.zip        the encoded images, unchanged, under their names in the annotations without `..`; `2/NAME` if a name
+                  has two images
 captions.jsonl    one line per image, of the dataset type `jsonl`; missing for the dataset type `folder`
 sample.json       settings of the sample
 """
@@ -126,10 +127,16 @@ def _make_names_unique(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     sample = []
     for row in rows:
         own = row["location"], row["member"]
-        names = chain([row["file_name"]], (f"{number}/{row['file_name']}" for number in count(2)))
+        inside = _remove_parents(row["file_name"])
+        names = chain([inside], (f"{number}/{inside}" for number in count(2)))
         name = next(name for name in names if files.setdefault(name, own) == own)
         sample.append({**row, "file_name": name})
     return sample
+
+
+def _remove_parents(name: str) -> str:
+    """Returns a name in an archive that leads to no directory outside, without `..` and a leading slash."""
+    return "/".join(part for part in name.replace("\\", "/").split("/") if part not in ("", ".", ".."))
 
 
 def _read_captions(

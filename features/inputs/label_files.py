@@ -25,10 +25,10 @@ from features.text.csv_rows import Fields, read_rows
 from features.text.lines import FailedRecord, Line, decode_lines, number_lines, shorten
 from features.text.record_fields import (
     escape_surrogates,
+    parse_json_line,
     read_record,
     read_split_field,
     read_value,
-    reject_duplicate_keys,
 )
 from features.text.table_columns import IMAGE, LABEL, SPLIT, find_columns, report_columns
 from schemas.errors import CaptError, RecordError, UsageError
@@ -224,12 +224,7 @@ def _read_json(data: bytes, location: str, wanted: LabelColumns) -> LabelTable:
 
 def _parse_json(line: Line | FailedRecord) -> tuple[str, Any]:
     """Returns location and value of a line, or its failure."""
-    if isinstance(line, FailedRecord):
-        return line.location, line
-    try:
-        return line.location, json.loads(line.text, object_pairs_hook=reject_duplicate_keys)
-    except (ValueError, RecursionError) as error:
-        return line.location, line.fail("not JSON", str(error))
+    return line.location, line if isinstance(line, FailedRecord) else parse_json_line(line)
 
 
 def _read_object(location: str, found: Any, columns: Mapping[str, str]) -> LabelRow | FailedRecord:

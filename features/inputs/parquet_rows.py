@@ -1,15 +1,17 @@
 """Reads single values of a Parquet file in place, such as images in a column, by row group.
 
 A value is found by its row group, its row in the group, and the path of its column: `000003/000017/image.bytes`. A read
-decodes the rows of the group up to the wanted one, some at a time, and keeps the last ones, so that reading in order
-decodes each row once. PyArrow needs memory for about twice a row group.
+decodes the rows of the group up to the wanted one, some at a time, and keeps them, so that reading in any order decodes
+each row once while its group is kept. PyArrow needs memory for about twice a row group.
 """
 
 import re
+import tempfile
 import threading
+from array import array
 from collections import OrderedDict
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,26 +21,51 @@ from schemas.errors import RecordError, UsageError
 
 _MEMBER = re.compile(r"(\d{1,9})/(\d{1,18})/(.+)", re.DOTALL)
 _ROWS = 32  # decoded at a time
-_MAX_KEPT_BYTES = 128 << 20
+# Of one file. A single row group is kept whatever its size.
+_MAX_KEPT_GROUPS = 8
+_MAX_KEPT_BYTES = 512 << 20
+_MAX_GROUP_MEMORY = 8 << 20
 _BUFFER_BYTES = 1 << 20
+_NULL = -1
 
 
-class _Block(NamedTuple):
-    """Decoded values of consecutive rows of a row group, from row `start`."""
+class _Values:
+    """The decoded values of a column in a row group, as far as they have been read.
 
-    group: int
-    column: str
-    start: int
-    values: Any
+    `_MAX_GROUP_MEMORY` bytes of them are in memory; if there are more, all are in a temporary file.
+    """
 
+    def __init__(self, batches: Iterator[Any]) -> None:
+        self.num_bytes = 0
+        self._batches = batches
+        self._file = tempfile.SpooledTemporaryFile(_MAX_GROUP_MEMORY)  # noqa: SIM115
+        self._starts = array("q")
+        self._sizes = array("q")
 
-class _Cursor(NamedTuple):
-    """The blocks of a row group that follow row `start`."""
+    def read(self, row: int) -> bytes | None:
+        """Returns the value of a row, which may be null; IndexError if there is no such row."""
+        while row >= len(self._sizes):
+            values = next(self._batches, None)
+            if values is None:
+                raise IndexError(row)
+            self._file.seek(self.num_bytes)
+            for value in values:
+                self._append(value.as_py())
+        size = self._sizes[row]
+        if size == _NULL:
+            return None
+        self._file.seek(self._starts[row])
+        return self._file.read(size)
 
-    group: int
-    column: str
-    start: int
-    blocks: Iterator[Any]
+    def close(self) -> None:
+        self._file.close()
+
+    def _append(self, value: bytes | None) -> None:
+        self._starts.append(self.num_bytes)
+        self._sizes.append(_NULL if value is None else len(value))
+        if value:
+            self._file.write(value)
+            self.num_bytes += len(value)
 
 
 def name_member(group: int, row: int, column: str) -> str:
@@ -65,8 +92,7 @@ class ParquetRows:
         self._location = location
         self._file = open_parquet(location)
         self._lock = threading.Lock()
-        self._kept: OrderedDict[tuple[int, str, int], _Block] = OrderedDict()
-        self._cursor: _Cursor | None = None
+        self._kept: OrderedDict[tuple[int, str], _Values] = OrderedDict()
 
     def list_members(self, state: Any) -> Iterator[Any]:
         """Raises UsageError, because only the reader of a dataset knows the column of the images."""
@@ -82,8 +108,6 @@ class ParquetRows:
             value = self._find(int(match[1]), int(match[2]), match[3])
         if value is None:
             raise RecordError("read", "no image", f"{label}: the value is null", permanent=False)
-        if not isinstance(value, bytes):
-            raise RecordError("read", "unreadable", f"{label}: not bytes", permanent=False)
         check_size(len(value), label, max_bytes)
         return value
 
@@ -91,23 +115,15 @@ class ParquetRows:
         """Reads at most the first `size` bytes of a value; raises as `read`."""
         return self.read(member, label, 1 << 40)[:size]
 
-    def _find(self, group: int, row: int, column: str) -> Any:
-        for block in self._kept.values():
-            if (block.group, block.column) == (group, column) and 0 <= row - block.start < len(block.values):
-                self._kept.move_to_end((group, column, block.start))
-                return block.values[row - block.start].as_py()
-        cursor = self._cursor
-        self._cursor = None  # An error leaves no cursor behind.
-        if cursor is None or (cursor.group, cursor.column) != (group, column) or cursor.start > row:
-            cursor = _Cursor(group, column, 0, self._decode(group, column))
-        for values in cursor.blocks:
-            block = _Block(group, column, cursor.start, values)
-            self._keep(block)
-            cursor = cursor._replace(start=cursor.start + len(values))
-            if row < cursor.start:
-                self._cursor = cursor
-                return block.values[row - block.start].as_py()
-        raise FileNotFoundError(f"{self._location}: row {row} of row group {group}")
+    def _find(self, group: int, row: int, column: str) -> bytes | None:
+        # An error leaves no values behind.
+        kept = self._kept.pop((group, column), None) or _Values(self._decode(group, column))
+        try:
+            value = kept.read(row)
+        except IndexError:
+            raise FileNotFoundError(f"{self._location}: row {row} of row group {group}") from None
+        self._keep(group, column, kept)
+        return value
 
     def _decode(self, group: int, column: str) -> Iterator[Any]:
         batches = self._file.iter_batches(batch_size=_ROWS, row_groups=[group], columns=[column])
@@ -115,9 +131,14 @@ class ParquetRows:
             values = batch.column(0)
             for name in column.split(".")[1:] if pa.types.is_struct(values.type) else ():
                 values = values.field(name)
+            if not (pa.types.is_binary(values.type) or pa.types.is_large_binary(values.type)):
+                raise RecordError("read", "unreadable", f"{self._location}/{column}: not bytes", permanent=False)
             yield values
 
-    def _keep(self, block: _Block) -> None:
-        self._kept[block.group, block.column, block.start] = block
-        while len(self._kept) > 1 and sum(one.values.nbytes for one in self._kept.values()) > _MAX_KEPT_BYTES:
-            self._kept.popitem(last=False)
+    def _keep(self, group: int, column: str, values: _Values) -> None:
+        """Keeps the values, and forgets those that have not been read for the longest time."""
+        self._kept[group, column] = values
+        while len(self._kept) > 1 and (
+            len(self._kept) > _MAX_KEPT_GROUPS or sum(one.num_bytes for one in self._kept.values()) > _MAX_KEPT_BYTES
+        ):
+            self._kept.popitem(last=False)[1].close()

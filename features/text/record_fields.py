@@ -3,6 +3,7 @@
 Every `read_*` function raises `RecordError` on a wrong field, and `read_record` turns it into a `FailedRecord`.
 """
 
+import json
 import math
 import re
 from collections import Counter
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from reprlib import repr as abbreviate
 from typing import Any, TypeVar
 
-from features.text.lines import FailedRecord
+from features.text.lines import FailedRecord, Line
 from schemas.errors import RecordError, to_record_error
 from schemas.tables import SPLITS
 
@@ -19,11 +20,10 @@ MAX_TEXT = 131_072
 
 _MAX_DETAIL = 300
 _SPLITS = {name: name for name in SPLITS} | {"dev": "val", "validation": "val"}
-# A split as one word of a file name. Words also end at digits: `train2017`. `test-dev` is part of a test split.
-_SPLIT_IN_NAME = re.compile(
-    r"(?<![^\W\d_])(?:(train|training)|(val|valid|validation|dev)|(test|testing)(?:[-_.]?dev)?)(?![^\W\d_])",
-    re.IGNORECASE,
-)
+# The words of the library `datasets`. Words also end at digits: `train2017`. `test-dev` is part of a test split.
+_SPLIT_WORD = r"(?:(train|training)|(val|valid|validation|dev)|(test|testing|eval|evaluation)(?:[-_.]?dev)?)"
+_SPLIT_NAME = re.compile(_SPLIT_WORD, re.IGNORECASE)
+_SPLIT_IN_NAME = re.compile(rf"(?<![^\W\d_]){_SPLIT_WORD}(?![^\W\d_])", re.IGNORECASE)
 
 _Read = TypeVar("_Read")
 
@@ -58,6 +58,14 @@ def reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any] | Dupl
     if len(record) == len(pairs):
         return record
     return DuplicateKey(next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1))
+
+
+def parse_json_line(line: Line) -> Any:
+    """Returns the JSON value of a line; a failed record if it is not JSON."""
+    try:
+        return json.loads(line.text, object_pairs_hook=reject_duplicate_keys)
+    except (ValueError, RecursionError) as error:
+        return line.fail("not JSON", str(error))
 
 
 def read_value(record: Any, key: str) -> Any:
@@ -150,3 +158,8 @@ def find_split_in_name(path: str) -> str | None:
     """Returns `train`, `val` or `test` if the file name states one of them; None if it states none or several."""
     found = {match.lastindex for match in _SPLIT_IN_NAME.finditer(path.rsplit("/", 1)[-1])}
     return ("train", "val", "test")[(found.pop() or 1) - 1] if len(found) == 1 else None
+
+
+def is_split_name(name: str) -> bool:
+    """Returns whether the whole name is a word for a split, as `find_split_in_name` finds them."""
+    return _SPLIT_NAME.fullmatch(name) is not None

@@ -9,8 +9,6 @@ several rows.
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
-from reprlib import repr as abbreviate
 from typing import Any, NamedTuple
 
 from features.text.lines import FailedRecord
@@ -30,7 +28,6 @@ from features.text.table_columns import (
 )
 from pipelines.datasets.annotation_files import AnnotationFile, AnnotationReader
 from pipelines.datasets.base import CaptionEntry, ImageEntry
-from schemas.errors import RecordError
 
 # Returns the columns of a file, given its location and the names of its columns.
 FindColumns = Callable[[str, Sequence[str]], FoundColumns]
@@ -92,7 +89,7 @@ class CaptionTableReader(AnnotationReader):
             yield FailedRecord(row.location, "no caption", row.image)
         for one in row.captions:
             caption_id = f"{row.own_id}{one.suffix}" if row.own_id else self.number_caption(row.image)
-            yield read_record(f"{row.location}: {one.location}", partial(_read_caption, row.image, caption_id, one))
+            yield read_caption_value(row.image, caption_id, one, f"{row.location}: {one.location}")
 
 
 def build_row(location: str, values: Mapping[str, Any], columns: FoundColumns) -> CaptionRow:
@@ -101,14 +98,15 @@ def build_row(location: str, values: Mapping[str, Any], columns: FoundColumns) -
     own_id = _read_optional(values, columns.id)
     split = read_split_field(values.get(columns.split)) if columns.split else None
     return CaptionRow(
-        location, image, split, _read_optional(values, columns.group), own_id, read_captions(values, columns.captions)
+        location, image, split, _read_optional(values, columns.group), own_id, list_captions(values, columns.captions)
     )
 
 
-def read_captions(values: Mapping[str, Any], columns: Sequence[str]) -> tuple[CaptionValue, ...]:
+def list_captions(values: Mapping[str, Any], columns: Sequence[str]) -> tuple[CaptionValue, ...]:
     """Returns the captions in columns with text or lists of texts.
 
-    A missing or null value has none, and neither has an empty one of several columns.
+    A missing or null value has none, and neither has an empty one of several columns. A value of another type, and a
+    null item of a list, is a caption that cannot be read.
     """
     found: list[tuple[str, Any]] = []
     is_list = False
@@ -117,8 +115,6 @@ def read_captions(values: Mapping[str, Any], columns: Sequence[str]) -> tuple[Ca
         if isinstance(value, list):
             is_list = True
             found += ((f"{name}[{number}]", one) for number, one in enumerate(value))
-        elif isinstance(value, Mapping):
-            raise RecordError("parse", "caption is not text", f"{name}: {abbreviate(value)}")
         elif value is not None and (value != "" or len(columns) == 1):
             found.append((name, value))
     is_alone = len(found) == 1 and not is_list
@@ -135,5 +131,6 @@ def _read_optional(values: Mapping[str, Any], column: str | None) -> str:
     return read_identifier(values, column).strip() if not isinstance(value, str) or value.strip() else ""
 
 
-def _read_caption(image: str, caption_id: str, one: CaptionValue) -> CaptionEntry:
-    return CaptionEntry(image, caption_id, read_caption(one.value))
+def read_caption_value(image_id: str, caption_id: str, one: CaptionValue, location: str) -> CaptionEntry | FailedRecord:
+    """Returns the caption of an image; a failed record with this location if the value is not text."""
+    return read_record(location, lambda: CaptionEntry(image_id, caption_id, read_caption(one.value)))

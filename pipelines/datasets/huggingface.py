@@ -6,6 +6,9 @@ and path. Captions are a column of text or lists of text, or several columns (`p
     Parquet → IDs, splits and captions of the rows, by row group → image (read by row group), captions | failure
 """
 
+import hashlib
+import logging
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -18,7 +21,7 @@ from features.inputs.archives import close_archives
 from features.inputs.image_files import is_image_name
 from features.inputs.parquet_rows import name_member, open_parquet
 from features.text.lines import FailedRecord, shorten
-from features.text.record_fields import read_caption, read_identifier, read_record, read_split_field
+from features.text.record_fields import read_identifier, read_record, read_split_field
 from features.text.table_columns import (
     GROUP,
     IMAGE,
@@ -31,11 +34,13 @@ from features.text.table_columns import (
     report_columns,
 )
 from pipelines.datasets.base import CaptionEntry, EmbeddedReader, ImageEntry, build_failed_image
-from pipelines.datasets.caption_rows import read_captions
+from pipelines.datasets.caption_rows import list_captions, read_caption_value
+from pipelines.datasets.parquet_table import ParquetRow, read_rows
 from pipelines.datasets.shard_files import Shard, find_shards
 from schemas.errors import RecordError, UsageError
 
-_ROWS = 4096
+_IMAGE_ROWS = 32  # decoded at a time
+_BY_PATH = -1
 _IMAGE_ID = ColumnRole(
     "id",
     (
@@ -44,6 +49,8 @@ _IMAGE_ID = ColumnRole(
     ),
     required=False,
 )
+
+_log = logging.getLogger("capt.prepare")
 
 
 class _Columns(NamedTuple):
@@ -82,7 +89,8 @@ class _Row(NamedTuple):
 class HuggingFaceReader(EmbeddedReader):
     """Reads images and captions in Parquet files. `columns.id` contains the IDs of the images.
 
-    Without a column of IDs, the ID is the path in the structure, or else the number of the row in its file.
+    Without a column of IDs, the ID is the path in the structure. It is the number of the row in its file if there is no
+    path, or if rows of the file name different images by it.
     """
 
     def __init__(self, paths: Sequence[str], columns: CaptionColumns = USUAL_CAPTION_COLUMNS) -> None:
@@ -92,6 +100,7 @@ class HuggingFaceReader(EmbeddedReader):
         self._shards = find_shards(paths, [".parquet"])
         self._given = columns
         self._reported: set[str] = set()
+        self._own_rows: dict[str, Sequence[int]] = {}
 
     def read_images(self) -> Iterator[ImageEntry]:
         for shard in self._shards:
@@ -122,18 +131,13 @@ class HuggingFaceReader(EmbeddedReader):
 
     def _read_row_captions(self, row: _Row, counts: Counter[str]) -> Iterator[CaptionEntry | FailedRecord]:
         """Yields the captions of a row, numbered within their image by `counts`."""
-        found = read_record(row.location, lambda: read_captions(row.values, list(row.values)))
-        if isinstance(found, FailedRecord):
-            yield found
-            return
+        found = list_captions(row.values, list(row.values))
         if not found:
             yield FailedRecord(row.location, "no caption", f"all captions of {shorten(row.image_id)} are null")
         for one in found:
             number = str(counts[row.image_id])
             counts[row.image_id] += 1
-            yield read_record(
-                f"{row.location}: {one.location}", partial(_build_caption, row.image_id, number, one.value)
-            )
+            yield read_caption_value(row.image_id, number, one, f"{row.location}: {one.location}")
 
     def _read_rows(self, shard: Shard, *, with_captions: bool = False) -> Iterator[_Row | FailedRecord]:
         """Yields the rows of a file, with the values of its captions if wanted. A file that is not Parquet is one."""
@@ -148,20 +152,27 @@ class HuggingFaceReader(EmbeddedReader):
         if with_captions:
             captions = find_captions(_list_others(schema, columns.image), shard.location, self._given.caption)
         self._report(shard, columns, captions)
-        number = 0
-        for group in range(file.num_row_groups):
-            rows = file.metadata.row_group(group).num_rows
-            read = _read_group(file, group, rows, [*columns.small, *captions], shard.location, number)
-            for position, values in enumerate(read):
-                location = f"{shard.location}: row {number + position + 1}"
-                if isinstance(values, FailedRecord):
-                    yield values
-                    continue
-                member = name_member(group, position, columns.bytes_path)
-                texts = {name: values.get(name) for name in captions}
-                build = partial(_build_row, location, shard.label, number + position, member, values, columns, texts)
-                yield read_record(location, build)
-            number += rows
+        own_rows = self._find_own_rows(shard, file, columns)
+        for row in read_rows(file, [*columns.small, *captions], shard.location):
+            if isinstance(row, FailedRecord):
+                yield row
+            else:
+                own = own_rows[row.number] if own_rows else _BY_PATH
+                yield read_record(row.location, partial(_build_row, row, shard.label, columns, captions, own))
+
+    def _find_own_rows(self, shard: Shard, file: Any, columns: _Columns) -> Sequence[int]:
+        """Returns what `_find_own_rows` does, after the first call from memory, because it may read all images."""
+        if columns.id or not columns.has_path:
+            return ()
+        if shard.location not in self._own_rows:
+            own_rows = _find_own_rows(file, columns, shard.location)
+            self._own_rows[shard.location] = own_rows
+            if own_rows:
+                _log.warning(
+                    "%s: %d rows name different images by one path. The IDs of these images are %s/ROW.",
+                    *(shard.location, sum(own != _BY_PATH for own in own_rows), shard.label),
+                )
+        return self._own_rows[shard.location]
 
     def _report(self, shard: Shard, columns: _Columns, captions: Iterable[str]) -> None:
         used = [("image", columns.image), *(("caption", name) for name in captions)]
@@ -221,63 +232,57 @@ def _is_binary(kind: Any) -> bool:
 # === Rows ===
 
 
-def _read_group(
-    file: Any, group: int, rows: int, columns: Sequence[str], location: str, before: int
-) -> Iterator[dict[str, Any] | FailedRecord]:
-    """Yields the values of each row of a row group. Rows that cannot be read have failed.
+def _find_own_rows(file: Any, columns: _Columns, location: str) -> Sequence[int]:
+    """Returns for each row the row that identifies its image: the first one with this path and these bytes.
 
-    `before` is the number of rows in the groups before.
+    `_BY_PATH` marks rows whose path identifies the image, because all rows with it have the same bytes. Returns an
+    empty sequence if that is so for all rows. Only row groups with repeated paths are read.
     """
-    done = 0
-    try:
-        batches = file.iter_batches(batch_size=_ROWS, row_groups=[group], columns=list(columns)) if columns else ()
-        for batch in batches:
-            for values in _list_values(batch, location, before + done):
-                yield values
-                done += 1
-        yield from ({} for _ in range(rows if not columns else 0))
-    # ValueError: corrupt pages; OSError: corrupt compression.
-    except (pa.ArrowException, OSError, ValueError) as error:
-        for number in range(before + done, before + rows):
-            yield FailedRecord(f"{location}: row {number + 1}", "unreadable", f"row group {group}: {error}")
+    counts = Counter(path for _, path in _read_paths(file, columns, location))
+    repeated = [(row, path) for row, path in _read_paths(file, columns, location) if counts[path] > 1]
+    own_rows = array("q", [_BY_PATH]) * file.metadata.num_rows
+    for row, _ in repeated:
+        own_rows[row.number] = row.number  # stays if the bytes are null or cannot be read
+    first: dict[tuple[str, bytes], int] = {}
+    paths = {row.number: path for row, path in repeated}
+    fields, groups = [f"{columns.image}.path", columns.bytes_path], {row.group for row, _ in repeated}
+    for one in read_rows(file, fields, location, groups=groups, batch_size=_IMAGE_ROWS):
+        if isinstance(one, FailedRecord) or one.number not in paths or not (data := one.values[columns.image]["bytes"]):
+            continue
+        own_rows[one.number] = first.setdefault((paths[one.number], hashlib.sha256(data).digest()), one.number)
+    images = Counter(path for row, path in repeated if own_rows[row.number] == row.number)
+    for row, path in repeated:
+        if images[path] == 1:
+            own_rows[row.number] = _BY_PATH
+    return own_rows if max(images.values(), default=1) > 1 else ()
 
 
-def _list_values(batch: Any, location: str, before: int) -> Iterator[dict[str, Any] | FailedRecord]:
-    try:
-        yield from batch.to_pylist()
-    except UnicodeDecodeError:  # Fails before the first row is yielded.
-        for number in range(batch.num_rows):
-            one = batch.slice(number, 1)
-            values = read_record(f"{location}: row {before + number + 1}", one.to_pylist)
-            yield values if isinstance(values, FailedRecord) else values[0]
+def _read_paths(file: Any, columns: _Columns, location: str) -> Iterator[tuple[ParquetRow, str]]:
+    """Yields the rows whose image has a path."""
+    for row in read_rows(file, [f"{columns.image}.path"], location):
+        if isinstance(row, ParquetRow) and (path := _get_path(row, columns)):
+            yield row, path
 
 
-def _build_row(
-    location: str,
-    label: str,
-    number: int,
-    member: str,
-    values: Mapping[str, Any],
-    columns: _Columns,
-    captions: Mapping[str, Any],
-) -> _Row:
-    own = f"{label}/{number}"
-    path = (values.get(columns.image) or {}).get("path") if columns.has_path else None
+def _get_path(row: ParquetRow, columns: _Columns) -> str | None:
+    return (row.values.get(columns.image) or {}).get("path") if columns.has_path else None
+
+
+def _build_row(row: ParquetRow, label: str, columns: _Columns, captions: Iterable[str], own_row: int) -> _Row:
+    """Returns a row of a file with this label. `own_row` is its item of `_find_own_rows`."""
+    values, path = row.values, _get_path(row, columns)
+    own = f"{label}/{row.number if own_row == _BY_PATH else own_row}"
     if columns.id:
         image_id = read_identifier(values, columns.id)
     else:
-        image_id = read_identifier({"path": path}, "path") if path else own
+        image_id = read_identifier({"path": path}, "path") if path and own_row == _BY_PATH else own
     group = values.get(columns.group) if columns.group else None
     return _Row(
-        location,
+        row.location,
         image_id,
         own if image_id == own else f"{label}/{image_id}",
-        member,
+        name_member(row.group, row.position, columns.bytes_path),
         read_split_field(values.get(columns.split)) if columns.split else None,
         "" if group in (None, "") else read_identifier(values, columns.group),
-        captions,
+        {name: values.get(name) for name in captions},
     )
-
-
-def _build_caption(image_id: str, caption_id: str, found: Any) -> CaptionEntry:
-    return CaptionEntry(image_id, caption_id, read_caption(found))

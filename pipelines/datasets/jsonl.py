@@ -1,13 +1,11 @@
 """Reads JSON lines: one object per line, with an image and one or more captions (`pipelines.datasets.caption_rows`)."""
 
-import json
 import re
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
 
 from features.text.lines import FailedRecord, Line
-from features.text.record_fields import read_name, reject_duplicate_keys
+from features.text.record_fields import parse_json_line, read_name
 from features.text.table_columns import FoundColumns
 from pipelines.datasets.annotation_files import AnnotationFile
 from pipelines.datasets.caption_rows import CaptionRow, CaptionTableReader, FindColumns, build_row
@@ -37,21 +35,14 @@ def read_jsonl_rows(document: AnnotationFile, find_columns: FindColumns) -> Iter
 def _list_keys(document: AnnotationFile) -> list[str]:
     """Returns the keys of the objects in a file of JSON lines. Of `image` and `Image`, it is the lowercase one."""
     keys: dict[str, None] = {}
-    for record in document.read_records(_parse_line):
+    for record in document.read_records(parse_json_line):
         if isinstance(record, dict):
             keys.update(dict.fromkeys(record))
     return [key for key in keys if key == key.lower() or key.lower() not in keys]
 
 
-def _parse_line(line: Line) -> Any:
-    try:
-        return json.loads(line.text, object_pairs_hook=reject_duplicate_keys)
-    except (ValueError, RecursionError) as error:
-        return line.fail("not JSON", str(error))
-
-
 def _read_line(columns: FoundColumns, line: Line) -> CaptionRow | FailedRecord:
-    record = _parse_line(line)
+    record = parse_json_line(line)
     if isinstance(record, FailedRecord):
         return record
     read_name(record, columns.image)

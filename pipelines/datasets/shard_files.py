@@ -1,8 +1,6 @@
 """Finds the shards of a dataset: the files that paths, directories, URIs and brace patterns name."""
 
-import os
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import count
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -12,6 +10,7 @@ from features.io.objects import classify_uri
 from features.io.open_files import FileState, stat_file
 from features.io.uris import is_uri
 from features.text.record_fields import find_split_in_name
+from pipelines.datasets.roots import make_absolute, shorten_paths
 from schemas.errors import UsageError
 
 
@@ -20,7 +19,8 @@ class Shard(NamedTuple):
 
     Attributes:
         location: Absolute path, or URI.
-        label: The shortest end of the path that no other shard has.
+        label: Path below the named directory, prefix or fixed part of a pattern; its name if the file itself is named.
+            If two shards would have one label, both have longer ends of their paths.
         split: The split that its name states, or else the directory below the named path; None without one.
         state: State of the file.
     """
@@ -42,33 +42,26 @@ def find_shards(paths: Sequence[str], suffixes: Sequence[str], *, expand: bool =
     Raises:
         UsageError: A path does not exist, or contains no such file.
     """
-    found = dict(one for path in paths for one in _find(path, suffixes, expand=expand))
+    found: dict[str, str] = {}
+    for path in paths:
+        for location, name in _find(path, suffixes, expand=expand):
+            found[location] = max(found.get(location, ""), name, key=len)
     locations = list(found)
-    labels = shorten_paths(locations)
+    labels = shorten_paths(locations, [len(PurePosixPath(name).parts) for name in found.values()])
     return [
         Shard(location, label, _find_split(found[location]), _stat(location))
         for location, label in zip(locations, labels, strict=True)
     ]
 
 
-def shorten_paths(paths: Iterable[str]) -> list[str]:
-    """Returns the shortest ends of paths that are distinct, all with the same number of parts."""
-    parts = [PurePosixPath(path).parts for path in paths]
-    for length in count(1):
-        labels = ["/".join(part[-length:]) for part in parts]
-        if len(set(labels)) == len(labels) or length >= max(map(len, parts), default=0):
-            return labels
-    raise AssertionError
-
-
 def _find(path: str, suffixes: Sequence[str], *, expand: bool) -> Iterator[tuple[str, str]]:
-    """Yields location, and the part of the path that may state a split."""
+    """Yields location, and the part of the path below the one that is named."""
     if _exists(path):
         yield from _find_existing(path, suffixes)
     elif expand and has_braces(path):
         fixed = path[: path.index("{")].rpartition("/")[0]
         for one in expand_braces(path):
-            yield _make_absolute(one), one[len(fixed) :].lstrip("/")
+            yield make_absolute(one), one[len(fixed) :].lstrip("/")
     else:
         raise UsageError("no such file or directory", location=path, hint="Check the path.")
 
@@ -78,10 +71,14 @@ def _exists(path: str) -> bool:
 
 
 def _find_existing(path: str, suffixes: Sequence[str]) -> Iterator[tuple[str, str]]:
-    if path.lower().endswith(tuple(suffixes)) or not is_collection(path):
-        yield _make_absolute(path), PurePosixPath(path).name
+    is_directory = not is_uri(path) and Path(path).is_dir()
+    if not is_directory and (_has_suffix(path, suffixes) or not is_collection(path)):
+        yield make_absolute(path), PurePosixPath(path).name
         return
-    found = sorted((one.name, one.reference.location) for one in list_files(path) if _has_suffix(one.name, suffixes))
+    listed = [one for one in list_files(path) if _has_suffix(one.name, suffixes)]
+    if any(one.reference.member for one in listed):
+        raise UsageError("shards in an archive cannot be read in place", location=path, hint="Unpack the archive.")
+    found = sorted((one.name, one.reference.location) for one in listed)
     if not found:
         wanted = " or ".join(f"*{suffix}" for suffix in suffixes)
         raise UsageError(f"the path contains no {wanted}", location=path, hint="Check the path.")
@@ -103,7 +100,3 @@ def _stat(location: str) -> FileState:
     except OSError as error:
         message = f"the file cannot be read: {error.strerror or error}"
         raise UsageError(message, location=location, hint="Check the path or pattern.") from None
-
-
-def _make_absolute(path: str) -> str:
-    return path if is_uri(path) else os.fspath(Path(path).absolute())

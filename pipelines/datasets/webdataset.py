@@ -12,6 +12,7 @@ import json
 import re
 import sqlite3
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -24,14 +25,13 @@ from features.text.lines import FailedRecord
 from features.text.record_fields import (
     DuplicateKey,
     build_failed_record,
-    read_caption,
     read_record,
     read_value,
     reject_duplicate_keys,
 )
 from features.text.table_columns import USUAL_CAPTION_COLUMNS, CaptionColumns, list_usual_captions
 from pipelines.datasets.base import CaptionEntry, EmbeddedReader, ImageEntry, build_failed_image
-from pipelines.datasets.caption_rows import CaptionValue
+from pipelines.datasets.caption_rows import CaptionValue, read_caption_value
 from pipelines.datasets.shard_files import Shard, find_shards
 from schemas.errors import RecordError, UsageError
 
@@ -91,12 +91,11 @@ class WebDatasetReader(EmbeddedReader):
 
     def read_images(self) -> Iterator[ImageEntry]:
         self._files.execute("DELETE FROM file")
-        for shard in self._shards:
-            for sample in _read_samples(shard):
-                if isinstance(sample, FailedRecord):
-                    yield build_failed_image(sample)._replace(document=shard.label)
-                else:
-                    yield self._read_image(shard, sample)
+        for shard, sample in self._read_shards():
+            if isinstance(sample, FailedRecord):
+                yield build_failed_image(sample)._replace(document=shard.label)
+            else:
+                yield self._read_image(shard, sample)
 
     def list_files(self) -> Iterator[ListedFile]:
         rows = self._files.execute("SELECT * FROM file ORDER BY rowid")
@@ -105,19 +104,37 @@ class WebDatasetReader(EmbeddedReader):
 
     def read_captions(self) -> Iterator[CaptionEntry | FailedRecord]:
         read_fields = {_JSON, *(field.lower() for field in self._caption_fields or _TEXT_FIELDS)}
+        for shard, sample in self._read_shards(read_fields):
+            if isinstance(sample, FailedRecord):
+                yield sample
+            else:
+                yield from self._read_sample_captions(shard, sample)
+
+    def _read_shards(self, read_fields: Collection[str] = ()) -> Iterator[tuple[Shard, "_Sample | FailedRecord"]]:
+        """Yields the samples of all shards, as `_read_samples` does. A shard that is not a tar is one failed record.
+
+        Raises:
+            UsageError: No shard is a tar.
+        """
+        problems = []
         for shard in self._shards:
-            for sample in _read_samples(shard, read_fields):
-                if isinstance(sample, FailedRecord):
-                    yield sample
-                else:
-                    yield from self._read_sample_captions(shard, sample)
+            try:
+                archive = _open_tar(shard.location)
+            except UsageError as error:
+                problems.append(error)
+                yield shard, FailedRecord(shard.location, "no tar archive", error.message)
+            else:
+                yield from ((shard, sample) for sample in _read_samples(shard, archive, read_fields))
+        if len(problems) == len(self._shards):
+            raise problems[0]
 
     def _read_image(self, shard: Shard, sample: _Sample) -> ImageEntry:
         try:
             members = _find_image(sample, self._image_field)
         except RecordError as error:
             failure = FailedRecord(f"{sample.location}/{sample.key}", error.reason, error.detail)
-            return ImageEntry(sample.key, "", shard.split, failure=failure, document=shard.label)
+            # The root distinguishes this sample from those of other shards with its key.
+            return ImageEntry(sample.key, "", shard.split, failure=failure, document=shard.label, root=shard.label)
         for one in members:
             row = (f"{shard.label}/{one.name}", shard.location, one.member, one.size, one.stamp)
             self._files.execute("INSERT INTO file VALUES (?, ?, ?, ?, ?, ?)", (*row, shard.state.modified_ns))
@@ -136,18 +153,30 @@ class WebDatasetReader(EmbeddedReader):
         for one in found:
             # Captions in files of one name have one ID, so that they are duplicates or contradict each other.
             number = numbers.setdefault(one.location, len(numbers))
-            read = partial(_read_caption, sample.key, str(number), one.value, shard.label)
-            yield read_record(f"{location}.{one.location}", read)
+            place = f"{location}.{one.location}"
+            if isinstance(one, FailedRecord):
+                yield replace(one, location=place)
+                continue
+            entry = read_caption_value(sample.key, str(number), one, place)
+            yield entry if isinstance(entry, FailedRecord) else entry._replace(document=shard.label)
 
 
-def _read_samples(shard: Shard, read_fields: Collection[str] = ()) -> Iterator[_Sample | FailedRecord]:
+def _open_tar(location: str) -> Tar:
+    """Opens a shard; UsageError if it cannot be opened, or is not a tar archive."""
+    try:
+        archive = open_archive(location)
+    except OSError as error:
+        raise UsageError(f"the shard cannot be read: {error.strerror or error}", location=location) from error
+    if not isinstance(archive, Tar):
+        raise UsageError("a shard is a tar archive, and this is none", location=location, hint=_HINT)
+    return archive
+
+
+def _read_samples(shard: Shard, archive: Tar, read_fields: Collection[str]) -> Iterator[_Sample | FailedRecord]:
     """Yields the samples of a shard by key, with the bytes of these fields.
 
     A shard that is incomplete or corrupt is one failed record, after the samples before the fault.
     """
-    archive = open_archive(shard.location)
-    if not isinstance(archive, Tar):
-        raise UsageError("a shard is a tar archive, and this is a zip", location=shard.location, hint=_HINT)
     with contextlib.closing(sqlite3.connect("")) as database:
         database.execute(_MEMBERS)
         failure = None
@@ -193,21 +222,24 @@ def _find_image(sample: _Sample, field: str | None) -> list[_Member]:
     else:
         images = [one for one in sample.members if is_image_name(f"x.{one.field}")]
         found = [one for one in images if "." not in one.field] or images
-    fields = dict.fromkeys(one.field for one in found)
     if not found:
         known = ", ".join(dict.fromkeys(one.field for one in sample.members))
         raise RecordError("parse", "no image", f"the fields of the sample are {known}")
-    if len(fields) > 1:
-        detail = f"{' and '.join(fields)}; name the field with --image-column"
-        raise RecordError("parse", "several images", detail)
+    names = dict.fromkeys(one.name for one in found)
+    if len(names) > 1:
+        hint = "; name the field with --image-column" if len({one.field for one in found}) > 1 else ""
+        raise RecordError("parse", "several images", f"{' and '.join(names)}{hint}")
     return found
 
 
 # === Captions ===
 
 
-def _find_captions(sample: _Sample, fields: Sequence[str]) -> Iterator[CaptionValue]:
-    """Yields the captions of a sample, those of the given fields or else of the first usual field."""
+def _find_captions(sample: _Sample, fields: Sequence[str]) -> Iterator[CaptionValue | FailedRecord]:
+    """Yields the captions of a sample, those of the given fields or else of the first usual field.
+
+    A failed record has its place in the sample as location.
+    """
     if not fields:
         present = {one.field for one in sample.members}
         usual = next((field for field in (*_TEXT_FIELDS, _JSON) if field in present), None)
@@ -216,31 +248,46 @@ def _find_captions(sample: _Sample, fields: Sequence[str]) -> Iterator[CaptionVa
         yield from _read_field(sample, field)
 
 
-def _read_field(sample: _Sample, field: str) -> Iterator[CaptionValue]:
+def _read_field(sample: _Sample, field: str) -> Iterator[CaptionValue | FailedRecord]:
     """Yields the captions in a field, or at a path of keys in the field `json`."""
     own = [one for one in sample.members if one.field == field.lower()]
     if own and field.lower() != _JSON:
-        yield from (CaptionValue(field, "", _decode(one)) for one in own)
+        for one in own:
+            text = read_record(field, partial(_decode, one))
+            yield text if isinstance(text, FailedRecord) else CaptionValue(field, "", text)
         return
     first, *rest = field.split(".")
     path = rest if first.lower() == _JSON else [first, *rest]
     for one in sample.members:
         if one.field == _JSON:
-            yield from _find_texts(_parse(one), path, _JSON)
+            value = read_record(_JSON, partial(_parse, one))
+            yield from [value] if isinstance(value, FailedRecord) else _find_texts(value, path, _JSON)
 
 
-def _find_texts(found: Any, path: Sequence[str], location: str) -> Iterator[CaptionValue]:
-    """Yields the captions at a path of keys in a JSON value, or at the usual keys of an object. Lists have several."""
+def _find_texts(found: Any, path: Sequence[str], location: str) -> Iterator[CaptionValue | FailedRecord]:
+    """Yields the captions at a path of keys in a JSON value, or at the usual keys of an object.
+
+    A list has several. An item of a list without a caption, such as null, is a caption that cannot be read.
+    """
     if isinstance(found, list):
         for number, one in enumerate(found):
-            yield from _find_texts(one, path, f"{location}[{number}]")
+            place = f"{location}[{number}]"
+            yield from list(_find_texts(one, path, place)) or [CaptionValue(place, "", one)]
     elif path:
-        yield from _find_texts(read_value(found, path[0]), path[1:], f"{location}.{path[0]}")
+        place = f"{location}.{path[0]}"
+        value = read_record(place, partial(read_value, found, path[0]))
+        yield from [value] if isinstance(value, FailedRecord) else _find_texts(value, path[1:], place)
     elif isinstance(found, dict):
         for key in list_usual_captions(list(found)):
-            yield from _find_texts(found[key], (), f"{location}.{key}")
+            yield from _find_usual(found[key], f"{location}.{key}")
     elif found is not None:
         yield CaptionValue(location, "", found)
+
+
+def _find_usual(found: Any, location: str) -> Iterator[CaptionValue | FailedRecord]:
+    """Yields the captions at a usual key. An object without one is a caption that cannot be read."""
+    is_object = isinstance(found, dict)
+    yield from list(_find_texts(found, (), location)) or ([CaptionValue(location, "", found)] if is_object else [])
 
 
 def _parse(member: _Member) -> Any:
@@ -260,7 +307,3 @@ def _decode(member: _Member) -> str:
         return convert_to_utf8(member.data or b"").decode()
     except UnicodeDecodeError as error:
         raise RecordError("parse", "not UTF-8", f"{member.name}: byte {error.start + 1}") from None
-
-
-def _read_caption(image_id: str, caption_id: str, found: Any, document: str) -> CaptionEntry:
-    return CaptionEntry(image_id, caption_id, read_caption(found), document=document)

@@ -8,12 +8,12 @@ from features.inputs.image_files import is_image_name
 from features.store import Dataset
 from pipelines.datasets.base import CaptionEntry, DatasetReader, EmbeddedReader, ListingReader
 from pipelines.datasets.limits import parse_limits
+from pipelines.datasets.roots import remove_duplicate_roots
 from pipelines.datasets.splits import Splitter, compute_caption_rank, compute_rank
 from pipelines.ingest.download_images import get_download_directory
 from pipelines.ingest.image_database import ImageDatabase
 from pipelines.ingest.image_identity import IdentifiedImage, ImageIdentities
 from pipelines.ingest.job_database import InputRecord
-from pipelines.ingest.name_matching import remove_duplicate_roots
 from schemas.errors import CaptError, RecordError
 from schemas.options.prepare import PrepareFeatures
 

@@ -8,20 +8,17 @@ normalization, with slashes for backslashes. The order of the roots has no effec
 """
 
 import hashlib
-import os
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 from features.inputs import FileReference, ListedFile
 from features.inputs.image_files import is_image_name, starts_as_image
 from features.inputs.image_names import normalize_name
-from features.io.uris import is_uri
 from pipelines.datasets.base import ListedImage
-from pipelines.datasets.shard_files import shorten_paths
+from pipelines.datasets.roots import label_roots
 from schemas.defaults import MAX_IMAGE_BYTES
 from schemas.errors import RecordError
 
@@ -94,7 +91,7 @@ class NameMatcher:
 
     def insert_files(self, listings: Mapping[str, Iterable[ListedFile]]) -> None:
         self._roots = list(listings)
-        for number, label in enumerate(_label_roots(self._roots)):
+        for number, label in enumerate(label_roots(self._roots)):
             own = label.rsplit("/", 1)[-1]
             own = own[:-4] if own.lower().endswith(_ARCHIVES) else own
             self._db.execute("INSERT INTO root VALUES (?, ?, ?, '')", (number, label, own))
@@ -134,7 +131,7 @@ class NameMatcher:
             {_EXACT}"""
         )
         unmatched = self._db.execute(
-            f"""UPDATE name SET form = fold(file_name) WHERE root = '' AND {_UNMATCHED}
+            f"""UPDATE name SET form = fold(file_name) WHERE {_UNMATCHED}
             AND file_name NOT IN (SELECT file_name FROM record WHERE url != '')"""
         )
         if unmatched.rowcount:
@@ -194,15 +191,6 @@ class NameMatcher:
         return [FileReference(*row) for row in rows]
 
 
-def remove_duplicate_roots(roots: Sequence[str]) -> list[str]:
-    return list({_make_absolute(root): root for root in reversed(roots)}.values())[::-1]
-
-
-def _label_roots(roots: Sequence[str]) -> list[str]:
-    """Returns the shortest ends of the roots' paths that are distinct."""
-    return shorten_paths(map(_make_absolute, roots))
-
-
 def _iterate_rows(files: Iterable[ListedFile], tops: set[str]) -> Iterator[tuple[Any, ...]]:
     """Yields the rows of files. Collects in `tops` up to two of their top folders; "" means a file outside folders."""
     now = time.time_ns()
@@ -214,10 +202,6 @@ def _iterate_rows(files: Iterable[ListedFile], tops: set[str]) -> Iterator[tuple
         trusted = now - file.modified_ns > _DISTRUST_NS
         is_image = is_image_name(file.name)
         yield file.name, base, location, member, file.size, file.stamp, trusted, is_image, file.has_known_name
-
-
-def _make_absolute(root: str) -> str:
-    return root.rstrip("/") if is_uri(root) else os.path.normpath(Path(root).absolute())
 
 
 def _are_identical(references: Iterable[FileReference]) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import capt
+from pipelines.sample_dataset import _make_names_unique
 from schemas.errors import CaptError, UsageError
 from tests.conftest import zip_of
 
@@ -76,6 +77,14 @@ def test_two_images_of_one_name_are_both_written(tmp_path: Path, photos: Any) ->
     written = members(tmp_path / "out")
     assert sorted(written) == ["2/x.jpg", "x.jpg"]
     assert len(set(written.values())) == 2
+
+
+@pytest.mark.parametrize("name", ["../x.jpg", "a/../../x.jpg", "/x.jpg", "..\\x.jpg", "./x.jpg"])
+def test_no_name_in_a_sample_leads_out_of_its_archive(name: str) -> None:
+    rows = [{"location": str(number), "member": "", "file_name": one} for number, one in enumerate((name, "x.jpg"))]
+    for one in _make_names_unique(rows):
+        assert not {"", ".", ".."} & set(one["file_name"].replace("\\", "/").split("/"))
+    assert len({one["file_name"] for one in _make_names_unique(rows)}) == 2
 
 
 def test_an_equal_sample_is_kept_and_another_is_refused(tmp_path: Path, photos: Any, coco: Any) -> None:

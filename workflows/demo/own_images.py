@@ -10,6 +10,7 @@ from features.extractors.application import APPLICATIONS
 from features.extractors.weights import IMAGENET, is_imagenet_available
 from features.inputs.file_reference import read_source_image
 from features.store import open_store
+from pipelines.datasets import EMBEDDED
 from schemas.errors import CaptError, UsageError
 from schemas.options.workflows import DEMO_LIMIT, Demo
 from schemas.table_config import compute_digest
@@ -120,7 +121,7 @@ def describe_data(options: Demo, weights: str | None) -> CaptionerData:
     """Returns the data. Each choice of options has a dataset and a run directory of its own, with the same name."""
     dataset = {
         "dataset_type": options.dataset_type,
-        "annotations": options.annotations,
+        "annotations": options.annotations or (options.images if options.dataset_type in EMBEDDED else ()),
         "limit_images": options.limit_images or DEMO_LIMIT,
         "seed": SEED,
     }

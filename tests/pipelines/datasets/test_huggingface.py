@@ -1,5 +1,7 @@
 """Images and captions in Parquet are read by row group, and each fault costs its own rows."""
 
+import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import capt
+from features.inputs import parquet_rows
 from features.inputs.archives import open_archive
+from features.inputs.parquet_rows import ParquetRows, name_member
 from features.text.lines import FailedRecord
 from features.text.table_columns import CaptionColumns
 from pipelines.datasets import open_reader
@@ -70,6 +74,29 @@ def test_an_id_is_that_of_a_column_or_the_path_or_the_row(tmp_path: Path) -> Non
     assert list(read_files(path)) == ["a.parquet/0.jpg", "a.parquet/1", "a.parquet/2"]
 
 
+def test_a_path_of_different_images_identifies_none(tmp_path: Path) -> None:
+    pictures = [photo(0, "x"), photo(1, "x"), photo(0, "x"), photo(2, "y"), photo(2, "y"), photo(3, "z")]
+    pictures += [photo(4, "v"), {"bytes": None, "path": "v"}]
+    path = parquet(tmp_path / "a.parquet", {"image": pictures, "text": [f"dog {n}" for n in range(8)]})
+    ids = ["a.parquet/0", "a.parquet/1", "a.parquet/0", "y", "y", "z", "a.parquet/6", "a.parquet/7"]
+    assert [one[0] for one in images(path)] == ids
+    numbers = ["0", "0", "1", "0", "1", "0", "0", "0"]
+    assert captions(path) == [
+        (one, number, f"dog {n}") for n, (one, number) in enumerate(zip(ids, numbers, strict=True))
+    ]
+    result = capt.prepare_features(
+        store=str(tmp_path / "S"), dataset_type="huggingface", images=[path], max_failures="100%", **SIZE
+    )
+    assert (result["input"], result["ok"], result["reasons"]) == (6, 5, {"no image": 1})
+
+
+def test_a_repeated_path_whose_bytes_cannot_be_read_identifies_no_image(tmp_path: Path) -> None:
+    pictures = [photo(n, "x" if n % 2 == 0 else f"{n}") for n in range(6)]
+    path = parquet(tmp_path / "a.parquet", {"image": pictures, "text": [f"dog {n}" for n in range(6)]})
+    corrupt(path, 1, "image.bytes")
+    assert [one[0] for one in images(path)] == ["a.parquet/0", "1", "a.parquet/2", "3", "a.parquet/4", "5"]
+
+
 @pytest.mark.parametrize(
     ("columns", "given", "found"),
     [
@@ -79,6 +106,7 @@ def test_an_id_is_that_of_a_column_or_the_path_or_the_row(tmp_path: Path) -> Non
         ({"caption": [["one", None]]}, {}, ["one", "caption is not text"]),
         ({"caption": pa.array([None], pa.string())}, {}, ["no caption"]),
         ({"caption": [7]}, {}, ["caption is not text"]),
+        ({"caption_0": ["one"], "caption_1": [{"en": "two"}]}, {}, ["one", "caption is not text"]),
         ({"sentences": [[{"raw": "one"}]]}, {}, ["caption is not text"]),
     ],
 )
@@ -95,6 +123,8 @@ def test_captions_are_text_or_lists_of_text(
         ("train-00000-of-00002.parquet", "train"),
         ("validation-00000-of-00001.parquet", "val"),
         ("data/test/0000.parquet", "test"),
+        ("eval-0.parquet", "test"),
+        ("data/evaluation/0000.parquet", "test"),
         ("0000.parquet", None),
     ],
 )
@@ -174,19 +204,56 @@ def test_values_are_found_in_any_order(tmp_path: Path) -> None:
         archive.read("000000/000000001/image", "x", 10)
 
 
+def test_rows_in_any_order_are_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values: list[bytes | None] = [bytes([n]) * (n % 7) for n in range(200)]
+    values[5] = None
+    path = parquet(tmp_path / "a.parquet", {"image": values}, row_group_size=100)
+    batches, decode = [], ParquetRows._decode
+
+    def count(self: ParquetRows, group: int, column: str) -> Iterator[Any]:
+        for one in decode(self, group, column):
+            batches.append(len(one))
+            yield one
+
+    monkeypatch.setattr(ParquetRows, "_decode", count)
+    monkeypatch.setattr(parquet_rows, "_MAX_GROUP_MEMORY", 50)  # most values are in a temporary file
+    rows = ParquetRows(path)
+    for number in random.Random(0).sample(range(200), 200):
+        member = name_member(number // 100, number % 100, "image")
+        if values[number] is None:
+            with pytest.raises(RecordError, match="no image"):
+                rows.read(member, "x", 1 << 20)
+        else:
+            assert rows.read(member, "x", 1 << 20) == values[number]
+    assert sum(batches) == 200
+    # Only so many row groups are kept.
+    monkeypatch.setattr(parquet_rows, "_MAX_KEPT_GROUPS", 1)
+    for group in (0, 1, 0):
+        assert rows.read(name_member(group, 3, "image"), "x", 1 << 20) == values[100 * group + 3]
+    assert sum(batches) > 200
+
+
 def test_every_row_is_accounted_for(tmp_path: Path) -> None:
     pictures = [photo(0), photo(1), photo(1), photo(2, "x"), photo(3, "x"), {"bytes": None, "path": "none"}]
     pictures += [{"bytes": jpeg(4)[:-200], "path": "cut"}, {"bytes": b"text", "path": "text"}]
     path = parquet(tmp_path / "train.parquet", {"image": pictures, "caption": [f"dog {n}" for n in range(8)]})
     options = {"store": str(tmp_path / "S"), "dataset_type": "huggingface", "max_failures": "100%"}
     result = capt.prepare_features(**options, images=[path], **SIZE)
-    # Rows with one ID and equal bytes are one image, with the captions of both.
-    assert (result["input"], result["ok"]) == (6, 2)
-    assert result["reasons"] == {"ambiguous": 1, "no image": 1, "truncated": 1, "unsupported": 1}
+    # Rows with one path and equal bytes are one image, with the captions of both.
+    assert (result["input"], result["ok"]) == (7, 4)
+    assert result["reasons"] == {"no image": 1, "truncated": 1, "unsupported": 1}
     texts = capt.prepare_captions(**options, annotations=[path])
     assert (texts["input"], texts["ok"]) == (8, 8)
     again = capt.prepare_features(**options, images=[path], **SIZE)
-    assert (again["cached"], again["ok"]) == (2, 0)
+    assert (again["cached"], again["ok"]) == (4, 0)
+
+
+def test_rows_of_one_id_with_different_bytes_contradict_each_other(tmp_path: Path) -> None:
+    path = parquet(tmp_path / "a.parquet", {"image": [photo(n) for n in range(3)], "id": [1, 1, 2]})
+    result = capt.prepare_features(
+        store=str(tmp_path / "S"), dataset_type="huggingface", images=[path], max_failures="100%", **SIZE
+    )
+    assert (result["input"], result["ok"], result["reasons"]) == (2, 1, {"ambiguous": 1})
 
 
 def test_a_parquet_file_is_no_archive_of_images(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import io
 import json
 import tarfile
+import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from features.text.lines import FailedRecord
 from features.text.table_columns import CaptionColumns
 from pipelines.datasets import open_reader
 from pipelines.datasets.base import EmbeddedReader
+from pipelines.datasets.shard_files import find_shards
 from schemas.errors import CaptError, UsageError
 from tests.conftest import noise_image
 from tests.features.buckets import put_s3, s3_server
@@ -75,6 +77,9 @@ def test_a_key_ends_at_the_first_dot_after_the_last_slash(tmp_path: Path) -> Non
         ({"json": b'{"url": "u", "caption": "three", "key": "k"}'}, ["three"]),
         ({"json": b'{"captions": ["one", "two"]}'}, ["one", "two"]),
         ({"json": b'["one", "two"]'}, ["one", "two"]),
+        ({"json": b'["one", null, {"x": "y"}, [], "two"]'}, ["one", *["caption is not text"] * 3, "two"]),
+        ({"json": b'{"caption": "one", "captions": {"x": "two"}}'}, ["one", "caption is not text"]),
+        ({"json": b'{"caption": "one", "captions": null}'}, ["one"]),
         ({"json": '{"text": "caf\u00e9"}'.encode("utf-16")}, ["caf\u00e9"]),
         ({"txt": b"\xef\xbb\xbfone"}, ["one"]),
         ({"cls": b"7"}, ["no caption"]),
@@ -105,6 +110,8 @@ def test_the_first_field_with_captions_counts(members: dict[str, bytes], found: 
         (["txt", "meta.captions"], ["text", "one", "two"]),
         (["de.txt"], ["Hund"]),
         (["meta.none"], ["no none"]),
+        (["txt", "meta.none"], ["text", "no none"]),
+        (["boxes.size"], ["no size", "big"]),
         (["none"], ["no none"]),
     ],
 )
@@ -112,7 +119,7 @@ def test_named_fields_count(fields: list[str], found: list[str], tmp_path: Path)
     record = {
         "caption": "own",
         "meta": {"captions": ["one", "two"]},
-        "boxes": [{"label": "dog"}, {"label": "cat"}],
+        "boxes": [{"label": "dog"}, {"label": "cat", "size": "big"}],
     }
     members = [("a.jpg", b""), ("a.txt", b"text"), ("a.de.txt", b"Hund"), ("a.json", json.dumps(record).encode())]
     path = tar(tmp_path / "x.tar", members)
@@ -123,6 +130,7 @@ def test_an_image_is_one_file_or_named_by_its_field(tmp_path: Path) -> None:
     members = [("a.jpg", b"1"), ("a.mask.png", b"2"), ("b.jpg", b"3"), ("b.png", b"4"), ("c.mask.png", b"5")]
     path = tar(tmp_path / "x.tar", [*members, ("d.txt", b"A dog")])
     assert images(path) == {"a": "x.tar/a.jpg", "b": "several images", "c": "x.tar/c.mask.png", "d": "no image"}
+    assert images(tar(tmp_path / "y.tar", [("a.jpg", b"1"), ("a.JPG", b"2")])) == {"a": "several images"}
     named = images(path, columns=CaptionColumns(image="PNG"))
     assert named == {"a": "no image", "b": "x.tar/b.png", "c": "no image", "d": "no image"}
 
@@ -179,6 +187,51 @@ def test_an_incomplete_shard_costs_what_it_lacks(tmp_path: Path) -> None:
     whole = tar(tmp_path / "y.tar", sample(5, key="5"))
     read = [("0", "0", "A dog 0"), ("1", "no caption", ""), ("x.tar", "incomplete archive", ""), ("5", "0", "A dog 5")]
     assert captions(str(path), whole) == read
+
+
+def test_a_shard_that_is_no_tar_is_one_failed_record(tmp_path: Path) -> None:
+    (tmp_path / "0.tar").write_bytes(b"")
+    (tmp_path / "1.tar").mkdir()
+    with zipfile.ZipFile(tmp_path / "2.tar", "w") as archive:
+        archive.writestr("a.txt", "A dog")
+    (tmp_path / "3.tar").write_bytes(b"PAR1")
+    tar(tmp_path / "4.tar", sample(4))
+    lost = {f"{number}.tar": "no tar archive" for number in range(4)}
+    pattern = str(tmp_path / "{0..4}.tar")
+    assert captions(pattern) == [*((name, reason, "") for name, reason in lost.items()), ("000000004", "0", "A dog 4")]
+    assert list(images(pattern).values()) == [*lost.values(), "4.tar/000000004.jpg"]
+    with pytest.raises(UsageError, match=r"0\.tar"):
+        captions(str(tmp_path / "{0..3}.tar"))
+
+
+def test_failed_samples_of_one_key_are_counted_in_each_shard(tmp_path: Path) -> None:
+    shards = [tar(tmp_path / f"{number}.tar", [("a.txt", b"A dog")]) for number in range(2)]
+    shards.append(tar(tmp_path / "2.tar", sample(1, key="a")))
+    result = capt.prepare_features(
+        store=str(tmp_path / "S"),
+        dataset_type="webdataset",
+        images=shards,
+        max_failures="100%",
+        extractor="pixels",
+        height=8,
+        width=8,
+    )
+    assert (result["input"], result["ok"], result["reasons"]) == (3, 1, {"no image": 2})
+
+
+def test_a_label_is_a_path_below_the_named_one_and_stays_when_shards_are_added(tmp_path: Path) -> None:
+    for name in ("a/0.tar", "a/x/0.tar", "b/0.tar", "b/1.tar"):
+        tar(tmp_path / name, sample(0))
+
+    def labels(*paths: str) -> list[str]:
+        return [one.label for one in find_shards([str(tmp_path / path) for path in paths], [".tar"], expand=True)]
+
+    assert labels("a") == ["0.tar", "x/0.tar"]
+    assert labels("b/{0,1}.tar", "b/1.tar") == ["0.tar", "1.tar"]
+    assert labels("{a,b}/0.tar") == ["a/0.tar", "b/0.tar"]
+    # Only equal labels become longer.
+    assert labels("a", "b") == ["a/0.tar", "x/0.tar", "b/0.tar", "1.tar"]
+    assert labels("b", "a") == ["b/0.tar", "1.tar", "a/0.tar", "x/0.tar"]
 
 
 def test_a_storage_that_stops_sending_ends_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,6 +100,12 @@ def test_each_choice_of_options_has_a_run_directory_of_its_own() -> None:
     assert own_images.describe_data(again, "random:7").dataset["dataset_name"] == names[0]
 
 
+@pytest.mark.parametrize(("dataset_type", "annotations"), [("webdataset", ("x",)), ("csv", ())])
+def test_annotations_are_the_images_if_these_contain_them(dataset_type: str, annotations: tuple[str, ...]) -> None:
+    options = Demo(dataset_type=dataset_type, images=("x",))
+    assert own_images.describe_data(options, None).dataset["annotations"] == annotations
+
+
 def test_a_directory_with_another_run_is_named_with_what_the_demo_accepts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ import argparse
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from string import ascii_lowercase, digits
+from string import ascii_lowercase, ascii_uppercase, digits
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from schemas.choices import LanguageModel
 from trainer.data.label_dependence import measure_dependence
 
 CYRILLIC = "".join(map(chr, range(ord("а"), ord("я") + 1))) + "ё"
+IDEOGRAPHS = "".join(map(chr, range(0x4E00, 0x4E00 + 3000)))
 DAYS = 365 * 25
 
 
@@ -41,10 +42,11 @@ def draw_characters(
     characters: str, lengths: Sequence[int], count: int, weights: Sequence[float] | None = None
 ) -> Callable[[np.random.Generator], list[str]]:
     """Draws labels of independent characters; `weights` are those of the characters, equal by default."""
-    shares = np.array(weights or [1] * len(characters), float)
+    probabilities = np.array(weights or [1] * len(characters), float)
+    probabilities /= probabilities.sum()
 
     def draw(rng: np.random.Generator) -> list[str]:
-        drawn = rng.choice(len(characters), (count, max(lengths)), p=shares / shares.sum())
+        drawn = rng.choice(len(characters), (count, max(lengths)), p=probabilities)
         rows = ["".join(characters[number] for number in row) for row in drawn]
         return [row[:length] for row, length in zip(rows, rng.choice(lengths, count), strict=True)]
 
@@ -74,6 +76,22 @@ def draw_words(count: int) -> Callable[[np.random.Generator], list[str]]:
     return lambda rng: list(map(str, rng.choice(words, count, replace=False)))
 
 
+def draw_plates(formats: Sequence[str], count: int) -> Callable[[np.random.Generator], list[str]]:
+    """Draws plates of equally frequent formats: `A` is a random letter, `0` a random digit."""
+    characters = {"A": list(ascii_uppercase), "0": list(digits)}
+
+    def draw(rng: np.random.Generator) -> list[str]:
+        return ["".join(rng.choice(characters.get(one, [one])) for one in rng.choice(formats)) for _ in range(count)]
+
+    return draw
+
+
+def draw_compounds(entries: int, count: int) -> Callable[[np.random.Generator], list[str]]:
+    """Draws words of two out of 3,000 ideographs, of frequency 1/rank, from a new list of words."""
+    make = draw_characters(IDEOGRAPHS, (2,), entries, [1 / rank for rank in range(1, 3001)])
+    return lambda rng: list(map(str, rng.choice(make(rng), count)))
+
+
 def draw_from_list(entries: int, count: int) -> Callable[[np.random.Generator], list[str]]:
     """Draws labels from a new list of random ones."""
     make = draw_characters(digits, (5,), entries)
@@ -92,6 +110,12 @@ SETS = (
     LabelSet("100 of 4 digits", "none", draw_characters(digits, (4,), 100)),
     LabelSet("500 numbers that begin with 201 or 202", "none", draw_numbers(500)),
     LabelSet("2,000 of 5 out of 36 characters, none twice", "none", draw_without_repeats(LETTERS_AND_DIGITS, 5, 2000)),
+    LabelSet("1,000 of 4 out of 3,000 ideographs", "none", draw_characters(IDEOGRAPHS, (4,), 1000)),
+    LabelSet("500 plates as AB-1234", "none", draw_plates(["AA-0000"], 500)),
+    LabelSet("500 plates as AB-1234 or 1234-AB", "words", draw_plates(["AA-0000", "0000-AA"], 500)),
+    LabelSet("500 of 4 digits, none twice", "words", draw_without_repeats(digits, 4, 500)),
+    LabelSet("2,000 out of 5,000 words of 2 ideographs", "words", draw_compounds(5000, 2000)),
+    LabelSet("10,000 out of 50,000 words of 2 ideographs", "words", draw_compounds(50_000, 10_000)),
     LabelSet("500 dates as 310124", "words", draw_dates(500)),
     LabelSet("100 English words", "words", draw_words(100)),
     LabelSet("300 English words", "words", draw_words(300)),

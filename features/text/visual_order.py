@@ -11,10 +11,13 @@ follow the direction of the line.
 
     two words with letters               a space, punctuation or symbol     ab-cd
     two words of European digits         + - . , : / and the like           12-34, 1.5
-    the same in a label with Arabic      . , : / and the like               1.5
     two words of Arabic-Indic digits     . , : / and the like
 
-`trainer.export.run_graph.find_logical_order` is the same in TensorFlow.
+By W2, European digits whose last letter before them is an Arabic one are Arabic-Indic digits in these rules, so the
+parts of `12-34` are exchanged after an Arabic letter, but not before it.
+
+The number before a letter is to its right in the displayed text, so the two directions have a function each.
+`trainer.export.run_graph.find_logical_order` is `logical_positions` in TensorFlow.
 """
 
 import unicodedata
@@ -29,6 +32,7 @@ from features.text.charset import Charset
 # Bidirectional classes of UAX #9, as `unicodedata.bidirectional` returns them.
 RIGHT_TO_LEFT = ("R", "AL")
 LEFT_TO_RIGHT = ("L", "EN", "AN")
+STRONG = ("L", *RIGHT_TO_LEFT)
 NEUTRAL = ("ES", "CS", "ET", "ON", "WS")
 
 
@@ -38,43 +42,62 @@ def is_right_to_left(character: str) -> bool:
 
 
 def visual_positions(text: str) -> list[int]:
-    """Returns the positions of the characters of a text from left to right.
+    """Returns the positions of the characters of a text in logical order from left to right."""
+    return _reverse(text, _find_forward(_list_classes(text)))
 
-    The order of a displayed text gives the logical order in the same way, because the function is its own inverse.
-    """
+
+def logical_positions(shown: str) -> list[int]:
+    """Returns the positions of the characters of a text from left to right in logical order."""
+    # Words follow each other from right to left. It does not matter that they are mirrored then.
+    return _reverse(shown, _find_forward(_list_classes(shown)[::-1])[::-1])
+
+
+def _list_classes(text: str) -> list[str]:
+    return list(map(unicodedata.bidirectional, text))
+
+
+def _reverse(text: str, is_forward: Sequence[bool]) -> list[int]:
+    """Returns the positions in reverse, but those of a run of forward characters as they are."""
     positions = list(range(len(text)))
     if not any(map(is_right_to_left, text)):
         return positions
-    is_forward = _find_forward(list(map(unicodedata.bidirectional, text)))
     runs = (list(run) for _, run in groupby(reversed(positions), is_forward.__getitem__))
     return [position for run in runs for position in (run[::-1] if is_forward[run[0]] else run)]
 
 
 def _find_forward(classes: Sequence[str]) -> list[bool]:
-    """Returns for each bidirectional class whether its character is in a word, or joins two words."""
+    """Returns for each bidirectional class whether its character is in a word, or joins two words.
+
+    The words are in logical order; the order of the characters within joined words does not matter.
+    """
     kinds: list[str] = []
+    is_arabic = False  # the last letter, as in W2
     for is_word, run in groupby(classes, LEFT_TO_RIGHT.__contains__):
         found = list(run)
-        kinds += [_classify_word(found) if is_word else ""] * len(found)
+        kinds += [_classify_word(found, is_arabic) if is_word else ""] * len(found)
+        for one in found:
+            is_arabic = one == "AL" if one in STRONG else is_arabic
     inner = zip(classes[1:-1], kinds, kinds[2:], strict=False)
-    joins = [False, *(_joins(one, before, after, "AL" in classes) for one, before, after in inner), False]
+    joins = [False, *(_joins(one, before, after) for one, before, after in inner), False]
     return [one in LEFT_TO_RIGHT or is_joining for one, is_joining in zip(classes, joins, strict=False)]
 
 
-def _classify_word(classes: Sequence[str]) -> str:
+def _classify_word(classes: Sequence[str], is_after_arabic: bool) -> str:
     """Returns `L` for a word with letters, `EN` or `AN` for one of equal digits, and "" for one of different digits."""
     if "L" in classes:
         return "L"
+    if is_after_arabic:
+        return "AN"
     return classes[0] if len(set(classes)) == 1 else ""
 
 
-def _joins(one: str, before: str, after: str, has_arabic: bool) -> bool:
+def _joins(one: str, before: str, after: str) -> bool:
     """Returns whether a character of a bidirectional class joins the words of two kinds beside it."""
     if before != after:
         return False
     if before == "L":
         return one in NEUTRAL
-    return (before in ("EN", "AN") and one == "CS") or (before == "EN" and one == "ES" and not has_arabic)
+    return (before in ("EN", "AN") and one == "CS") or (before == "EN" and one == "ES")
 
 
 def encode_visually(charset: Charset, labels: Sequence[str]) -> NDArray[np.int32]:
@@ -91,4 +114,4 @@ def encode_visually(charset: Charset, labels: Sequence[str]) -> NDArray[np.int32
 
 def decode_visually(charset: Charset, ids: NDArray[np.int32]) -> list[str]:
     """Returns the labels of character IDs from left to right [N, L], without the zeros."""
-    return ["".join(text[position] for position in visual_positions(text)) for text in charset.decode(ids)]
+    return ["".join(text[position] for position in logical_positions(text)) for text in charset.decode(ids)]

@@ -15,7 +15,7 @@ from features.extractors.frozen_graph import INPUT, OUTPUT
 from features.extractors.runtimes import read_frozen_graph
 from features.images.resize import Resizer
 from features.text.charset import BLANK
-from features.text.visual_order import LEFT_TO_RIGHT, NEUTRAL, RIGHT_TO_LEFT, is_right_to_left
+from features.text.visual_order import LEFT_TO_RIGHT, NEUTRAL, RIGHT_TO_LEFT, STRONG, is_right_to_left
 from schemas.choices import StorageDtype
 from schemas.table_config import PAD
 from trainer.decoding.factory import make_decoder
@@ -141,7 +141,7 @@ def build_recognizer_graph(run: RecognizerRun) -> GraphRun:
 
 
 def find_logical_order(classes: Any) -> Any:
-    """Returns the visual positions of the characters in logical order, int32 [N, L], as `features.text.visual_order`.
+    """Returns the positions of the characters in logical order, int32 [N, L], as `visual_order.logical_positions`.
 
     The argument is string [N, L], the bidirectional classes of the characters from left to right; padding, which
     follows them, is "" and keeps its position.
@@ -164,21 +164,32 @@ def _find_joining(classes: Any) -> Any:
     has_letter, has_european, has_arabic_indic = (
         tf.reduce_any(in_word & (classes == one)[:, None, :], axis=2) for one in LEFT_TO_RIGHT
     )
+    is_number, after_arabic = is_word & ~has_letter, _follows_arabic(classes)
     kinds = {
         "L": has_letter,
-        "EN": has_european & ~has_letter & ~has_arabic_indic,
-        "AN": has_arabic_indic & ~has_letter & ~has_european,
+        "EN": is_number & ~has_arabic_indic & ~after_arabic,
+        "AN": is_number & (~has_european | after_arabic),
     }
     between = {
         kind: tf.pad(found[:, :-1], [[0, 0], [1, 0]]) & tf.pad(found[:, 1:], [[0, 0], [0, 1]])
         for kind, found in kinds.items()
     }
-    has_arabic = tf.reduce_any(classes == "AL", axis=1, keepdims=True)
     return (
         (between["L"] & _is_any(classes, NEUTRAL))
         | ((between["EN"] | between["AN"]) & (classes == "CS"))
-        | (between["EN"] & (classes == "ES") & ~has_arabic)
+        | (between["EN"] & (classes == "ES"))
     )
+
+
+def _follows_arabic(classes: Any) -> Any:
+    """Returns for which characters, from left to right, the letter before them in logical order is Arabic, bool [N, L].
+
+    It is the next letter to the right.
+    """
+    positions = tf.range(tf.shape(classes)[1])
+    is_candidate = _is_any(classes, STRONG)[:, None, :] & (positions > positions[:, None])
+    arabic, nearest = classes == "AL", tf.argmax(is_candidate, axis=2)  # 0 without a letter
+    return tf.gather(arabic, nearest, batch_dims=1) & tf.reduce_any(is_candidate, axis=2)
 
 
 def _is_any(classes: Any, names: Sequence[str]) -> Any:

@@ -175,10 +175,12 @@ def count_stage_flops(model: Recognizer, size: tuple[int, int]) -> dict[str, int
 
 
 def print_times(rates: Rates, flops: dict[str, int], batch: int) -> None:
-    """Prints the CPU time per step, its share of the whole step, and the share of the peak that it reaches."""
+    """Prints the CPU time per step, its fraction of the whole step and of the peak that it reaches."""
     whole, peak = median(rates[WHOLE["words"]]), 2 * MATRIX**3 * median(rates[PEAK])
     flops = {**flops, **dict.fromkeys(WHOLE.values(), sum(flops.values()))}
-    print("| part | CPU time per step, median (range) | share of the step | GFLOP per image | share of the peak |")
+    print(
+        "| part | CPU time per step, median (range) | fraction of the step | GFLOP per image | fraction of the peak |"
+    )
     print("|---|---|---:|---:|---:|")
     for name, seen in rates.items():
         if name == PEAK:

@@ -13,7 +13,7 @@ from pipelines.datasets.captcha import CaptchaReader
 from pipelines.datasets.label_sources import open_label_reader
 from pipelines.datasets.splits import Splitter, parse_split_ratios, parse_split_sizes, split_like_published
 from pipelines.ingest.image_database import ImageDatabase
-from pipelines.ingest.input_size import MAX_PIXELS, TextStatistics, measure_text
+from pipelines.ingest.input_size import MAX_PIXELS, LongestLabel, TextStatistics, measure_text
 from pipelines.prepare_features import SourceDataset, prepare_images
 from schemas.defaults import PUBLISHED_CAPTCHA_SIZE
 from schemas.errors import UsageError
@@ -116,7 +116,18 @@ def _choose_size(
             resize_mode="stretch" if is_published else "pad-border",
             reason=str(found) if found else _explain_default(stated, is_published),
         )
+    _warn_of_narrow_images(database, chosen.width)
     return chosen.model_copy(update={"resize_mode": options.resize_mode}) if options.resize_mode else chosen
+
+
+def _warn_of_narrow_images(database: ImageDatabase, width: int) -> None:
+    """Warns if images of this width have too few CTC time steps for the longest label, which training refuses."""
+    if (found := database.find_longest_label()) and (longest := LongestLabel(*found)).required_width > width:
+        _log.warning(
+            "%s: the label %r needs %d CTC time steps, and a recognizer of one row of text is not trained on images "
+            "%d pixels wide. Set --width %d or more, or correct the label.",
+            *(longest.image_id, _shorten(longest.label), longest.time_steps, width, longest.required_width),
+        )
 
 
 def _complete_size(stated: Mapping[str, int]) -> dict[str, int]:
@@ -152,19 +163,20 @@ def _fit_size(options: PrepareCaptcha, found: TextStatistics) -> dict[str, int]:
         height = found.fit_height(options.width)
         _check_pixels("width", height, options.width)
         return {"height": height, "width": options.width}
-    if options.height:
-        height, fitting = options.height, found.fit_width(options.height)
-        _check_pixels("height", height, fitting)
-    else:
-        height, fitting = found.choose_size()
-    width = max(fitting, found.required_width)
-    if found.longest_label and width > fitting:
-        image_id, label = found.longest_label
-        shown = label if len(label) <= _MAX_SHOWN else f"{label[:_MAX_SHOWN]}…"
+    height, fitting = (options.height, found.fit_width(options.height)) if options.height else found.choose_size()
+    longest = found.longest_label
+    width = max(fitting, longest.required_width) if longest else fitting
+    if longest and width > fitting:
         _log.warning(
             "%s: the label %r needs %d CTC time steps, so all images are stored %d pixels wide instead of %d, with %s "
             "pixels instead of %s. If the label is wrong, correct or remove it.",
-            *(image_id, shown, found.longest_label.time_steps, width, fitting),
+            *(longest.image_id, _shorten(longest.label), longest.time_steps, width, fitting),
             *(f"{height * width:,}", f"{height * fitting:,}"),
         )
+    if options.height:
+        _check_pixels("height", height, width)
     return {"height": height, "width": width}
+
+
+def _shorten(label: str) -> str:
+    return label if len(label) <= _MAX_SHOWN else f"{label[:_MAX_SHOWN]}…"

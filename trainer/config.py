@@ -198,8 +198,8 @@ class RecognizerTraining(LoopConfig):
     """Training hyperparameters of the recognizer, in addition to `LoopConfig`.
 
     Args:
-        dataset_weights: Share of each dataset in an epoch, in the order of `--dataset`, as numbers above 0 whose ratio
-            counts. Images of a dataset are repeated or left out accordingly; null for every image once.
+        dataset_weights: Fraction of each dataset in an epoch, in the order of `--dataset`, as numbers above 0 whose
+            ratio counts. Images of a dataset are repeated or left out accordingly; null for every image once.
         num_validation_images: Number of validation images that are recognized after each epoch; null for all.
         augment_translation: Maximum translation as a fraction of the image's side. Edge pixels are repeated.
         augment_zoom: Maximum zoom: an image is enlarged or reduced by a factor of up to 1 + this value.

@@ -320,7 +320,7 @@ def _read_store(run: Run, options: Report, chosen: EvaluationResult | None, name
     task = run.task
     with hold_snapshot(store.path, lambda: run.metadata.open_tables(store)) as tables:
         data, unit = task.load_data(tables), task.job_class().unit
-        train = task.evaluation(Evaluate(runs=(str(run.path),))).load(tables, "train")
+        train = task.evaluation(Evaluate(runs=(str(run.path),))).load(run, tables, "train")
         samples = [
             Example(
                 read_source_image(train.catalog[name]),

@@ -9,7 +9,6 @@ import pyarrow.parquet as pq
 
 from features.store.snapshot import TableSnapshot
 from features.store.streaming import read_parquet, row_batches, row_dataset
-from features.text.charset import normalize_label
 from schemas.errors import MissingKeyError
 from schemas.manifests import DatasetMetadata, InputSize, LabelFormat, Manifest
 from schemas.table_config import compute_digest
@@ -45,9 +44,10 @@ class Dataset(TableSnapshot[DatasetMetadata]):
         """The size of the stored images when the dataset was prepared first; None without a commit or a size."""
         return self.facts.input_size if self.manifests else None
 
-    def normalize_label(self, label: str) -> str:
-        """Returns a label in the form of the dataset's labels: NFC, with folded case if they have it."""
-        return normalize_label(label, fold_case=self.facts.fold_case)
+    @property
+    def fold_case(self) -> bool:
+        """Whether case is folded in the labels."""
+        return self.facts.fold_case
 
     @property
     def has_images(self) -> bool:

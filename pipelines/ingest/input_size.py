@@ -52,6 +52,11 @@ class LongestLabel(NamedTuple):
     def time_steps(self) -> int:
         return count_required_steps(self.label)
 
+    @property
+    def required_width(self) -> int:
+        """Width of images with enough time steps for one row of text, in pixels."""
+        return _round_up(_TIME_STEP_WIDTH * self.time_steps)
+
 
 @dataclass(frozen=True)
 class TextStatistics:
@@ -105,15 +110,10 @@ class TextStatistics:
     def choose_size(self) -> tuple[int, int]:
         """Returns the height and width that fit the images, with at most `MAX_PIXELS` pixels.
 
-        The width may be less than `required_width`.
+        The width may be less than that of the longest label.
         """
         height = self.choose_height()
         return height, min(self.fit_width(height), MAX_PIXELS // height // _STEP * _STEP)
-
-    @property
-    def required_width(self) -> int:
-        """The width that has enough CTC time steps for every label; 0 without labels."""
-        return _round_up(_TIME_STEP_WIDTH * self.longest_label.time_steps) if self.longest_label else 0
 
     def fit_width(self, height: int) -> int:
         """Returns the smallest width at which 95% of the images are not lower than `height`."""

@@ -102,8 +102,8 @@ class GenerationOptions(SearchOptions):
 class Evaluate(GenerationOptions):
     """Evaluate runs on a held-out split, or grade answer files.
 
-    Captioners: BLEU, METEOR, ROUGE-L, CIDEr-D. CAPTCHA recognizers: exact-match accuracy and character error
-    rate (CER). With --answers: the exact-match accuracy of CAPTCHA answer files, without a run.
+    Captioners: BLEU, METEOR, ROUGE-L, CIDEr-D. CAPTCHA recognizers: exact match and character error rate (CER). With
+    --answers: the exact match of CAPTCHA answer files, without a run.
     """
 
     runs: Annotated[

@@ -182,8 +182,8 @@ class TrainCaptcha(TrainingOptions):
     steps_per_epoch: Count | None = STEPS_PER_EPOCH
     dataset_weights: str | None = option(
         None,
-        "Share of each --dataset in an epoch, in the order of the option, comma-separated: with 1,3, every fourth "
-        "image is one of the first dataset. [default: every image once]",
+        "Fraction of an epoch that each --dataset fills, in the order of the option, comma-separated: with 1,3, every "
+        "fourth image is one of the first dataset. [default: every image once]",
         "WEIGHTS",
     )
     language_model: LanguageModel | None = option(

@@ -468,6 +468,29 @@ def test_a_label_that_alone_sets_the_width_is_named(
     assert all(part in warned[0] for part in ("l" * 40 + ".png", "79", "320", "192", "15,360", "9,216"))
 
 
+def test_a_stated_height_makes_no_larger_images_for_the_longest_label_either(store: Path, tmp_path: Path) -> None:
+    labels = [f"{number}ab" for number in range(20)]  # so that one more label is less than 5% of the labels
+    images = write_texts(tmp_path / "images", [*labels, "l" * 64], (200, 50), (200, 180, 90))
+    given: dict[str, Any] = {"store": store, "images": images, "dry_run": True}
+    assert size_of(capt.prepare_captcha(**given, height=48)) == (48, 512, "pad-border")
+    with pytest.raises(UsageError, match=r"--height: .* 56×512, with 28,672 pixels each; .* 25,600"):
+        capt.prepare_captcha(**given, height=56)
+
+
+@pytest.mark.parametrize("stated", [{"width": 88}, {"height": 40, "width": 88}])
+def test_a_stated_width_that_is_too_small_for_ctc_is_told_before_training(
+    store: Path, tmp_path: Path, stated: dict[str, int], caplog: pytest.LogCaptureFixture
+) -> None:
+    images = write_texts(tmp_path / "images", ["ab", "cd", "l" * 12], (200, 50), (200, 180, 90))
+    with caplog.at_level(logging.WARNING):
+        result = capt.prepare_captcha(store=store, images=images, dry_run=True, **stated)
+        assert result["input_size"]["width"] == 88
+        capt.prepare_captcha(store=store, images=images, dry_run=True, width=96)
+    warned = [record.getMessage() for record in caplog.records if "time steps" in record.getMessage()]
+    assert len(warned) == 1
+    assert all(part in warned[0] for part in ("l" * 12 + ".png", "23", "88", "--width 96"))
+
+
 def test_the_published_layout_has_its_own_size(store: Path, made: Path) -> None:
     options = {"store": store, "images": made / "words_captcha", "labels": made / "truth.txt", "dry_run": True}
     assert size_of(capt.prepare_captcha(**options)) == (80, 160, "stretch")

@@ -63,8 +63,8 @@ class ColorEvaluation(Evaluation[ColorRun, str, NDArray[np.bool_]]):
     page = "colors.html"
     default_examples = "worst"
 
-    def load(self, tables: TrainingTables, split: str) -> HeldOutImages:
-        return load_labelled_images(tables, split)
+    def load(self, run: ColorRun, tables: TrainingTables, split: str) -> HeldOutImages:
+        return load_labelled_images(tables, split, lambda dataset: False)
 
     def predict(self, run: ColorRun, features: NDArray[Any], numbers: range) -> list[str]:
         return run.predict_texts(features)

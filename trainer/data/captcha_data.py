@@ -4,7 +4,7 @@ labels.image_id → catalog.image_id → content hash → position in the featur
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from features.store import Dataset, FeatureTable
 from features.store.merge import as_keys
-from features.text.charset import Charset
+from features.text.charset import Charset, normalize_label
 from features.text.visual_order import encode_visually
 from schemas.errors import UsageError
 from schemas.records import stack_keys
@@ -89,17 +89,24 @@ def join_labels(tables: TrainingTables) -> TrainingData[LabelledImages]:
     return TrainingData(splits, skipped)
 
 
-def load_labelled_images(tables: TrainingTables, split: str, labels: Mapping[str, str] | None = None) -> HeldOutImages:
+def load_labelled_images(
+    tables: TrainingTables, split: str, folds_case: Callable[[str], bool], labels: Mapping[str, str] | None = None
+) -> HeldOutImages:
     """Loads the labeled images of a split. If no image of test has a label, those of val are loaded instead.
 
-    `labels` by image ID replace the labels of the datasets, in the form of the labels of each dataset.
+    `labels` by image ID replace the labels of the datasets. Case is folded in those of the datasets for whose name
+    `folds_case` returns true.
 
     Raises:
         CaptError: No image of the split has a label and pixels.
     """
     given = labels or {}
-    stored = [_join(dataset, tables.features) for dataset in tables.datasets]
-    joined = [_replace_labels(one, given, dataset) for one, dataset in zip(stored, tables.datasets, strict=True)]
+    is_folded = [folds_case(dataset.name) for dataset in tables.datasets]
+    stored = [
+        _normalize_labels(_join(dataset, tables.features), fold_case)
+        for dataset, fold_case in zip(tables.datasets, is_folded, strict=True)
+    ]
+    joined = [_replace_labels(one, given, fold_case) for one, fold_case in zip(stored, is_folded, strict=True)]
     if split == "test" and not any((one.label[one.split == split] != "").any() for one in joined):
         split = "val"
     parts = [one.select(one.split == split) for one in joined]
@@ -158,10 +165,15 @@ def _join(dataset: Dataset, features: FeatureTable) -> _Joined:
     )
 
 
-def _replace_labels(joined: _Joined, labels: Mapping[str, str], dataset: Dataset) -> _Joined:
+def _normalize_labels(joined: _Joined, fold_case: bool) -> _Joined:
+    """Normalizes the labels; a missing label stays ""."""
+    return joined._replace(label=np.array([normalize_label(one, fold_case=fold_case) for one in joined.label], object))
+
+
+def _replace_labels(joined: _Joined, labels: Mapping[str, str], fold_case: bool) -> _Joined:
     """Replaces the labels of the images that `labels` names."""
     own = zip(joined.name, joined.label, strict=True)
-    new = [dataset.normalize_label(labels[name]) if name in labels else label for name, label in own]
+    new = [normalize_label(labels[name], fold_case=fold_case) if name in labels else label for name, label in own]
     return joined._replace(label=np.array(new, object))
 
 

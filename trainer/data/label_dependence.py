@@ -62,9 +62,10 @@ class LabelDependence:
         if self.labels < MIN_LABELS:
             return f"{self.labels} train labels are too few to test whether characters depend on their neighbors"
         verb = "depend" if self.language_model == "words" else "do not depend"
+        percent = 100 * max(self.fraction, 0)
         return (
-            f"the characters of the train labels {verb} on their neighbors, which tell {100 * max(self.fraction, 0):.1f}% "
-            f"of their information (p = {self.p_value:.3f}, {self.labels:,} labels)"
+            f"the characters of the train labels {verb} on their neighbors, which tell {percent:.1f}% of their "
+            f"information (p = {self.p_value:.3f}, {self.labels:,} labels)"
         )
 
 

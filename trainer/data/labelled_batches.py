@@ -30,14 +30,14 @@ def shuffle_images(images: int, batch_size: int, seed: int, epoch: int, steps: i
 def mix_datasets(
     datasets: NDArray[np.int64], weights: Sequence[float], batch_size: int, seed: int, epoch: int, steps: int | None
 ) -> NDArray[np.int64]:
-    """Returns image numbers int64 [steps, batch_size], in a new order for every epoch, with a share for each dataset.
+    """Returns image numbers int64 [steps, batch_size], in a new order for every epoch, with a fraction per dataset.
 
     Every image of a dataset occurs equally often, or one time less. Without `steps`, there are as many batches as in
     one pass over all images.
 
     Args:
         datasets: Number of the dataset of each image, int64 [images].
-        weights: Weights of the datasets; their ratio is that of the shares.
+        weights: Weights of the datasets; their ratio is that of the fractions.
         batch_size: Number of images per batch.
         seed: Seed of the run.
         epoch: Number of the epoch, from 0.

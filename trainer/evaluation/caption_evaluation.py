@@ -84,7 +84,7 @@ class CaptionEvaluation(Evaluation[CaptionerRun, Caption, Scores]):
                 raise no_attention(run)
             run.require_extractor()
 
-    def load(self, tables: TrainingTables, split: str) -> HeldOutImages:
+    def load(self, run: CaptionerRun, tables: TrainingTables, split: str) -> HeldOutImages:
         if self.options.beside:
             find_published(self.options.beside, tables.datasets)
         return load_held_out_images(tables, split)

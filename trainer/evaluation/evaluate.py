@@ -108,8 +108,8 @@ class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
         """Raises UsageError if the options do not fit the run."""
 
     @abstractmethod
-    def load(self, tables: TrainingTables, split: str) -> HeldOutImages:
-        """Loads the held-out images with their references."""
+    def load(self, run: AnyRun, tables: TrainingTables, split: str) -> HeldOutImages:
+        """Loads the held-out images with their references, in the form of the run's texts."""
 
     @abstractmethod
     def predict(self, run: AnyRun, features: NDArray[Any], numbers: range) -> list[AnyPrediction]:
@@ -191,7 +191,7 @@ class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
             return select_held_out_tables(store, trained, self.options.dataset, self.options.caption_table)
 
         with hold_snapshot(store.path, open_tables) as tables:
-            held_out = self.load(tables, self.options.split)
+            held_out = self.load(run, tables, self.options.split)
             predictions = self._predict_all(run, tables, held_out)
             examined = self.examine(run, tables, held_out)
             evaluated = EvaluatedRun(run, tables, held_out, predictions, self.score(held_out, predictions))

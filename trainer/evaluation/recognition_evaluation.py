@@ -78,8 +78,8 @@ class RecognitionEvaluation(Evaluation[RecognizerRun, EvaluatedImage, dict[str, 
         super().__init__(options)
         self._labels = read_label_file(options.labels) if options.labels else None
 
-    def load(self, tables: TrainingTables, split: str) -> HeldOutImages:
-        return load_labelled_images(tables, split, self._labels)
+    def load(self, run: RecognizerRun, tables: TrainingTables, split: str) -> HeldOutImages:
+        return load_labelled_images(tables, split, run.metadata.folds_case, self._labels)
 
     def predict(self, run: RecognizerRun, features: NDArray[Any], numbers: range) -> list[EvaluatedImage]:
         return run.evaluate_pixels(features)

@@ -176,8 +176,8 @@ class CaptionerMetadata(RunMetadata):
 class RecognizerMetadata(RunMetadata):
     """The metadata of a CAPTCHA recognizer; `words.txt` lists the distinct labels of the train split.
 
-    `num_images` is the number of train images. `label_format` is that of the label file; None for a space and a line
-    feed. `calibration` is None before the last epoch.
+    `num_images` is the number of train images. `folded_datasets` are the datasets that ignore case. `label_format` is
+    that of the label file; None for a space and a line feed. `calibration` is None before the last epoch.
     """
 
     task: Literal["captcha"] = "captcha"
@@ -185,6 +185,7 @@ class RecognizerMetadata(RunMetadata):
     training: RecognizerTraining
     num_images: int = Field(ge=1)
     num_labels: int = Field(ge=1)
+    folded_datasets: tuple[str, ...] = Field(default=(), exclude_if=lambda datasets: not datasets)
     label_format: LabelFormat | None = Field(default=None, exclude_if=lambda label_format: label_format is None)
     calibration: Calibration | None = Field(default=None, exclude_if=lambda calibration: calibration is None)
 
@@ -193,6 +194,10 @@ class RecognizerMetadata(RunMetadata):
         if self.source is None and self.model != RECOGNIZER:
             raise ValueError(f"there is no model {self.model!r}")
         return self
+
+    def folds_case(self, dataset: str) -> bool:
+        """Returns whether labels for the run ignore case: those of its datasets that do, and of others if all do."""
+        return dataset in self.folded_datasets or set(self.datasets) <= set(self.folded_datasets)
 
     @property
     def config(self) -> RecognizerConfig:

@@ -71,6 +71,7 @@ class CaptchaJob(TrainingJob[RecognizerTraining, LabelledImages]):
             model=self.hyperparameters.model,
             num_images=len(self.data.train),
             num_labels=len(set(self.data.train.labels)),
+            folded_datasets=tuple(dataset.name for dataset in self.tables.datasets if dataset.fold_case),
             label_format=formats[0] if formats else None,
             **self.common_metadata(),
         )

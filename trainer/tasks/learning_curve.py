@@ -219,7 +219,7 @@ def _count_errors(options: TrainCaptcha, run: RecognizerRun) -> tuple[int, int]:
     with hold_snapshot(store.path, lambda: run.open_tables(store)) as tables:
         split = run.metadata.validation_split
         assert split is not None
-        held_out = load_labelled_images(tables, split)
+        held_out = load_labelled_images(tables, split, run.metadata.folds_case)
         tables.features.ensure_local(held_out.rows)
         texts: list[str] = []
         for start in range(0, len(held_out.rows), _BATCH):

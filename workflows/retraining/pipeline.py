@@ -104,9 +104,10 @@ def retrain(options: Retrain) -> dict[str, Any]:
 
 
 def print_retrained(result: dict[str, Any]) -> None:
-    """Prints the result of `retrain`."""
+    """Prints the result of `retrain`; the error of a failed one has its reasons."""
     printer = Printer()
-    for line in (*result["reasons"], *result.get("warnings", ())):
+    reasons = () if result["decision"] in ("stopped", "failed") else result["reasons"]
+    for line in (*reasons, *result.get("warnings", ())):
         printer.line(line)
     printer.line(f"{result['decision']}; champion: {result['champion'] or 'none yet'}")
 

@@ -1,11 +1,12 @@
-"""The Unicode bidirectional algorithm (UAX #9, revision 48) for one line from right to left, without brackets.
+"""The Unicode bidirectional algorithm (UAX #9) for one line from right to left, without brackets.
 
-It has the rules W1 to W7, N1, N2, I1, I2 and L2, each as the standard states it, for texts without embeddings, isolates and
-line ends. It is independent of `features.text.visual_order`.
+It has the rules W1 to W7, N1, N2, I1, I2 and L2, each as the standard states it, for texts without embeddings, isolates
+and line ends. It is independent of `features.text.visual_order`.
 """
 
 import re
 import unicodedata
+from itertools import pairwise
 
 STRONG = ("R", "L", "AL")
 NEUTRAL = ("B", "S", "WS", "ON")
@@ -42,7 +43,7 @@ def resolve_weak(classes: list[str]) -> list[str]:
             found[i] = before
     for step in (1, -1):  # W5
         order = range(len(found))[::step]
-        for i, j in zip(order, order[1:], strict=False):
+        for i, j in pairwise(order):
             if found[j] == "ET" and found[i] == "EN":
                 found[j] = "EN"
     found = ["ON" if one in ("ES", "ET", "CS") else one for one in found]  # W6

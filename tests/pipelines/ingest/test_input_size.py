@@ -57,7 +57,7 @@ def test_narrow_characters_enlarge_the_image():
 @pytest.mark.parametrize(("longest", "width"), [("ab" * 60, 480), ("a" * 60, 480), ("ab", 8), ("aab", 16)])
 def test_a_long_label_requires_width_and_leaves_the_height(longest, width):
     found = statistics(50, 200, longest=longest)
-    assert found.required_width == width
+    assert found.longest_label.required_width == width
     assert found.choose_size() == statistics(50, 200).choose_size()
 
 
@@ -84,4 +84,4 @@ def test_sizes_are_bounded_multiples_of_eight(height, width, stroke_width, label
     assert columns % 8 == 0
     assert rows * columns <= 2 * 80 * 160
     assert columns >= rows * width / height - 1 or columns == 800
-    assert 4 * label_length <= found.required_width < 4 * label_length + 8
+    assert 4 * label_length <= found.longest_label.required_width < 4 * label_length + 8

@@ -116,7 +116,10 @@ def test_failed_data_checks_are_recorded_once(
             assert raised.value.summary is not None
             assert raised.value.summary["decision"] == "stopped"
         print_retrained(dict(raised.value.summary))
-        assert f"stopped; champion: {promoted['champion']}" in capsys.readouterr().out
+        printed = capsys.readouterr().out
+        assert f"stopped; champion: {promoted['champion']}" in printed
+        # The line of the error has the reasons.
+        assert not [reason for reason in raised.value.summary["reasons"] if reason in printed]
         outcome = json.loads(kept.read_text())
         assert {reason.partition(":")[0] for reason in outcome["reasons"]} >= {"oov_rate", "failed_records"}
         assert [one["decision"] for one in history(root)] == ["promoted", "stopped"]

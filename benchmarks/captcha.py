@@ -1,6 +1,7 @@
 """Benchmark: exact match of recognizers on synthetic CAPTCHAs with held-out words and fonts.
 
-    python benchmarks/captcha.py results OUT [--profile quick|default|best] [--set held_out|development|thin] [--json]
+    python benchmarks/captcha.py results OUT [--profile quick|default|best] [--set held_out|development|thin]
+        [--epochs N] [--json]
     python benchmarks/captcha.py make DATA [--set held_out|development|thin] [--count N] [--labelled M]
     python benchmarks/captcha.py speed [--count N]     images per second of generation and preparation
     python benchmarks/captcha.py peers IMAGES OUT [--labels names|FILE] [--folds 5] [--fold K] [--epochs N] [--json]
@@ -97,6 +98,7 @@ def main() -> None:
     results.add_argument("out", type=Path, help="output directory")
     results.add_argument("--profile", choices=COUNTS, default="quick")
     results.add_argument("--set", choices=SETS, default="held_out")
+    results.add_argument("--epochs", type=int, choices=range(1, 1001), metavar="N", help="for a trial")
     results.add_argument("--json", action="store_true", help="also print the results as one line of JSON")
     results.set_defaults(step=_results)
     speed = steps.add_parser("speed", help="measure generation and preparation")
@@ -132,12 +134,14 @@ class Bench:
         profile: Name of the profile.
         set: Name of the dataset, a key of `SETS`.
         count: Number of images: five sevenths for training, a seventh for validation, a seventh for test.
+        epochs: Number of epochs; None means that of the profile.
     """
 
     out: Path
     profile: str
     set: str
     count: int
+    epochs: int | None = None
 
     @property
     def data(self) -> Path:
@@ -158,7 +162,8 @@ class Bench:
         capt.prepare_captcha(store=str(store), images=[str(images)], labels=str(images))
         spent = self.out / "run.json"
         with timed(spent) as idle:
-            trained = capt.train_captcha(store=str(store), run_dir=str(self.run), profile=self.profile)
+            options = {"profile": self.profile, "epochs": self.epochs}
+            trained = capt.train_captcha(store=str(store), run_dir=str(self.run), **options)
             if trained["resumed_at"] == trained["steps"]:
                 idle.append("already trained")
         scores = capt.evaluate(runs=[str(self.run)], store=str(store), labels=str(self.data / "truth.txt"))
@@ -178,7 +183,8 @@ class Bench:
 def _results(given: argparse.Namespace) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("capt").setLevel(logging.INFO)
-    figures = Bench(given.out.absolute(), given.profile, given.set, COUNTS[given.profile]).measure()
+    bench = Bench(given.out.absolute(), given.profile, given.set, COUNTS[given.profile], given.epochs)
+    figures = bench.measure()
     print(table(figures))
     if given.json:
         print(json.dumps(figures))

@@ -12,6 +12,7 @@ from typing import Any
 _LENGTH_DELIMITED = 2
 _UINT64 = 1 << 64
 _BYTES_LIST, _INT64_LIST = 1, 3
+_MAX_BITS = 64  # of a varint
 
 
 def encode_example(features: Mapping[str, bytes | Sequence[int]]) -> bytes:
@@ -52,24 +53,24 @@ def _encode_varint(value: int) -> bytes:
 def decode_example(data: bytes) -> dict[str, list[Any]]:
     """Returns the values of each feature, bytes or int; ValueError if the data are not an example of this form."""
     decoded = {}
-    for _, features in _decode_fields(data):
+    for _, features in _decode_fields(memoryview(data)):
         for _, entry in _decode_fields(features):
             (_, name), (_, feature) = _decode_fields(entry)
             ((kind, values),) = _decode_fields(feature)
-            decoded[name.decode()] = _decode_values(kind, values)
+            decoded[bytes(name).decode()] = _decode_values(kind, values)
     return decoded
 
 
-def _decode_values(kind: int, values: bytes) -> list[Any]:
+def _decode_values(kind: int, values: memoryview) -> list[Any]:
     contents = [content for _, content in _decode_fields(values)]
     if kind == _BYTES_LIST:
-        return contents
+        return [bytes(content) for content in contents]
     if kind == _INT64_LIST:
         return [number for content in contents for number in _decode_packed(content)]
     raise ValueError("a feature is neither bytes nor int64")
 
 
-def _decode_fields(data: bytes) -> list[tuple[int, bytes]]:
+def _decode_fields(data: memoryview) -> list[tuple[int, memoryview]]:
     """Returns the number and the bytes of each field. The numbers of an example are below 16, so a tag is one byte."""
     fields, at = [], 0
     while at < len(data):
@@ -81,6 +82,8 @@ def _decode_fields(data: bytes) -> list[tuple[int, bytes]]:
             if byte < 0x80:
                 break
             shift += 7
+            if shift >= _MAX_BITS:
+                raise ValueError("the length of a field is too large")
         else:
             raise ValueError("the length of a field is truncated")
         if tag & 7 != _LENGTH_DELIMITED or tag > 0x7F or at + size > len(data):
@@ -90,7 +93,7 @@ def _decode_fields(data: bytes) -> list[tuple[int, bytes]]:
     return fields
 
 
-def _decode_packed(data: bytes) -> Iterator[int]:
+def _decode_packed(data: memoryview) -> Iterator[int]:
     value = shift = 0
     for byte in data:
         value |= (byte & 0x7F) << shift
@@ -98,5 +101,7 @@ def _decode_packed(data: bytes) -> Iterator[int]:
         if byte < 0x80:
             yield value - _UINT64 if value >= _UINT64 >> 1 else value
             value = shift = 0
+        elif shift >= _MAX_BITS:
+            raise ValueError("an integer is too large")
     if shift:
         raise ValueError("an integer is truncated")

@@ -1,5 +1,6 @@
 """Reads the boxes of files in the ISO base media file format: AVIF, HEIC and JPEG 2000."""
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -36,13 +37,13 @@ def read_boxes(data: bytes, start: int = 0, end: int | None = None) -> Iterator[
 
 def check_image_boxes(data: bytes) -> bytes:
     """Checks that the boxes of an AVIF or HEIC are complete, which its reader reports as corrupt."""
-    has_pixels = b"idat" in data  # within the box of metadata
-    for box in read_boxes(data):
-        if box.kind not in _IMAGE_BOXES:
-            break
-        has_pixels |= box.kind == b"mdat"
-        if box.end > len(data):
-            raise truncation_error(data)
-    if not has_pixels:
+    has_pixels = is_cut = False
+    with contextlib.suppress(RecordError):  # bytes behind the image that are no box
+        for box in read_boxes(data):
+            if box.end > len(data):
+                is_cut = box.kind in _IMAGE_BOXES
+                break
+            has_pixels |= box.kind == b"mdat" or (box.kind == b"meta" and data.find(b"idat", box.start, box.end) >= 0)
+    if is_cut or not has_pixels:
         raise truncation_error(data)
     return data

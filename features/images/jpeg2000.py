@@ -17,7 +17,8 @@ _START = b"\xff\x4f\xff\x51"  # of a codestream
 _MIN_PIXELS_PER_BLOCK = 64
 _FREE_BLOCKS = 1 << 14  # of small images and low resolutions
 _MAX_LEVELS = 32
-_STYLE_BYTES = 48  # at most, with a precinct size for each level
+_MAX_STYLE_BYTES = 48  # with a precinct size for each level
+_MAX_STYLES = 1000  # of tiles and components
 
 _Size = tuple[int, int]  # width, height
 
@@ -35,9 +36,14 @@ def check_codestream(data: bytes) -> bytes:
         size, components = _read_size(data, start)
         if declared - {size}:
             raise RecordError("decode", "corrupt", f"a codestream of {size} in a file of {declared}")
+        styles = set[tuple[int, bytes]]()
         for marker, at in _read_markers(data, start, end):
             if marker in (_COD, _COC):
-                _check_blocks(data[at : at + _STYLE_BYTES], marker, size, components)
+                styles.add((marker, data[at : at + min(int.from_bytes(data[at : at + 2]), _MAX_STYLE_BYTES)]))
+            if len(styles) > _MAX_STYLES:
+                raise RecordError("decode", "unsupported", f"more than {_MAX_STYLES} coding styles")
+        for marker, segment in styles:
+            _check_blocks(segment, marker, size, components)
     except (struct.error, IndexError):
         raise truncation_error(data) from None
     return data

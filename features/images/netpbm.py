@@ -69,11 +69,14 @@ def _read_text(data: bytes, start: int, is_bitmap: bool) -> Iterator[_Samples]:
         digits = _COMMENT.sub(b"", data[start:]).translate(None, b" \t\n\v\f\r")
         yield np.frombuffer(digits, np.int8) - np.int8(ord("0"))
         return
+    if data.find(b"#", start) >= 0:
+        data, start = _COMMENT.sub(b"", data[start:]), 0
     while start < len(data):
         space = _SPACE_CHARACTER.search(data, start + _BLOCK_BYTES)
         end = space.start() if space else len(data)
-        block = _COMMENT.sub(b"", data[start:end])
+        block = data[start:end]
         if unknown := _NO_NUMBER.search(block):
             raise RecordError("decode", "corrupt", f"{unknown.group()!r} in the numbers of an image")
-        yield np.fromstring(block, np.int64, sep=" ")
+        if not block.isspace():  # of which NumPy makes a zero
+            yield np.fromstring(block, np.int64, sep=" ")
         start = end

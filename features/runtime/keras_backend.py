@@ -41,17 +41,22 @@ def select_backend(backend: Backend | None) -> None:
 def use_backend(backend: Backend | None) -> Iterator[None]:
     """Selects a backend as `select_backend` for the block. Afterwards, `KERAS_BACKEND` is what it was.
 
-    Keras keeps the backend that it was started on, so a later block with another one is refused.
+    Keras keeps the backend that it was started on, so if the block starts it, `KERAS_BACKEND` stays that backend.
     """
-    before = os.environ.get(VARIABLE)
+    before, was_running = os.environ.get(VARIABLE), _find_running() is not None
     select_backend(backend)
     try:
         yield
     finally:
-        if before is None:
-            os.environ.pop(VARIABLE, None)
-        else:
-            os.environ[VARIABLE] = before
+        if was_running or _find_running() is None:
+            _restore(before)
+
+
+def _restore(backend: str | None) -> None:
+    if backend is None:
+        os.environ.pop(VARIABLE, None)
+    else:
+        os.environ[VARIABLE] = backend
 
 
 def check_backend(backend: Backend | None) -> None:

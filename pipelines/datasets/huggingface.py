@@ -271,7 +271,8 @@ def _get_path(row: ParquetRow, columns: _Columns) -> str | None:
 def _build_row(row: ParquetRow, label: str, columns: _Columns, captions: Iterable[str], own_row: int) -> _Row:
     """Returns a row of a file with this label. `own_row` is its item of `_find_own_rows`."""
     values, path = row.values, _get_path(row, columns)
-    own = f"{label}/{row.number if own_row == _BY_PATH else own_row}"
+    number = row.number if own_row == _BY_PATH else own_row
+    own = f"{label}/{number}"
     if columns.id:
         image_id = read_identifier(values, columns.id)
     else:
@@ -280,7 +281,7 @@ def _build_row(row: ParquetRow, label: str, columns: _Columns, captions: Iterabl
     return _Row(
         row.location,
         image_id,
-        own if image_id == own else f"{label}/{image_id}",
+        f"{label}#{number}" if image_id == own else f"{label}/{image_id}",  # unlike any path below the label
         name_member(row.group, row.position, columns.bytes_path),
         read_split_field(values.get(columns.split)) if columns.split else None,
         "" if group in (None, "") else read_identifier(values, columns.group),

@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
 from io import BytesIO
+from itertools import groupby
+from operator import itemgetter
 from pathlib import PurePosixPath
 
 import pyarrow as pa
@@ -65,7 +67,12 @@ class ImageFolderReader(CaptionTableReader):
 
     def read_captions(self) -> Iterator[CaptionEntry | FailedRecord]:
         if self._with_metadata:
-            yield from super().read_captions()
+            for _, documents in groupby(self._list_labelled_documents(), key=itemgetter(0)):
+                self._caption_counts.clear()  # Equal paths in other roots are other images.
+                for _, document in documents:
+                    for one in self.read_file_captions(document):
+                        yield one if isinstance(one, FailedRecord) else one._replace(document=document.location)
+            self._caption_counts.clear()
             return
         for root, name in self._list_images():
             own_class = _find_class(name)[0]

@@ -33,7 +33,7 @@ from features.text.table_columns import USUAL_CAPTION_COLUMNS, CaptionColumns, l
 from pipelines.datasets.base import CaptionEntry, EmbeddedReader, ImageEntry, build_failed_image
 from pipelines.datasets.caption_rows import CaptionValue, read_caption_value
 from pipelines.datasets.shard_files import Shard, find_shards
-from schemas.errors import RecordError, UsageError
+from schemas.errors import CaptError, RecordError, UsageError
 
 _JSON = "json"
 _TEXT_FIELDS = ("txt", "caption")
@@ -162,11 +162,13 @@ class WebDatasetReader(EmbeddedReader):
 
 
 def _open_tar(location: str) -> Tar:
-    """Opens a shard; UsageError if it cannot be opened, or is not a tar archive."""
+    """Opens a shard; UsageError if it is not a tar archive, and CaptError if it cannot be read."""
     try:
         archive = open_archive(location)
+    except IsADirectoryError:
+        raise UsageError("a shard is a tar archive, and this is a directory", location=location, hint=_HINT) from None
     except OSError as error:
-        raise UsageError(f"the shard cannot be read: {error.strerror or error}", location=location) from error
+        raise CaptError(f"the shard cannot be read: {error.strerror or error}", location=location) from error
     if not isinstance(archive, Tar):
         raise UsageError("a shard is a tar archive, and this is none", location=location, hint=_HINT)
     return archive

@@ -60,7 +60,7 @@ def test_each_dataset_has_2500_words_with_repeated_letters_and_four_fonts(captch
 
 @pytest.mark.slow
 def test_results_are_one_row_and_are_reused(captcha, tmp_path):
-    bench = captcha.Bench(tmp_path, "quick", "held_out", 70)
+    bench = captcha.Bench(tmp_path, "quick", "held_out", 70, epochs=10)
     results = bench.measure()
     assert (results["images"], results["scores"]["images"], len(results["val_exact_match"])) == (50, 10, 10)
     assert "| quick | held_out | 50 | 10 |" in captcha.table(results)

@@ -52,9 +52,19 @@ def test_an_image_of_the_general_brand_is_recognized_by_its_compatible_brands() 
     assert np.array_equal(pixels_of(general), pixels_of(data))
 
 
-def test_bytes_behind_the_image_do_not_fail_it() -> None:
+@pytest.mark.parametrize("more", [b"\0\1\0\0seft" + bytes(20), b"\n", bytes(3), b"\0\0\0\5abcd"], ids=repr)
+def test_bytes_behind_the_image_do_not_fail_it(more: bytes) -> None:
     data = encode(HALVES, "AVIF")
-    assert np.array_equal(pixels_of(data + b"\0\1\0\0seft" + bytes(20)), pixels_of(data))
+    assert np.array_equal(pixels_of(data + more), pixels_of(data))
+
+
+def test_a_box_of_another_type_may_precede_the_pixels() -> None:
+    data = encode(HALVES, "AVIF")
+    at = data.index(b"mdat") - 4
+    start = struct.pack(">I", at + 8)  # of the pixels, in the box of their location
+    assert data.count(start) == 1
+    moved = data[:at].replace(start, struct.pack(">I", at + 16)) + b"\0\0\0\x08wide" + data[at:]
+    assert np.array_equal(pixels_of(moved), pixels_of(data))
 
 
 @pytest.mark.parametrize("side", [30_000, 60_000])

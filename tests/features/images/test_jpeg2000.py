@@ -82,6 +82,14 @@ def test_many_small_code_blocks_are_refused_in_a_large_image_only() -> None:
         assert reason_of(small.replace(SIZE, struct.pack(">II", 4000, 4000))) == "unsupported"
 
 
+def test_more_coding_styles_than_components_need_are_refused() -> None:
+    data = encode(Image.effect_noise((64, 64), 80), "JPEG2000", no_jp2=True)
+    at = data.index(b"\xff\x52")
+    precincts = (struct.pack(">H", number) for number in range(2000))
+    styles = b"".join(b"\xff\x53" + struct.pack(">H7B", 11, 0, 0, 5, 4, 4, 0, 0) + one for one in precincts)
+    assert reason_of(data[:at] + styles + data[at:]) == "unsupported"
+
+
 def test_samples_below_eight_bits_are_unsupported() -> None:
     at = IMAGE.index(b"\xff\x51") + 40  # of the first component's precision
     assert IMAGE[at] == 7

@@ -49,9 +49,20 @@ def test_a_long_text_is_read_in_blocks() -> None:
     np.testing.assert_array_equal(np.asarray(open_image(data))[..., 1], values)
 
 
+def test_a_comment_at_the_end_of_a_block_is_skipped() -> None:
+    start = b"P2 1000 600 255\n" + b"7 " * 500_000
+    text = start + b"7 " * ((1 << 20) - len(start) - 4 >> 1) + b"# one 250 251 252\n"
+    text += b"9 " * (600_000 - text.count(b"7 ")) + b"\n"
+    (values, counts) = np.unique(np.asarray(open_image(text))[..., 0], return_counts=True)
+    assert (values.tolist(), counts.sum()) == ([7, 9], 600_000)
+    assert reason_of(text[: text.rindex(b"9")] + b"\n \n") == "truncated"
+
+
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
+        (b"P2 1 1 255\n\n", "truncated"),
+        (b"P2 1 1 255\n#c\n", "truncated"),
         (b"P6 2", "unsupported"),  # too short to be told from text
         (b"P6 2 1 # a comment", "truncated"),
         (b"P6 2 1 65535\n" + bytes(11), "truncated"),

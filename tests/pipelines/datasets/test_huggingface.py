@@ -71,7 +71,15 @@ def test_an_id_is_that_of_a_column_or_the_path_or_the_row(tmp_path: Path) -> Non
     path = parquet(tmp_path / "a.parquet", {"image": pictures, "nr": [7, 8, 9]})
     assert [one[0] for one in images(path)] == ["0.jpg", "a.parquet/1", "a.parquet/2"]
     assert [one[0] for one in images(path, id="nr")] == ["7", "8", "9"]
-    assert list(read_files(path)) == ["a.parquet/0.jpg", "a.parquet/1", "a.parquet/2"]
+    assert list(read_files(path)) == ["a.parquet/0.jpg", "a.parquet#1", "a.parquet#2"]
+
+
+def test_a_path_that_is_the_number_of_a_row_is_another_image_than_the_row(tmp_path: Path) -> None:
+    pictures = [photo(0, "x"), photo(1, "0"), photo(2, "x"), photo(3, None), photo(4, "3")]
+    path = parquet(tmp_path / "a.parquet", {"image": pictures})
+    assert [one[0] for one in images(path)] == ["a.parquet/0", "0", "a.parquet/2", "a.parquet/3", "3"]
+    result = capt.prepare_features(store=str(tmp_path / "S"), dataset_type="huggingface", images=[path], **SIZE)
+    assert (result["input"], result["ok"], result["failed"]) == (5, 5, 0)
 
 
 def test_a_path_of_different_images_identifies_none(tmp_path: Path) -> None:

@@ -105,6 +105,7 @@ def test_metadata_names_files_of_its_own_root_and_directory_only(tmp_path: Path)
     stored = capt.open_store(tmp_path / "S").caption_table(texts["fingerprint"]).captions().to_pylist()
     found = {row["image_id"]: row["caption"] for row in stored}
     assert found == {"a.jpg@p": "dog 0", "a.jpg@q": "dog 1", "b.jpg@p": "cat 0", "b.jpg@q": "cat 1"}
+    assert {row["caption_id"] for row in stored} == {"0"}
     catalog = capt.open_store(tmp_path / "S").dataset("imagefolder").catalog().to_pylist()
     assert {row["image_id"]: Path(row["location"]).parent.name for row in catalog} == {"a.jpg@p": "p", "a.jpg@q": "q"}
 

@@ -79,7 +79,7 @@ class Planning:
         with self._step(f"{run}: records"):
             database.insert_records(
                 InputRecord(name, name, splitter.assign(name, None), compute_rank(0, name))
-                for name, _ in database.files.list_images()
+                for name, *_ in database.files.list_images()
             )
             database.limit(Limits())
             database.apply_assigned()

@@ -10,6 +10,7 @@ Prepares one table per precision with `capt prepare features`, stored as float32
 import argparse
 import logging
 import os
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any, get_args
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from storage import cosines, flat, scene_images
 
 import capt
+from features.runtime.numerics import read_cpu_flags, resolve_onednn_precision
 from features.store import open_store
 from schemas.choices import Precision
 
@@ -29,6 +31,8 @@ def main() -> None:
     """Prepares, compares and prints."""
     logging.getLogger("capt").setLevel(logging.ERROR)
     options = _options()
+    if resolve_onednn_precision("bfloat16", read_cpu_flags()) != "bfloat16":
+        sys.exit("This processor computes bfloat16 in float32, so there is nothing to compare.")
     with tempfile.TemporaryDirectory(dir=options.work) as work:
         images = options.images or [scene_images(Path(work) / "scenes", options.scenes)]
         features = {

@@ -29,7 +29,7 @@ database.files.insert_files(
 splitter = Splitter(own=True)
 database.insert_records(
     InputRecord(name, name, splitter.assign(name, None), compute_rank(0, name))
-    for name, _ in database.files.list_images()
+    for name, *_ in database.files.list_images()
 )
 database.find_files()
 database.look_up_hashes()

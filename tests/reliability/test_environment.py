@@ -7,8 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import pytest
 
+from features.runtime.fixed_execution import find_fixed_execution
+from features.runtime.numerics import read_cpu_flags
 from tests.conftest import noise_image
 
 CAPT = Path(sys.executable).with_name("capt")
@@ -37,7 +40,7 @@ def _stored(store: Path) -> dict[str, str]:
     return {name: hashlib.sha256(path.read_bytes()).hexdigest() for path, name in named.items()}
 
 
-def _prepare(root: Path, environment: dict[str, str], *, cpus: set[int], umask: int) -> dict[str, str]:
+def _prepare(root: Path, weights: str, environment: dict[str, str], *, cpus: set[int], umask: int) -> dict[str, str]:
     root.mkdir()
     (root / ".keras").mkdir()
     given = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "HOME": str(root), **environment}
@@ -46,7 +49,7 @@ def _prepare(root: Path, environment: dict[str, str], *, cpus: set[int], umask: 
         (root / ".keras/keras.json").write_text(json.dumps(KERAS))
         given["KERAS_HOME"] = str(root / ".keras")
     data = ["--store", str(root / "s"), "--dataset-type", "csv", "--annotations", "../c.csv", "-q"]
-    network = ["--images", "../ph", "--extractor", "mobilenet_v3_small", "--pooling", "avg", "--weights", "random:7"]
+    network = ["--images", "../ph", "--extractor", "mobilenet_v3_small", "--pooling", "avg", "--weights", weights]
 
     def confine() -> None:
         os.sched_setaffinity(0, cpus)
@@ -57,14 +60,27 @@ def _prepare(root: Path, environment: dict[str, str], *, cpus: set[int], umask: 
     return _stored(root / "s")
 
 
+RANDOM = pytest.param(
+    "random:7",
+    marks=pytest.mark.skipif(
+        find_fixed_execution(read_cpu_flags()) is not None, reason="without AVX-512, all cores calibrate random weights"
+    ),
+)
+
+
 @pytest.mark.slow
-def test_settings_of_the_machine_change_no_stored_byte(tmp_path: Path) -> None:
+@pytest.mark.parametrize("weights", [RANDOM, "../w.weights.h5"])
+def test_settings_of_the_machine_change_no_stored_byte(tmp_path: Path, weights: str) -> None:
+    keras.utils.set_random_seed(0)
+    keras.applications.MobileNetV3Small((224, 224, 3), include_top=False, weights=None).save_weights(
+        tmp_path / "w.weights.h5"
+    )
     (tmp_path / "ph").mkdir()
     for number in range(len(CAPTIONS)):
         noise_image(number).save(tmp_path / "ph" / f"{number}.jpg")
     rows = "".join(f'{number}.jpg,"{caption}",train\n' for number, caption in enumerate(CAPTIONS))
     (tmp_path / "c.csv").write_text(f"image,caption,split\n{rows}", encoding="utf-8")
     cpus = os.sched_getaffinity(0)
-    plain = _prepare(tmp_path / "plain", PLAIN, cpus=cpus, umask=0o022)
+    plain = _prepare(tmp_path / "plain", weights, PLAIN, cpus=cpus, umask=0o022)
     assert len(plain) >= 4
-    assert _prepare(tmp_path / "other", HOSTILE, cpus={min(cpus)}, umask=0o077) == plain
+    assert _prepare(tmp_path / "other", weights, HOSTILE, cpus={min(cpus)}, umask=0o077) == plain

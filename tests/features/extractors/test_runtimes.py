@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,15 @@ def test_an_option_overrides_the_variable_for_one_command(
     with use_backend("tensorflow"):
         assert get_backend() == "tensorflow"
     assert os.environ.get("KERAS_BACKEND") == variable
+
+
+def test_a_process_keeps_the_backend_that_its_first_command_started() -> None:
+    program = (
+        "import os; from features.runtime.keras_backend import use_backend\n"
+        "with use_backend('jax'): from features.runtime.keras_settings import keras\n"
+        "with use_backend(None): assert keras.backend.backend() == os.environ['KERAS_BACKEND'] == 'jax'\n"
+    )
+    subprocess.run([sys.executable, "-c", program], env={**os.environ, "KERAS_BACKEND": "tensorflow"}, check=True)
 
 
 def test_a_step_with_another_backend_than_its_process_is_refused() -> None:

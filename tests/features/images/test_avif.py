@@ -9,14 +9,11 @@ from PIL import Image
 from features.images.decode import has_image_signature, open_image
 from schemas.errors import RecordError
 from tests.reliability.drawn_images import encode
+from tests.reliability.test_pixels import pixels_of
 
 HALVES = Image.new("RGB", (32, 16), "white")
 HALVES.paste((0, 0, 0), (0, 0, 16, 16))
 EXACT = {"quality": 100, "subsampling": "4:4:4"}
-
-
-def pixels_of(data: bytes) -> np.ndarray:
-    return np.asarray(open_image(data))
 
 
 def exif_with(tag: int, value: int) -> Image.Exif:

@@ -6,22 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from features.images.decode import open_image
-from schemas.errors import RecordError
 from tests.reliability.drawn_images import encode
+from tests.reliability.test_pixels import pixels_of, reason_of
 
 SIZE = struct.pack(">II", 64, 64)  # in all headers of IMAGE
 IMAGE = encode(Image.linear_gradient("L").resize((64, 64)), "JPEG2000")
-
-
-def pixels_of(data: bytes) -> np.ndarray:
-    return np.asarray(open_image(data))
-
-
-def reason_of(data: bytes) -> str:
-    with pytest.raises(RecordError) as caught:
-        open_image(data)
-    return caught.value.reason
 
 
 def box(kind: bytes, content: bytes) -> bytes:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from features.images.decode import has_image_signature, open_image
-from schemas.errors import RecordError
+from tests.reliability.test_pixels import reason_of
 
 
 def row_of(data: bytes) -> list[list[int]]:
@@ -12,12 +12,6 @@ def row_of(data: bytes) -> list[list[int]]:
     assert has_image_signature(data[:32])
     (row,) = np.asarray(open_image(data)).tolist()
     return [pixel[:1] if len(set(pixel)) == 1 else pixel for pixel in row]
-
-
-def reason_of(data: bytes) -> str:
-    with pytest.raises(RecordError) as caught:
-        open_image(data)
-    return caught.value.reason
 
 
 def test_one_is_black_in_a_bitmap() -> None:

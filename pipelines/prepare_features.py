@@ -73,10 +73,10 @@ def prepare_features(options: PrepareFeatures) -> dict[str, Any]:
         `unannotated` (images that no annotation names), `replaced` (images with other content than in the last commit),
         `removed` (images of the last commit that this run does not have, or that failed), `shared_ids`, `splits`
         (`hashed`, `kept`), `shards` and `bytes` (written), `fingerprint`, `dataset`, `precision`, `seconds`, `report`
-        (path of the run report), `unrepaired_rows` and `unrepaired_examples`; for `conceptual` also `downloads`; with
-        `from_arrays` also `unknown_arrays` (arrays whose names no image of this run has). In a dry run, `dry_run`,
-        `hits`, `misses`, `images_per_second`, `estimated_seconds`, `shape` and `scale` replace `report` and
-        `unrepaired_…`; `shards` is 0 and `bytes` an estimate.
+        (path of the run report), `unrepaired_rows` and `unrepaired_examples`; for `conceptual` and `urls` also
+        `downloads`; with `from_arrays` also `unknown_arrays` (arrays whose names no image of this run has). In a dry
+        run, `dry_run`, `hits`, `misses`, `images_per_second`, `estimated_seconds`, `shape` and `scale` replace `report`
+        and `unrepaired_…`; `shards` is 0 and `bytes` an estimate.
     """
     splitter = parse_split_ratios(options.split_ratios)
     reader = open_source(options)

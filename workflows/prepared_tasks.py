@@ -42,7 +42,7 @@ _DATASET_OPTIONS = {
         "retry_failed",
         "rehash",
     ),
-    *("caption_column", "caption_field", "id_column", "group_column"),
+    *("caption_column", "caption_field", "id_column", "group_column", "hash_column"),
     *("label_pattern", "image_column", "label_column", "split_column", "charset", "fold_case"),
     *("allow_mixed_numerics", "allow_private_addresses", "beam_options"),
 }

@@ -6,7 +6,7 @@ and are open at the end of their own line, end there too. So the closing line is
 
 import csv
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -47,10 +47,29 @@ def read_rows(data: bytes, document: str, delimiter: str) -> Iterator[Fields | F
     A row fails as `bad quoting`, `too long`, `NUL byte`, `not UTF-8` or `mixed line ends`. The end of the first line is
     the end of all lines.
     """
-    text = _Text(data, delimiter)
+    return read_row_blocks([data], document, delimiter)
+
+
+def read_row_blocks(blocks: Iterable[bytes], document: str, delimiter: str) -> Iterator[Fields | FailedRecord]:
+    """Yields what `read_rows` yields of a text in blocks of whole lines; a block and `MAX_ROW` bytes are in memory."""
+    pending, number, end = b"", 1, b""
+    for block in blocks:
+        end = end or _find_end(block)
+        # The next block may continue a row that begins among the last bytes.
+        text = _Text(pending, delimiter, end)
+        start, number = yield from _read_window(text, document, number, len(pending) - MAX_ROW)
+        pending = pending[start:] + block
+    yield from _read_window(_Text(pending, delimiter, end), document, number, len(pending))
+
+
+def _read_window(
+    text: "_Text", document: str, number: int, limit: int
+) -> Generator[Fields | FailedRecord, None, tuple[int, int]]:
+    """Yields the rows that begin before `limit`. Returns the offset and the number of the first other line."""
+    data = text.data
     closing = _Closing(-1, -1, 0, "bad")
-    start, number = 0, 1
-    while start < len(data):
+    start = 0
+    while start < limit:
         stop, last = text.find_line_stop(start), number
         line = data[start:stop]
         state = text.parse_state(line)
@@ -60,7 +79,7 @@ def read_rows(data: bytes, document: str, delimiter: str) -> Iterator[Fields | F
             stop, last, state = closing.stop, closing.number, closing.state
         location = f"{document}:{number}"
         if state == "complete" and stop - start <= MAX_ROW:
-            yield from _parse(data[start:stop], location, delimiter)
+            yield from _parse(data[start:stop], location, text.delimiter)
             start, number = stop, last + 1
             continue
         excerpt = shorten(line[:_EXCERPT].decode(errors="replace"))
@@ -68,13 +87,19 @@ def read_rows(data: bytes, document: str, delimiter: str) -> Iterator[Fields | F
         reason, detail = ("too long", too_long) if state == "complete" else ("bad quoting", excerpt)
         yield FailedRecord(location, reason, detail)
         start, number = start + len(line), number + 1
+    return start, number
+
+
+def _find_end(data: bytes) -> bytes:
+    """Returns the last byte of the first line end; LF without one."""
+    end = _LINE_END.search(data)
+    return end[0][-1:] if end else b"\n"
 
 
 class _Text:
-    def __init__(self, data: bytes, delimiter: str) -> None:
-        self._data = data
-        end = _LINE_END.search(data)
-        self._end = end[0][-1:] if end else b"\n"
+    def __init__(self, data: bytes, delimiter: str, end: bytes) -> None:
+        self.data, self.delimiter = data, delimiter
+        self._end = end
         other = delimiter.encode()
         field = rb'(?:"(?:[^"]++|"")*+"|[^"%b][^%b]*+|)' % (other, other)
         self._row = re.compile(
@@ -82,7 +107,7 @@ class _Text:
         )
 
     def find_line_stop(self, start: int) -> int:
-        return self._data.find(self._end, start) + 1 or len(self._data)
+        return self.data.find(self._end, start) + 1 or len(self.data)
 
     def parse_state(self, line: bytes) -> _State:
         """Returns the state after a line with which a row begins."""
@@ -93,9 +118,9 @@ class _Text:
 
     def find_closing(self, start: int, number: int) -> _Closing:
         """Finds the line that closes the quote that is open at `start`, the offset of line `number`."""
-        while start < len(self._data):
+        while start < len(self.data):
             stop = self.find_line_stop(start)
-            line = self._data[start:stop]
+            line = self.data[start:stop]
             # The added quote replaces the open one.
             state: _State = self.parse_state(b'"' + line) if b'"' in line else "open"
             if state != "open":

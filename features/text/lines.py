@@ -54,9 +54,17 @@ def decode_lines(data: bytes, location: str) -> Iterator[Line | FailedRecord]:
     return (record for _, record in number_lines(data, location))
 
 
-def number_lines(data: bytes, location: str) -> Iterator[tuple[int, Line | FailedRecord]]:
-    """Yields what `decode_lines` yields, with the numbers of the lines; blank lines count."""
-    for number, line in enumerate(BytesIO(data if b"\n" in data else data.replace(b"\r", b"\n")), 1):
+def decode_blocks(blocks: Iterable[bytes], location: str) -> Iterator[Line | FailedRecord]:
+    """Yields what `decode_lines` yields of a text in blocks of whole lines."""
+    number = 1
+    for block in blocks:
+        yield from (record for _, record in number_lines(block, location, number))
+        number += block.count(b"\n") or block.count(b"\r")
+
+
+def number_lines(data: bytes, location: str, first: int = 1) -> Iterator[tuple[int, Line | FailedRecord]]:
+    """Yields what `decode_lines` yields, with the numbers of the lines, beginning with `first`; blank lines count."""
+    for number, line in enumerate(BytesIO(data if b"\n" in data else data.replace(b"\r", b"\n")), first):
         parts = [part for part in line.split(b"\r") if part.strip()]
         if len(parts) == 1:
             yield number, _decode(parts[0].removesuffix(b"\n"), f"{location}:{number}")

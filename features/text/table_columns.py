@@ -44,6 +44,10 @@ CAPTION = ColumnRole(
 ID = ColumnRole("id", ("id", "caption_id"), required=False)
 # No usual name: a wrong guess would change splits.
 GROUP = ColumnRole("group", (), required=False)
+# As GROUP: a column `hash` often has something else than the hash of the image's bytes.
+HASH = ColumnRole("hash", (), required=False)
+# The names in LAION, COYO and DataComp, and in tables of the library `datasets`.
+URL = ColumnRole("image", ("url", "image_url", "img_url", "image_link", "link", "uri"))
 
 # `caption` and `captions`, or else all numbered columns, such as `caption_0` to `caption_4`.
 _CAPTIONS = (re.compile("captions?"), re.compile("captions?_?[0-9]+"))
@@ -57,6 +61,7 @@ class CaptionColumns(NamedTuple):
     id: str | None = None
     split: str | None = None
     group: str | None = None
+    hash: str | None = None
 
 
 class FoundColumns(NamedTuple):
@@ -67,11 +72,18 @@ class FoundColumns(NamedTuple):
     id: str | None
     split: str | None
     group: str | None
+    hash: str | None = None
 
     @property
     def names(self) -> list[str]:
         """The names of all columns that are used."""
-        return [name for name in (self.image, *self.captions, self.id, self.split, self.group) if name is not None]
+        return [name for _, name in self.list_roles()]
+
+    def list_roles(self) -> list[tuple[str, str]]:
+        """Returns role and name of all columns that are used."""
+        used = [("image", self.image), *(("caption", name) for name in self.captions)]
+        others = (("id", self.id), ("split", self.split), ("group", self.group), ("hash", self.hash))
+        return used + [(role, name) for role, name in others if name is not None]
 
 
 USUAL_CAPTION_COLUMNS = CaptionColumns()
@@ -106,9 +118,11 @@ def find_columns(
     return found
 
 
-def find_caption_columns(header: Sequence[str], location: str, given: CaptionColumns) -> FoundColumns:
-    """Returns the columns of a table with captions; raises as `find_columns`."""
-    roles = (IMAGE, ID, SPLIT, GROUP)
+def find_caption_columns(
+    header: Sequence[str], location: str, given: CaptionColumns, image: ColumnRole = IMAGE
+) -> FoundColumns:
+    """Returns the columns of a table with captions; raises as `find_columns`. `image` is the role of the images."""
+    roles = (image, ID, SPLIT, GROUP, HASH)
     found = find_columns(header, location, roles, {role.name: getattr(given, role.name) for role in roles})
     captions = find_captions(header, location, given.caption)
     return FoundColumns(found["image"], captions, *(found.get(role.name) for role in roles[1:]))

@@ -20,6 +20,7 @@ from pipelines.datasets.iapr import IaprReader
 from pipelines.datasets.imagefolder import ImageFolderReader
 from pipelines.datasets.jsonl import JsonLinesReader
 from pipelines.datasets.karpathy import KarpathyReader
+from pipelines.datasets.urls import UrlReader
 from pipelines.datasets.webdataset import WebDatasetReader
 from schemas.errors import UsageError
 from schemas.options.data import SynthSample
@@ -31,6 +32,7 @@ DATASET_READERS: dict[str, Callable[..., DatasetReader]] = {
     "flickr8k": Flickr8kReader,
     "flickr30k": Flickr30kReader,
     "conceptual": ConceptualReader,
+    "urls": UrlReader,
     "iapr": IaprReader,
     "csv": CsvReader,
     "jsonl": JsonLinesReader,
@@ -50,9 +52,11 @@ _SETTINGS: dict[str, tuple[str, ...]] = {
     "webdataset": ("columns", "caption_fields"),
     "huggingface": ("columns",),
     "imagefolder": ("columns",),
+    "urls": ("columns",),
 }
-# The roles of the columns, where a type does not have all of them.
-_ROLES: dict[str, tuple[str, ...]] = {"webdataset": ("image",)}
+# The roles of the columns, by type, and those of other tables.
+_ROLES: dict[str, tuple[str, ...]] = {"webdataset": ("image",), "urls": CaptionColumns._fields}
+_TABLE_ROLES = ("image", "caption", "id", "split", "group")
 
 
 def open_reader(
@@ -79,7 +83,7 @@ def open_reader(
         known = ", ".join(DATASET_READERS)
         raise UsageError(f"unknown type {dataset_type!r}", location="--dataset-type", hint=f"Use one of {known}.")
     known_settings = _SETTINGS.get(dataset_type, ())
-    roles = _ROLES.get(dataset_type, CaptionColumns._fields) if "columns" in known_settings else ()
+    roles = _ROLES.get(dataset_type, _TABLE_ROLES) if "columns" in known_settings else ()
     for role, column in columns._asdict().items():
         if column and role not in roles:
             raise _refuse(dataset_type, f"{role}-column", f"no {role} column")
@@ -98,7 +102,12 @@ def open_source(options: PrepareFeatures | PrepareCaptions | SynthSample) -> Dat
         _find_annotations(options),
         whole_descriptions=options.whole_descriptions,
         columns=CaptionColumns(
-            options.image_column, options.caption_column, options.id_column, options.split_column, options.group_column
+            options.image_column,
+            options.caption_column,
+            options.id_column,
+            options.split_column,
+            options.group_column,
+            options.hash_column if isinstance(options, PrepareFeatures) else None,
         ),
         caption_fields=options.caption_field,
     )

@@ -31,6 +31,7 @@ class ImageEntry(NamedTuple):
             formats that name an image with each of its captions.
         root: Label of its `--images` root, as in `ListedImage`; empty if an annotation names the file.
         group: Images of one group that have no published split get one split; empty if there is none.
+        expected_hash: MD5, SHA-1 or SHA-256 that the file must have, in lowercase hexadecimal digits; empty for any.
     """
 
     image_id: str
@@ -43,6 +44,7 @@ class ImageEntry(NamedTuple):
     location: str = ""
     root: str = ""
     group: str = ""
+    expected_hash: str = ""
 
 
 class ListedImage(NamedTuple):

@@ -68,9 +68,7 @@ class CaptionTableReader(AnnotationReader):
         """Returns the columns of a file with this header, and logs them once. UsageError if one is missing."""
         if location not in self._found:
             columns = find_caption_columns(header, location, self._given)
-            used = (("image", columns.image), *(("caption", name) for name in columns.captions))
-            others = (("id", columns.id), ("split", columns.split), ("group", columns.group))
-            report_columns(location, (*used, *((role, name) for role, name in others if name is not None)))
+            report_columns(location, columns.list_roles())
             self._found[location] = columns
         return self._found[location]
 

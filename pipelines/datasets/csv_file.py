@@ -5,7 +5,7 @@ ends are quoted (RFC 4180). A file named `.tsv` is separated by tabs. `null` and
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 from features.text.csv_rows import Fields, read_rows
@@ -39,23 +39,30 @@ def read_csv_rows(document: AnnotationFile, find_columns: FindColumns) -> Iterat
         hint = "Start the file with the names of the columns, such as image and caption."
         raise CaptError(f"no header: {reason}", location=document.location, hint=hint)
     columns = find_columns(document.location, header.fields)
-    positions = {name: header.fields.index(name) for name in columns.names}
     for row in rows:
         if isinstance(row, FailedRecord):
             yield row
         else:
-            yield read_record(row.location, partial(_read_row, row, columns, positions, len(header.fields)))
+            yield read_record(row.location, partial(_read_row, row, columns, header.fields))
 
 
-def _read_row(
-    row: Fields, columns: FoundColumns, positions: Mapping[str, int], width: int
-) -> CaptionRow | FailedRecord:
-    if len(row.fields) != width:
-        reason = "too few columns" if len(row.fields) < width else "too many columns"
-        detail = f"{len(row.fields)} columns, the header has {width}: {shorten(' '.join(row.fields))}"
-        return FailedRecord(row.location, reason, detail)
-    values = {name: row.fields[position] for name, position in positions.items()}
+def _read_row(row: Fields, columns: FoundColumns, header: Sequence[str]) -> CaptionRow | FailedRecord:
+    values = name_fields(row, header)
+    if isinstance(values, FailedRecord):
+        return values
     image = values[columns.image].strip()
     if not image:
         return FailedRecord(row.location, "no image", shorten(" ".join(values[name] for name in columns.captions)))
     return build_row(row.location, {**values, columns.image: image}, columns)
+
+
+def name_fields(row: Fields, header: Sequence[str]) -> dict[str, str] | FailedRecord:
+    """Returns the fields of a row by column; a failed record if it has more or fewer fields than the header.
+
+    Of several columns of one name, it is the last one, but no such column is used (`features.text.table_columns`).
+    """
+    if len(row.fields) != len(header):
+        reason = "too few columns" if len(row.fields) < len(header) else "too many columns"
+        detail = f"{len(row.fields)} columns, the header has {len(header)}: {shorten(' '.join(row.fields))}"
+        return FailedRecord(row.location, reason, detail)
+    return dict(zip(header, row.fields, strict=True))

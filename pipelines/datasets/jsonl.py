@@ -1,8 +1,9 @@
 """Reads JSON lines: one object per line, with an image and one or more captions (`pipelines.datasets.caption_rows`)."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
+from typing import Any
 
 from features.text.lines import FailedRecord, Line
 from features.text.record_fields import parse_json_line, read_name
@@ -28,14 +29,14 @@ class JsonLinesReader(CaptionTableReader):
 
 def read_jsonl_rows(document: AnnotationFile, find_columns: FindColumns) -> Iterator[CaptionRow | FailedRecord]:
     """Yields the rows of a file of JSON lines, and those that cannot be read."""
-    columns = find_columns(document.location, _list_keys(document) or _USUAL)
+    columns = find_columns(document.location, choose_keys(document.read_records(parse_json_line)) or _USUAL)
     yield from document.read_records(partial(_read_line, columns))
 
 
-def _list_keys(document: AnnotationFile) -> list[str]:
-    """Returns the keys of the objects in a file of JSON lines. Of `image` and `Image`, it is the lowercase one."""
+def choose_keys(records: Iterable[Any]) -> list[str]:
+    """Returns the keys of the objects among JSON values. Of `image` and `Image`, it is the lowercase one."""
     keys: dict[str, None] = {}
-    for record in document.read_records(parse_json_line):
+    for record in records:
         if isinstance(record, dict):
             keys.update(dict.fromkeys(record))
     return [key for key in keys if key == key.lower() or key.lower() not in keys]

@@ -1,4 +1,4 @@
-"""Computes the content hash of every image that the hash cache does not contain."""
+"""Computes the content hash of every image that the hash cache does not contain, and checks expected hashes."""
 
 import hashlib
 import json
@@ -16,20 +16,22 @@ from pipelines.beam.scratch import open_scratch_plan
 from pipelines.beam.work_units import Advance, read_progress, read_results, read_unit, run_units, write_unit
 from pipelines.ingest.image_database import ImageDatabase
 from schemas.defaults import MAX_IMAGE_BYTES
-from schemas.errors import to_record_error
+from schemas.errors import RecordError, to_record_error
 from schemas.terminal.progress import show_progress
 
-HASH_UNIT_SCHEMA = pa.schema([("image_id", pa.string()), ("location", pa.string()), ("member", pa.string())])
+HASH_UNIT_SCHEMA = pa.schema([(name, pa.string()) for name in ("image_id", "location", "member", "expected_hash")])
 HASH_UNIT_ROWS = 1024
 # Number of units per insertion. Each insertion waits for the disk and blocks the hash cache for other runs.
 UNITS_PER_INSERT = 64
 _THREADS = 4
+# By the number of hexadecimal digits.
+_ALGORITHMS = {32: "md5", 40: "sha1", 64: "sha256"}
 
 
 def hash_images(
     database: ImageDatabase, work: Path, rehash: bool, beam_options: Sequence[str], max_bytes: int = MAX_IMAGE_BYTES
 ) -> None:
-    """Adds the content hash to every record with a file. Images of more than `max_bytes` fail.
+    """Adds the content hash to every record with a file. Images of more than `max_bytes`, or another hash, fail.
 
     `rehash` ignores the hash cache. Work plans are written to `work`.
     """
@@ -59,7 +61,17 @@ def _hash_unit(max_bytes: int, unit: Path, advance: Advance) -> bytes:
 def _hash(max_bytes: int, row: dict[str, Any]) -> list[str | None]:
     try:
         data = FileReference(row["location"], row["member"]).read(max_bytes)
+        _check_hash(data, row["expected_hash"], row["location"])
     except Exception as error:
         failure = to_record_error("read", error)
         return [row["image_id"], None, failure.stage, failure.reason, failure.detail]
     return [row["image_id"], hashlib.sha256(data).hexdigest(), None, None, None]
+
+
+def _check_hash(data: bytes, expected: str, label: str) -> None:
+    """Raises RecordError if a file, which messages call `label`, has not the expected hash, which is empty for any."""
+    if expected:
+        algorithm = _ALGORITHMS[len(expected)]
+        found = hashlib.new(algorithm, data, usedforsecurity=False).hexdigest()
+        if found != expected:
+            raise RecordError("read", "hash mismatch", f"{label}: {algorithm} {found}, expected {expected}")

@@ -36,7 +36,7 @@ _log = logging.getLogger("capt.prepare")
 
 _SCHEMA = """
 CREATE TABLE record (image_id TEXT PRIMARY KEY, file_name TEXT, root TEXT, split TEXT, rank INT, url TEXT, label TEXT,
-    stated TEXT, has_hashed_split INT,
+    stated TEXT, has_hashed_split INT, expected_hash TEXT,
     captions INT, location TEXT, member TEXT, size INT, stamp TEXT, trusted INT, key BLOB,
     status TEXT, stage TEXT, reason TEXT, detail TEXT) WITHOUT ROWID;
 CREATE TABLE stored (key BLOB PRIMARY KEY) WITHOUT ROWID;
@@ -144,15 +144,20 @@ class ImageDatabase(JobDatabase):
     # === Hashing ===
 
     def look_up_hashes(self) -> None:
-        """Copies the content hashes of unchanged files from the hash cache."""
+        """Copies the content hashes of unchanged files from the hash cache.
+
+        Another expected hash than this one is compared with the file, which is hashed again.
+        """
         self._db.execute(
             """UPDATE record SET key = (SELECT key FROM cache.seen s WHERE s.location = record.location AND
-            s.member = record.member AND s.size = record.size AND s.stamp = record.stamp) WHERE status IS NULL"""
+            s.member = record.member AND s.size = record.size AND s.stamp = record.stamp AND
+            record.expected_hash IN ('', lower(hex(s.key)))) WHERE status IS NULL"""
         )
 
     def list_unhashed(self) -> Iterator[dict[str, Any]]:
-        """Yields image ID, location and member of the records without a content hash."""
-        return self._select("image_id, location, member", "key IS NULL AND status IS NULL ORDER BY location, member")
+        """Yields image ID, location, member and expected hash of the records without a content hash."""
+        columns = "image_id, location, member, expected_hash"
+        return self._select(columns, "key IS NULL AND status IS NULL ORDER BY location, member")
 
     def insert_hashes(self, hashed: Iterable[list[str | None]]) -> None:
         """Inserts [image ID, content hash or None, stage, reason, detail] per image, and updates the hash cache."""

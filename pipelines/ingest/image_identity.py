@@ -17,8 +17,8 @@ _RECENT = 1 << 17
 
 _SCHEMA = """
 CREATE TABLE entry (image_id TEXT, file_name TEXT, root TEXT, document INT, split TEXT, url TEXT, label TEXT,
-    reason TEXT, detail TEXT, group_id TEXT,
-    PRIMARY KEY (image_id, file_name, root, document, split, group_id)) WITHOUT ROWID;
+    reason TEXT, detail TEXT, group_id TEXT, expected_hash TEXT,
+    PRIMARY KEY (image_id, file_name, root, document, split, group_id, expected_hash)) WITHOUT ROWID;
 CREATE TABLE repeated (image_id TEXT, file_name TEXT, root TEXT, location TEXT);
 CREATE TABLE shared (image_id TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE conflict (image_id TEXT, document INT, one TEXT, other TEXT, PRIMARY KEY (image_id, document))
@@ -54,6 +54,7 @@ class IdentifiedImage(NamedTuple):
     reason: str
     detail: str
     group: str
+    expected_hash: str = ""
 
 
 class ImageIdentities:
@@ -70,7 +71,10 @@ class ImageIdentities:
         recent: set[tuple[str, ...]] = set()
         self._is_resolved = False
         for entry in entries:
-            name = (entry.image_id, entry.file_name, entry.root, entry.document, entry.split or "", entry.group)
+            name = (
+                *(entry.image_id, entry.file_name, entry.root, entry.document),
+                *(entry.split or "", entry.group, entry.expected_hash),
+            )
             if name in recent and not entry.location:
                 continue
             if len(recent) == _RECENT:
@@ -85,8 +89,9 @@ class ImageIdentities:
         """Yields every image, by its ID in the annotations. CaptError if two images would get the same ID."""
         self._resolve()
         rows = self._db.execute(
-            f"""SELECT {_ID}, file_name, root, document, split, url, label, reason, detail, group_id, one, other
-            FROM entry LEFT JOIN conflict USING (image_id, document) ORDER BY image_id, file_name, root, document"""
+            f"""SELECT {_ID}, file_name, root, document, split, url, label, reason, detail, group_id, expected_hash,
+            one, other FROM entry LEFT JOIN conflict USING (image_id, document)
+            ORDER BY image_id, file_name, root, document"""
         )
         documents = list(self._numbers)
         for name, some in groupby(rows, lambda row: row[:3]):
@@ -124,8 +129,8 @@ class ImageIdentities:
         failure = (failed.reason, f"{failed.location}: {failed.detail}") if failed else ("", "")
         number = self._numbers.setdefault(entry.document, len(self._numbers))
         inserted = self._db.execute(
-            "INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-            (*name, number, entry.split or "", entry.url, entry.label, *failure, entry.group),
+            "INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            (*name, number, entry.split or "", entry.url, entry.label, *failure, entry.group, entry.expected_hash),
         )
         if not inserted.rowcount and entry.location:
             self._db.execute("INSERT INTO repeated VALUES (?, ?, ?, ?)", (*name, entry.location))
@@ -156,9 +161,11 @@ def _merge(name: tuple[str, str, str], rows: list[tuple[Any, ...]], documents: l
         document, *_, one, other = rows[0]
         detail = f"{documents[document]}: the ID of {one} and {other}"
         yield IdentifiedImage(*name, None, "", "", "duplicate id", detail, "")
-    groups = sorted({row[6] for row in usable if row[6]})
+    groups, hashes = (sorted({row[column] for row in usable if row[column]}) for column in (6, 7))
     for split in sorted({row[1] for row in usable}):
         _, _, url, label, reason, detail, *_ = next(row for row in usable if row[1] == split)
-        if len(groups) > 1 and not reason:
-            reason, detail = "two groups", " and ".join(groups[:2])
-        yield IdentifiedImage(*name, split or None, url, label, reason, detail, groups[0] if groups else "")
+        for found, kind in ((groups, "groups"), (hashes, "hashes")):
+            if len(found) > 1 and not reason:
+                reason, detail = f"two {kind}", " and ".join(found[:2])
+        group, expected_hash = (found[0] if found else "" for found in (groups, hashes))
+        yield IdentifiedImage(*name, split or None, url, label, reason, detail, group, expected_hash)

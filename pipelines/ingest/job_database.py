@@ -46,6 +46,7 @@ class InputRecord(NamedTuple):
         rank: Order in which limits select images, smallest first.
         stated: The split that the input states.
         reason: Reason of the failure, if the image has failed; `detail` is its problem.
+        expected_hash: As in `ImageEntry`.
     """
 
     image_id: str
@@ -59,6 +60,7 @@ class InputRecord(NamedTuple):
     has_hashed_split: bool = False
     reason: str = ""
     detail: str = ""
+    expected_hash: str = ""
 
 
 class JobDatabase:

@@ -20,9 +20,9 @@ from schemas.options.shared import CAPTION_TABLE, DRY_RUN, NUM_SHARDS
 SampledCaptionType = Literal[
     "coco", "karpathy", "flickr8k", "flickr30k", "iapr", "csv", "jsonl", "webdataset", "huggingface", "imagefolder"
 ]
-CaptionDatasetType = Literal[SampledCaptionType, "conceptual"]
+CaptionDatasetType = Literal[SampledCaptionType, "conceptual", "urls"]
 DatasetType = Literal[CaptionDatasetType, "folder"]
-# The images of conceptual are URLs, which capt downloads only while it prepares them.
+# The images of conceptual and urls are URLs, which capt downloads only while it prepares them.
 SampledDatasetType = Literal[SampledCaptionType, "folder"]
 
 StoreToWrite = Annotated[
@@ -32,7 +32,8 @@ StoreToWrite = Annotated[
 ANNOTATIONS = option(
     (),
     "Annotation file, or a directory or archive (.zip, .tar) that contains it; local, s3:// or gs://. Repeatable. With "
-    "`webdataset`, `huggingface` and `imagefolder`, the paths of --images.",
+    "`webdataset`, `huggingface` and `imagefolder`, the paths of --images. With `urls`, a list of URLs (.parquet, "
+    ".csv, .tsv or .jsonl), its directory, or a pattern such as 'part-{000..127}.parquet'.",
     "PATH",
 )
 WHOLE_DESCRIPTIONS = option(
@@ -45,34 +46,35 @@ class ColumnOptions(Options):
 
     image_column: str | None = option(
         None,
-        "Column with the names of the images (csv, jsonl, imagefolder) or their bytes (huggingface), or field of the "
-        "images (webdataset), such as png. [default: image, file_name, path or another usual name; huggingface: the "
-        "column with bytes; webdataset: the only image of a sample]",
+        "Column with the names of the images (csv, jsonl, imagefolder), their URLs (urls) or bytes (huggingface), or "
+        "field of the images (webdataset), such as png. [default: image, file_name, path or another usual name; "
+        "urls: url or another usual name; huggingface: the column with bytes; webdataset: the only image of a sample]",
         "NAME",
     )
     caption_column: tuple[str, ...] = option(
         (),
-        "Column with captions: text, or a list of texts. Repeatable. Only csv, jsonl, huggingface and imagefolder. "
+        "Column with captions: text, or a list of texts. Repeatable. Only csv, jsonl, urls, huggingface and "
+        "imagefolder. "
         "[default: caption and captions, caption_0 to caption_N, text, or another usual name]",
         "NAME",
     )
     id_column: str | None = option(
         None,
-        "Column with the IDs of the captions (csv, jsonl, imagefolder) or of the images (huggingface). [default: id or "
-        "another usual name, if there is one; otherwise captions are numbered within their image, and images are named "
-        "by their path or row]",
+        "Column with the IDs of the captions (csv, jsonl, urls, imagefolder) or of the images (huggingface). [default: "
+        "id or another usual name, if there is one; otherwise captions are numbered within their image, or with urls "
+        "named by the hash of their text, and images are named by their path or row]",
         "NAME",
     )
     split_column: str | None = option(
         None,
-        "Column with the splits: train, val, test or unused. Only csv, jsonl, huggingface and imagefolder. "
+        "Column with the splits: train, val, test or unused. Only csv, jsonl, urls, huggingface and imagefolder. "
         "[default: split or subset, if there is one]",
         "NAME",
     )
     group_column: str | None = option(
         None,
         "Column with a group of each image, such as its photographer or video. Images of one group that have no "
-        "published split are assigned to the same split. Only csv, jsonl, huggingface and imagefolder. [default: "
+        "published split are assigned to the same split. Only csv, jsonl, urls, huggingface and imagefolder. [default: "
         "each image is a group]",
         "NAME",
     )
@@ -116,7 +118,9 @@ _MAX_FAILURES = (
     "records and exits with code 3."
 )
 MAX_FAILURES = option(
-    None, f"{_MAX_FAILURES} [default: {defaults.MAX_FAILURES}; conceptual: {defaults.MAX_DOWNLOAD_FAILURES}]", "N|P%"
+    None,
+    f"{_MAX_FAILURES} [default: {defaults.MAX_FAILURES}; conceptual, urls: {defaults.MAX_DOWNLOAD_FAILURES}]",
+    "N|P%",
 )
 REHASH = option(False, "Hash every image again instead of using the hash cache.")
 ALLOW_MIXED_NUMERICS = option(
@@ -150,20 +154,26 @@ class PrepareFeatures(ExtractorOptions, ColumnOptions):
         DatasetType,
         Option(
             "Format of the source dataset: coco, karpathy, flickr8k, flickr30k, conceptual, iapr, csv, jsonl, "
-            "webdataset, huggingface (Parquet), imagefolder, or folder (images without captions)."
+            "webdataset, huggingface (Parquet), imagefolder, urls (lists of URLs), or folder (images without captions)."
         ),
     ]
     images: Annotated[
         tuple[str, ...],
         Option(
             "Directory or archive (.zip, uncompressed .tar) with images; local, s3:// or gs://. Repeatable. With "
-            "`conceptual`, images are downloaded to the first directory. With `webdataset` "
+            "`conceptual` and `urls`, images are downloaded to the first directory. With `webdataset` "
             "and `huggingface`: shards or their directory, which contain the captions, too; webdataset also as "
             "'shards/{00000..00099}.tar'.",
             "PATH",
         ),
     ]
     annotations: tuple[str, ...] = ANNOTATIONS
+    hash_column: str | None = option(
+        None,
+        "Column with the expected MD5, SHA-1 or SHA-256 of the image files, in hexadecimal digits. A file with another "
+        "hash fails. urls only. [default: any file is accepted]",
+        "NAME",
+    )
     dataset_name: str | None = DATASET_NAME
     from_arrays: tuple[str, ...] = option(
         (),
@@ -240,7 +250,7 @@ class PrepareFeatures(ExtractorOptions, ColumnOptions):
     )
     allow_mixed_numerics: bool = ALLOW_MIXED_NUMERICS
     allow_private_addresses: bool = option(
-        False, "Allow downloads from non-public IP addresses (dataset type `conceptual` only)."
+        False, "Allow downloads from non-public IP addresses (dataset types `conceptual` and `urls` only)."
     )
     resource_hint: tuple[str, ...] = option(
         (),
@@ -263,7 +273,7 @@ class PrepareCaptions(ColumnOptions):
         CaptionDatasetType,
         Option(
             "Format of the source dataset: coco, karpathy, flickr8k, flickr30k, conceptual, iapr, csv, jsonl, "
-            "webdataset, huggingface (Parquet) or imagefolder."
+            "webdataset, huggingface (Parquet), imagefolder or urls (lists of URLs)."
         ),
     ]
     annotations: tuple[str, ...] = ANNOTATIONS

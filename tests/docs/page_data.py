@@ -1,5 +1,6 @@
 """The files that the pages' commands read: small, made by the tests, in the published layouts."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -145,9 +146,13 @@ def _write_flickr8k(root: Path) -> None:
 def _write_conceptual(root: Path) -> None:
     """The images are downloaded already."""
     urls = [f"https://example.com/{number}.jpg" for number in range(NUM_IMAGES)]
-    lines = [f"{_caption(number)}\t{url}" for number, url in enumerate(urls)]
+    captions = [_caption(number) for number in range(NUM_IMAGES)]
+    lines = [f"{caption}\t{url}" for caption, url in zip(captions, urls, strict=True)]
     (root / "Train_GCC-training.tsv").write_text("\n".join(lines))
-    _write_images(root / "downloads", [build_download_name(url) for url in urls])
+    names = [build_download_name(url) for url in urls]
+    _write_images(root / "downloads", names)
+    hashes = [hashlib.md5((root / "downloads" / name).read_bytes()).hexdigest() for name in names]
+    pq.write_table(pa.table({"URL": urls, "TEXT": captions, "md5": hashes}), root / "laion.parquet")
 
 
 def _write_iapr(root: Path) -> None:

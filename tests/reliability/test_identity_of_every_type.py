@@ -47,6 +47,10 @@ def conceptual(number: int, name: str, text: str) -> str:
     return _write(f"{number}/Train.tsv", f"{text}\thttp://localhost/{name}\n")
 
 
+def urls(number: int, name: str, text: str) -> str:
+    return _write(f"{number}/urls.csv", f"URL,TEXT\nhttp://localhost/{name},{text}\n")
+
+
 def iapr(number: int, name: str, text: str) -> str:
     document = f"<DOC><DESCRIPTION>{text}</DESCRIPTION><IMAGE>images/{name}</IMAGE></DOC>"
     _write(f"{number}/annotations_complete_eng/00/{number}.eng", document)
@@ -62,14 +66,15 @@ def jsonl(number: int, name: str, text: str) -> str:
 
 
 ANNOTATED: dict[str, Callable[[int, str, str], str]] = {
-    function.__name__: function for function in (coco, karpathy, flickr8k, flickr30k, conceptual, iapr, csv, jsonl)
+    function.__name__: function
+    for function in (coco, karpathy, flickr8k, flickr30k, conceptual, urls, iapr, csv, jsonl)
 }
 every_type = pytest.mark.parametrize("kind", ANNOTATED)
 
 
 def place(kind: str, name: str) -> str:
     """The path below a root at which the file of a name lies."""
-    if kind == "conceptual":
+    if kind in ("conceptual", "urls"):
         return build_download_name(f"http://localhost/{name}")
     return f"images/{name}" if kind == "iapr" else name
 

@@ -44,7 +44,7 @@ _DATASET_OPTIONS = {
     ),
     *("caption_column", "caption_field", "id_column", "group_column", "hash_column"),
     *("label_pattern", "image_column", "label_column", "split_column", "charset", "fold_case"),
-    *("allow_mixed_numerics", "allow_private_addresses", "beam_options"),
+    *("allow_mixed_numerics", "allow_private_addresses", "ignore_robots_tag", "beam_options"),
 }
 _STORE_OPTIONS = ("store", "dry_run")
 # Options of training and evaluation that may name a file.

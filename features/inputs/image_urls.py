@@ -26,14 +26,19 @@ from urllib3.exceptions import HTTPError, ReadTimeoutError
 from urllib3.response import BaseHTTPResponse
 
 from features.images.decode import has_image_signature
+from features.inputs.robots_tag import find_refusal
+from features.io.host_addresses import NO_SUCH_HOST, AddressCache
 from features.io.public_http import Deadline, connect, parse_http_url
 from schemas.defaults import MAX_IMAGE_BYTES
 from schemas.errors import RecordError, to_record_error
 from schemas.secrets import strip_query, strip_user
 
 USER_AGENT = "Mozilla/5.0 (compatible; capt)"
+# The reason of an image that its site does not allow to use.
+ROBOTS_TAG = "robots tag"
 MAX_DETAIL_CHARACTERS = 2000  # A header may have 65,536.
 
+_ROBOT = "capt"  # its name in X-Robots-Tag
 _HEADERS = {
     "User-Agent": USER_AGENT,
     "Accept": "image/jpeg, image/png, image/webp, image/gif, image/bmp, image/tiff, image/*;q=0.5, */*;q=0.1",
@@ -44,7 +49,6 @@ _REDIRECTS = frozenset((301, 302, 303, 307, 308))
 _TRANSIENT_CLIENT_ERRORS = frozenset((408, 425, 429))
 _UNTYPED = frozenset(("", "application/octet-stream", "binary/octet-stream"))
 _CHUNK_BYTES = 1 << 16
-_NO_SUCH_HOST = frozenset((socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)))
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,7 @@ class DownloadLimits:
     backoff_seconds: float = 1.0  # pause before the first retry; each further pause is twice as long
     retry_after_seconds: float = 30.0  # maximum accepted `Retry-After`
     allow_private: bool = False  # whether to request addresses outside the public internet
+    heed_robots_tag: bool = False  # whether to refuse images that X-Robots-Tag forbids to use
 
 
 class DownloadError(RecordError):
@@ -68,7 +73,7 @@ class DownloadError(RecordError):
     Args:
         reason: `http 404` and the like, `timed out`, `too large`, `not an image`, `empty`, `encoded`, `broken off`,
             `refused`, `busy`, `no such host`, `no connection`, `certificate`, `too many redirects`, `private address`,
-            `scheme` or `bad address`.
+            `robots tag`, `scheme` or `bad address`.
         permanent: Whether the URL would probably fail again on the next day.
         transient: Whether a retry may succeed at once.
         retry_after: Seconds to wait, as requested by the server; None if it requests none.
@@ -100,9 +105,15 @@ def download(url: str, limits: DownloadLimits | None = None) -> bytes:
 
 
 def download_into(
-    url: str, sink: BinaryIO, limits: DownloadLimits, rest: Callable[[float], object] = time.sleep
+    url: str,
+    sink: BinaryIO,
+    limits: DownloadLimits,
+    rest: Callable[[float], object] = time.sleep,
+    addresses: AddressCache | None = None,
 ) -> None:
-    """Writes the encoded image at a URL to a seekable file, in bounded memory. `rest` waits before a retry.
+    """Writes the encoded image at a URL to a seekable file, in bounded memory.
+
+    `rest` waits before a retry. `addresses` are those of hosts that are known; by default, none are.
 
     After an error, the file may contain a part of the image.
 
@@ -116,7 +127,7 @@ def download_into(
             sink.truncate()
             try:
                 # This loop raises other exceptions than DownloadError only for the file.
-                with contextlib.closing(_receive(url, limits, deadline)) as chunks:
+                with contextlib.closing(_receive(url, limits, deadline, addresses)) as chunks:
                     for chunk in chunks:
                         sink.write(chunk)
                 return
@@ -138,12 +149,14 @@ def build_download_name(url: str) -> str:
     return f"{digest[:2]}/{digest}"
 
 
-def _receive(url: str, limits: DownloadLimits, deadline: Deadline) -> Generator[bytes, None, None]:
+def _receive(
+    url: str, limits: DownloadLimits, deadline: Deadline, addresses: AddressCache | None
+) -> Generator[bytes, None, None]:
     """Yields the chunks of the image; turns every exception that a response causes into RecordError."""
     try:
         target, label = url, strip_user(url)
         for _ in range(limits.redirects + 1):
-            with contextlib.closing(_Response(target, label, limits, deadline)) as response:
+            with contextlib.closing(_Response(target, label, limits, deadline, addresses)) as response:
                 redirect = response.find_redirect()
                 if redirect is None:
                     response.check()
@@ -158,13 +171,15 @@ def _receive(url: str, limits: DownloadLimits, deadline: Deadline) -> Generator[
 class _Response:
     """A server's response to the request of one URL, which messages call `label`."""
 
-    def __init__(self, url: str, label: str, limits: DownloadLimits, deadline: Deadline) -> None:
+    def __init__(
+        self, url: str, label: str, limits: DownloadLimits, deadline: Deadline, addresses: AddressCache | None
+    ) -> None:
         self._url, self._label = url, label
         self._limits, self._deadline = limits, deadline
         with _translate_errors(label, deadline):
             deadline.check()
             parsed = parse_http_url(url)
-            self._connection = connect(parsed, deadline, limits.connect_seconds, limits.allow_private)
+            self._connection = connect(parsed, deadline, limits.connect_seconds, limits.allow_private, addresses)
             try:
                 self._connection.timeout = limits.read_seconds
                 self._connection.request("GET", parsed.request_uri, headers=_HEADERS, preload_content=False)
@@ -200,6 +215,10 @@ class _Response:
             raise DownloadError(
                 f"http {status}", self._label, permanent=permanent, transient=transient, retry_after=wait
             )
+        if self._limits.heed_robots_tag:
+            refusal = find_refusal(self._response.headers.getlist("X-Robots-Tag"), _ROBOT)
+            if refusal:
+                raise self._fail(ROBOTS_TAG, f"X-Robots-Tag has {refusal}")
         if not self._content_type.startswith("image/") and self._content_type not in _UNTYPED:
             raise self._fail("not an image", self._content_type)
         encoding = self._header("Content-Encoding").strip().lower()
@@ -266,7 +285,7 @@ def _classify(error: Exception) -> tuple[str, bool, bool]:
     if isinstance(error, TimeoutError | ReadTimeoutError):
         return "timed out", False, True
     if isinstance(error, socket.gaierror):
-        permanent = error.errno in _NO_SUCH_HOST
+        permanent = error.errno in NO_SUCH_HOST
         return "no such host", permanent, not permanent
     if isinstance(error, ssl.SSLCertVerificationError):
         return "certificate", False, False  # not permanent: this machine's certificates or clock may be wrong

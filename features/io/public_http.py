@@ -2,7 +2,8 @@
 
     URL → http or https, no user → host name resolved → public address? → connection to this very address → deadline
 
-capt connects to the address that it checked, also after a redirect, so another answer of DNS has no effect.
+capt connects to the address that it checked, also after a redirect, so another answer of DNS has no effect. A kept
+answer is checked like a new one.
 """
 
 import contextlib
@@ -17,6 +18,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import LocationParseError
 from urllib3.util import Url, parse_url
 
+from features.io.host_addresses import AddressCache
 from schemas.errors import RecordError
 from schemas.secrets import strip_user
 
@@ -113,8 +115,12 @@ class Deadline:
                 self._watched.shutdown(socket.SHUT_RDWR)
 
 
-def connect(url: Url, deadline: Deadline, seconds: float, allow_private: bool) -> HTTPConnection:
+def connect(
+    url: Url, deadline: Deadline, seconds: float, allow_private: bool, addresses: AddressCache | None = None
+) -> HTTPConnection:
     """Opens a connection to a checked address of a host, without a proxy; `seconds` is the time-out per address.
+
+    `addresses` are those of hosts that are known; by default, none are.
 
     Raises:
         RecordError: Stage `download`, reason `private address`, unless `allow_private` is set.
@@ -129,6 +135,7 @@ def connect(url: Url, deadline: Deadline, seconds: float, allow_private: bool) -
     else:
         connection = _CheckedConnection(host, port, timeout=seconds)
     connection.deadline, connection.allow_private = deadline, allow_private
+    connection.addresses = addresses or AddressCache()
     try:
         connection.connect()
     except BaseException:
@@ -142,9 +149,10 @@ class _CheckedConnection(HTTPConnection):
 
     deadline: Deadline
     allow_private: bool
+    addresses: AddressCache
 
     def _new_conn(self) -> socket.socket:
-        infos = socket.getaddrinfo(self._dns_host, self.port, type=socket.SOCK_STREAM)
+        infos = self.addresses.resolve(self._dns_host, self.port)
         allowed = [info for info in infos if self.allow_private or is_public(str(info[4][0]))]
         if not allowed:
             addresses = ", ".join(sorted({str(info[4][0]) for info in infos}))
@@ -164,6 +172,7 @@ class _CheckedConnection(HTTPConnection):
                 failure = error
             else:
                 return opened
+        self.addresses.forget(self._dns_host, self.port)
         raise failure
 
 

@@ -22,8 +22,9 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 
 from features.inputs import list_files
-from features.inputs.image_urls import DownloadError, DownloadLimits, build_download_name, download_into
+from features.inputs.image_urls import ROBOTS_TAG, DownloadError, DownloadLimits, build_download_name, download_into
 from features.io.atomic_files import atomic_write
+from features.io.host_addresses import AddressCache
 from features.io.locks import wait_for_lock
 from features.io.temporary_names import TEMP_PREFIX
 from pipelines.beam.disk_errors import report_full_disk
@@ -94,11 +95,15 @@ def download_images(database: ImageDatabase, options: PrepareFeatures, work: Pat
         return database.count_pending()
 
     directory, count = get_download_directory(options.images[0]), database.count_pending()
+    limits = DownloadLimits(
+        max_bytes=max_bytes,
+        allow_private=options.allow_private_addresses,
+        heed_robots_tag=not options.ignore_robots_tag,
+    )
     if count and not options.retry_failed:
-        count = insert(read_failed_urls(directory, max_bytes))
+        count = insert(read_failed_urls(directory, limits))
     if options.dry_run or not count:
         return count
-    limits = DownloadLimits(max_bytes=max_bytes, allow_private=options.allow_private_addresses)
     urls, worker = database.list_pending(compute_host_bucket), DownloadImages(str(directory), limits)
     downloaded = insert(download_urls(urls, count, worker, work, options.beam_options))
     database.find_downloads(options.images[0], list_files(worker.directory))
@@ -205,6 +210,7 @@ class _DownloadPool:
     def __init__(self, job: DownloadImages, urls: Iterable[str], advance: Advance) -> None:
         self._job, self._advance = job, advance
         self._directory = Path(job.directory)
+        self._addresses = AddressCache()
         self._lock = threading.Lock()
         self._failed: list[FailedUrl] = []
         self._broken: BaseException | None = None
@@ -267,7 +273,7 @@ class _DownloadPool:
         try:
             host.wait_for_turn(url)
             with atomic_write(path) as temporary, temporary.open("wb") as file:
-                download_into(url, file, self._job.limits, partial(host.rest, url))
+                download_into(url, file, self._job.limits, partial(host.rest, url), self._addresses)
         except RecordError as error:
             host.record(error)
             return error
@@ -290,8 +296,8 @@ def record_failed_url(directory: Path, bucket: int, failed: FailedUrl) -> None:
         file.write(end + failed.model_dump_json().encode() + b"\n")
 
 
-def read_failed_urls(directory: Path, max_bytes: int) -> Iterator[FailedUrl]:
-    """Yields the permanently failed URLs, except images that were too large for a smaller limit than `max_bytes`."""
+def read_failed_urls(directory: Path, limits: DownloadLimits) -> Iterator[FailedUrl]:
+    """Yields the permanently failed URLs, except those that these limits may accept."""
     for path in sorted((directory / "dead").glob("*.jsonl")):
         with path.open(encoding="utf-8", errors="replace") as file:
             for line in file:
@@ -299,5 +305,12 @@ def read_failed_urls(directory: Path, max_bytes: int) -> Iterator[FailedUrl]:
                     failed = FailedUrl.model_validate_json(line)
                 except ValueError:  # An incomplete line.
                     continue
-                if failed.reason != "too large" or max_bytes <= failed.max_bytes:
+                if not _may_accept(limits, failed):
                     yield failed
+
+
+def _may_accept(limits: DownloadLimits, failed: FailedUrl) -> bool:
+    """Returns whether an image was too large for a smaller limit, or refused for a header that is ignored now."""
+    if failed.reason == ROBOTS_TAG:
+        return not limits.heed_robots_tag
+    return failed.reason == "too large" and limits.max_bytes > failed.max_bytes

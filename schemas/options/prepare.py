@@ -252,6 +252,11 @@ class PrepareFeatures(ExtractorOptions, ColumnOptions):
     allow_private_addresses: bool = option(
         False, "Allow downloads from non-public IP addresses (dataset types `conceptual` and `urls` only)."
     )
+    ignore_robots_tag: bool = option(
+        False,
+        "Download images also if the header X-Robots-Tag has noai, noimageai, noindex or noimageindex (dataset types "
+        "`conceptual` and `urls` only). [default: such images fail]",
+    )
     resource_hint: tuple[str, ...] = option(
         (),
         "Beam resource hint NAME=VALUE for the extraction step, such as min_ram=16GB. Repeatable. Runners without "

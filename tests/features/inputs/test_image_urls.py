@@ -139,7 +139,7 @@ def test_public_addresses_are_distinguished_from_others() -> None:
 def test_a_host_name_is_resolved_once(server: ImageServer, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = ["127.0.0.1", "10.0.0.1"]
     monkeypatch.setattr(
-        "features.io.public_http.socket.getaddrinfo",
+        "features.io.host_addresses.socket.getaddrinfo",
         lambda host, port, type: [(socket.AF_INET, type, 6, "", (answers.pop(0), port))],  # noqa: A006
     )
     assert download(server.url("/4.jpg", "rebinding.example"), QUICK) == jpeg(4)

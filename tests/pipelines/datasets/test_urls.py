@@ -222,16 +222,17 @@ def prepare(root: Path, *lists: str, **options: Any) -> dict[str, Any]:
 
 def test_images_are_downloaded_once_and_captions_belong_to_them(tmp_path: Path, server: ImageServer) -> None:
     urls = [server.url(f"/{n}.jpg") for n in (0, 1, 0, 2)] + [server.url("/gone"), "ftp://127.0.0.1/x.jpg", None]
-    texts = ["one", "two", "three", "", "five", "six", "seven"]
+    urls += [server.on("/refused", answer(body=jpeg(5), X_Robots_Tag="noai"))]
+    texts = ["one", "two", "three", "", "five", "six", "seven", "eight"]
     path = parquet(tmp_path / "laion.parquet", {"URL": urls, "TEXT": texts})
     result = prepare(tmp_path, path)
-    assert (result["input"], result["ok"]) == (6, 3)
-    assert result["reasons"] == {"http 404": 1, "no URL": 1, "scheme": 1}
-    assert server.requests == {"/0.jpg": 1, "/1.jpg": 1, "/2.jpg": 1, "/gone": 1}
-    again = prepare(tmp_path, path)
-    assert (again["cached"], again["failed"], server.requests.total()) == (3, 3, 4)
+    assert (result["input"], result["ok"]) == (7, 3)
+    assert result["reasons"] == {"http 404": 1, "no URL": 1, "robots tag": 1, "scheme": 1}
+    assert server.requests == {"/0.jpg": 1, "/1.jpg": 1, "/2.jpg": 1, "/gone": 1, "/refused": 1}
+    again = prepare(tmp_path, path, ignore_robots_tag=True)
+    assert (again["cached"], again["ok"], again["failed"], server.requests.total()) == (3, 1, 3, 6)
     captions = capt.prepare_captions(store=str(tmp_path / "S"), dataset_type="urls", annotations=[path], dry_run=True)
-    assert (captions["input"], captions["ok"], captions["reasons"]) == (7, 5, {"empty": 1, "no URL": 1})
+    assert (captions["input"], captions["ok"], captions["reasons"]) == (8, 6, {"empty": 1, "no URL": 1})
 
 
 def hashes(number: int) -> list[str]:

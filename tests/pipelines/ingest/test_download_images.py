@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
@@ -131,7 +132,7 @@ def test_a_host_that_requests_a_long_pause_is_not_requested_again(tmp_path: Path
     reasons = fetch(tmp_path, urls, HostLimits(connections=1, pause_seconds=0.0))
     assert reasons == dict.fromkeys(urls, "http 429")
     assert server.requests.total() == 1
-    assert list(read_failed_urls(tmp_path / "images", 1)) == []
+    assert list(read_failed_urls(tmp_path / "images", LIMITS)) == []
 
 
 def test_an_unreachable_host_is_abandoned(tmp_path: Path) -> None:
@@ -148,15 +149,45 @@ def test_an_unreachable_host_is_abandoned(tmp_path: Path) -> None:
 def test_permanent_failures_are_remembered_and_others_are_not(tmp_path: Path, server: ImageServer) -> None:
     gone, broken = server.url("/gone.jpg"), server.on("/broken", answer(500))
     fetch(tmp_path, [gone, broken])
-    (link,) = read_failed_urls(tmp_path / "images", 1)
+    (link,) = read_failed_urls(tmp_path / "images", LIMITS)
     assert (link.url, link.reason) == (gone, "http 404")
 
 
 def test_an_image_too_large_then_is_tried_again_under_a_higher_limit(tmp_path: Path, server: ImageServer) -> None:
     url = server.url("/1.jpg")
     assert fetch(tmp_path, [url], limits=replace(LIMITS, max_bytes=100)) == {url: "too large"}
-    assert [link.url for link in read_failed_urls(tmp_path / "images", 100)] == [url]
-    assert list(read_failed_urls(tmp_path / "images", 1 << 20)) == []
+    assert [link.url for link in read_failed_urls(tmp_path / "images", replace(LIMITS, max_bytes=100))] == [url]
+    assert list(read_failed_urls(tmp_path / "images", LIMITS)) == []
+
+
+def test_a_robots_tag_refuses_an_image_until_it_is_ignored(tmp_path: Path, server: ImageServer) -> None:
+    tags = ["noai", "nofollow, NoImageAI", "all", "otherbot: noai"]
+    urls = [server.on(f"/tag-{n}", answer(body=jpeg(n), X_Robots_Tag=tag)) for n, tag in enumerate(tags)]
+    refused = set(urls[:2])
+    heeding = replace(LIMITS, heed_robots_tag=True)
+    assert fetch(tmp_path, urls, limits=heeding) == dict.fromkeys(refused, "robots tag")
+    assert {one.url for one in read_failed_urls(tmp_path / "images", heeding)} == refused
+    assert list(read_failed_urls(tmp_path / "images", LIMITS)) == []
+    assert fetch(tmp_path, list(refused)) == {}
+
+
+def test_a_host_name_is_looked_up_once_per_job(
+    tmp_path: Path, server: ImageServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = Counter[str]()
+
+    def look_up(host: str, *values: Any, **named: Any) -> Any:
+        names[host] += 1
+        if host == "gone.example":
+            raise socket.gaierror(socket.EAI_NONAME, "no such host")
+        return original(host, *values, **named)
+
+    original = socket.getaddrinfo
+    monkeypatch.setattr("features.io.host_addresses.socket.getaddrinfo", look_up)
+    urls = [server.url(f"/{number}.jpg", host) for number in range(3) for host in ("localhost", "gone.example")]
+    reasons = fetch(tmp_path, urls, HostLimits(threads=1, pause_seconds=0.0))
+    assert list(reasons.values()) == ["no such host"] * 3
+    assert names == {"localhost": 1, "gone.example": 1}
 
 
 def test_a_torn_line_of_a_killed_run_affects_no_other(tmp_path: Path) -> None:
@@ -166,7 +197,7 @@ def test_a_torn_line_of_a_killed_run_affects_no_other(tmp_path: Path) -> None:
         file.write(b'{"url": "http://a.exa')
     record_failed_url(tmp_path, 7, links[1])
     record_failed_url(tmp_path, 7, links[2])
-    assert list(read_failed_urls(tmp_path, 1)) == links
+    assert list(read_failed_urls(tmp_path, LIMITS)) == links
 
 
 # A shell that starts the tests behind its back has interrupts ignored, and what it starts takes that over.

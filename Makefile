@@ -8,7 +8,8 @@ PYTHON3 ?= $(shell for p in python3 python3.12 python3.11 python3.13; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
 STAMP := $(VENV)/installed
 
-.PHONY: help setup demo test test-slow test-large test-interleavings test-all test-distributed bench docs lint lock clean
+.PHONY: help setup demo test test-slow test-extractors test-pages test-large test-interleavings test-all test-distributed \
+	bench docs lint lock clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,10 +39,17 @@ lint: setup  ## Run ruff, import-linter and mypy
 test: lint  ## Run the linters and the fast tests, two files at a time
 	$(PYTHON) -m pytest -n 2 --dist loadfile --durations=20
 
-test-slow: setup  ## Run the slow tests: kills, a million references, large extractors, JAX
-	# Large extractors run in a process of their own, one after another.
+# Select tests: `make test-slow SLOW=tests/pipelines`.
+SLOW ?= tests
+test-slow: setup  ## Run the slow tests: kills, a million references, whole trainings, JAX
+	$(PYTHON) -m pytest -m slow -n 2 --dist loadfile --durations=20 --ignore=tests/docs \
+		--ignore=tests/features/extractors/test_frozen_graph.py $(SLOW)
+
+test-extractors: setup  ## Run the tests of large extractors, one after another
 	$(PYTHON) -m pytest -m "slow and not large" tests/features/extractors/test_frozen_graph.py
-	$(PYTHON) -m pytest -m slow -n 2 --dist loadfile --durations=20 --ignore=tests/features/extractors/test_frozen_graph.py
+
+test-pages: setup  ## Run the commands and programs of the documentation
+	$(PYTHON) -m pytest -m slow -n 2 --durations=30 tests/docs
 
 test-large: setup  ## Run the tests that need 17 GB of memory: VGG16 up to fc2
 	$(PYTHON) -m pytest -m large
@@ -51,7 +59,7 @@ test-interleavings: EXAMPLES ?= 5000
 test-interleavings: setup  ## Run jobs on one store in many random orders, half an hour
 	EXAMPLES=$(EXAMPLES) $(PYTHON) -m pytest -m slow tests/reliability/test_interleavings.py
 
-test-all: test test-slow test-large  ## Run every test that needs no other runner
+test-all: test test-slow test-extractors test-pages test-large  ## Run every test that needs no other runner
 
 # Select runners: `make test-distributed ENGINES="prism or flink"`.
 ENGINES ?= processes or prism or flink or spark or lost_workers

@@ -42,7 +42,7 @@ from features.extractors.frozen_graph import load_frozen_graph, load_shared_froz
 from features.extractors.output_layers import ModelFunction
 from features.images.decode import decode
 from features.images.resize import Resizer
-from pipelines.beam.work_units import write_unit
+from pipelines.beam.work_plans import write_unit
 from pipelines.jobs.extract_shard import EXTRACT_UNIT_SCHEMA, ExtractShard
 from schemas.choices import Precision
 from schemas.defaults import BATCH_SIZE

@@ -23,7 +23,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from features.inputs import FileReference, ListedFile
-from pipelines.beam.work_units import read_unit, write_unit
+from pipelines.beam.work_plans import read_unit, write_unit
 from pipelines.datasets.limits import Limits
 from pipelines.datasets.splits import Splitter, compute_rank
 from pipelines.ingest.hash_images import HASH_UNIT_ROWS, HASH_UNIT_SCHEMA, UNITS_PER_INSERT

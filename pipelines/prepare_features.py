@@ -25,7 +25,7 @@ from features.store.layout import FROZEN_EXTRACTORS
 from features.store.repair import FeatureTableRepair
 from features.store.shards import check_num_shards
 from pipelines.beam.disk_errors import report_full_disk
-from pipelines.beam.runners import parse_hints, runs_locally
+from pipelines.beam.runner_options import parse_hints, runs_locally
 from pipelines.datasets import open_source
 from pipelines.datasets.base import DatasetReader
 from pipelines.datasets.limits import parse_limits

@@ -5,7 +5,7 @@ import contextlib
 import errno
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import apache_beam as beam
 import grpc
@@ -14,14 +14,12 @@ from apache_beam.portability.api import beam_job_api_pb2
 from apache_beam.runners import create_runner
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.portability.portable_runner import PortableRunner
-from apache_beam.transforms.resources import ResourceHint, parse_resource_hints
 
 from pipelines.beam.disk_errors import is_full_disk
+from pipelines.beam.runner_options import LOCAL_RUNNER
 from pipelines.beam.workers import silence_threads
 from schemas.errors import CaptError, UsageError
 
-LOCAL_RUNNER = "FnApiRunner"
-_LOCAL_RUNNERS = (LOCAL_RUNNER, "DirectRunner", "BundleBasedDirectRunner", "SwitchingDirectRunner", "PrismRunner")
 _JOB_SERVER_TIMEOUT = 60
 _BEAM_OPTIONS = "Options after --"
 
@@ -54,12 +52,6 @@ def run_pipeline(beam_options: Sequence[str]) -> Iterator[beam.Pipeline]:
         raise CaptError(f"the job failed: {_find_reason(error)}", hint=hint) from error
 
 
-def runs_locally(beam_options: Iterable[str]) -> bool:
-    """Returns whether the runner uses this machine only."""
-    runner = PipelineOptions(list(beam_options)).view_as(StandardOptions).runner
-    return runner is None or runner.rpartition(".")[2] in _LOCAL_RUNNERS
-
-
 def check_beam_options(beam_options: Sequence[str]) -> None:
     """Raises UsageError if neither Beam, which only logs unknown options, nor the runner has one of the options."""
     stray = [option for option in beam_options[:1] if not option.startswith("--")]
@@ -75,22 +67,6 @@ def check_beam_options(beam_options: Sequence[str]) -> None:
     if unknown:
         message = f"{unknown[0]!r} is not an option of Beam or its runners"
         raise UsageError(message, location=_BEAM_OPTIONS, hint="See Beam's pipeline options.")
-
-
-def parse_hints(texts: Sequence[str]) -> dict[str, str]:
-    """Parses `--resource-hint NAME=VALUE`, such as `min_ram=16GB`, to arguments for Beam's `with_resource_hints`."""
-    hints = {}
-    for text in texts:
-        name, sign, value = text.partition("=")
-        message = "" if sign and ResourceHint.is_registered(name) else f"{text!r} is not a resource hint"
-        try:
-            parse_resource_hints({} if message else {name: value})
-        except ValueError:
-            message = f"{value!r} is not a value of {name}"
-        if message:
-            raise UsageError(message, location="--resource-hint", hint="Write min_ram=16GB, for example.")
-        hints[name] = value
-    return hints
 
 
 def _find_reason(error: Exception) -> str:

@@ -29,7 +29,8 @@ from features.io.locks import wait_for_lock
 from features.io.temporary_names import TEMP_PREFIX
 from pipelines.beam.disk_errors import report_full_disk
 from pipelines.beam.scratch import open_scratch_plan
-from pipelines.beam.work_units import Advance, read_progress, read_results, read_unit, run_units, write_unit
+from pipelines.beam.work_plans import Advance, read_progress, read_results, read_unit, write_unit
+from pipelines.beam.work_units import run_units
 from pipelines.ingest.image_database import ImageDatabase
 from schemas.errors import RecordError, UsageError
 from schemas.frozen import Frozen

@@ -13,7 +13,8 @@ import pyarrow as pa
 
 from features.inputs import FileReference
 from pipelines.beam.scratch import open_scratch_plan
-from pipelines.beam.work_units import Advance, read_progress, read_results, read_unit, run_units, write_unit
+from pipelines.beam.work_plans import Advance, read_progress, read_results, read_unit, write_unit
+from pipelines.beam.work_units import run_units
 from pipelines.ingest.image_database import ImageDatabase
 from schemas.defaults import MAX_IMAGE_BYTES
 from schemas.errors import RecordError, to_record_error

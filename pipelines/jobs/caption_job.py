@@ -8,22 +8,20 @@ from itertools import chain, groupby, pairwise
 from pathlib import Path
 from typing import Any
 
-import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
 from features.io.atomic_files import atomic_write, describe_file
 from features.io.file_trees import remove_tree
-from features.io.locations import parse_location
 from features.io.plain_paths import plain_path
 from features.store import CaptionTable
 from features.store.commit_log import CommitLog
 from features.store.corruption import check_file, has_valid_checksum
 from features.store.shards import choose_shard_count, find_shards
 from features.text.vocabulary import read_vocabulary, vocabulary_path
-from pipelines.beam.runners import run_pipeline
 from pipelines.beam.scratch import open_scratch
-from pipelines.beam.work_units import delete_results, open_unit, read_progress, read_results, run_units, write_batches
+from pipelines.beam.work_plans import delete_results, read_progress, read_results, write_batches
+from pipelines.beam.work_units import run_units
 from pipelines.ingest.caption_database import SELECTED_CAPTIONS, SelectedCaptions
 from pipelines.jobs.tokenize_shard import TokenizedUnit, TokenizeShard
 from schemas.errors import CaptError
@@ -34,7 +32,6 @@ from schemas.tables import FILE_NAMES
 from schemas.terminal.progress import show_progress
 
 _ROW_BYTES = 256
-_VOCABULARY_BATCH = 65_536
 
 
 @dataclass(frozen=True)
@@ -91,23 +88,16 @@ class CaptionJob:
             return _copy_transform(self._make_transform(plan, directory, self.beam_options), self.root, commit)
 
     def _make_transform(self, plan: Path, directory: Path, beam_options: Sequence[str]) -> Path:
-        # Importing tensorflow-transform takes seconds, for which a job without new captions does not wait.
+        # Importing Beam and tensorflow-transform takes seconds, for which a job without new captions does not wait.
         from features.text.transform import write_transform
-        from pipelines.jobs.vocabulary import build_vocabulary
+        from pipelines.jobs.vocabulary import analyze_captions
 
         transform = directory / "transform"
         if self.words is not None:
             write_transform(self.words, self.table_config, transform)
             return transform
-        with plain_path(directory) as plain, run_pipeline(beam_options) as pipeline:
-            batches = (
-                pipeline
-                | "Captions" >> beam.Create([str(plan)])
-                | "CaptionUnits" >> beam.FlatMap(_list_units)
-                | "SpreadCaptions" >> beam.Reshuffle()
-                | "TrainCaptions" >> beam.FlatMap(_read_train_batches)
-            )
-            build_vocabulary(batches, self.table_config, transform, plain / "temporary")
+        with plain_path(directory) as plain:
+            analyze_captions(plan, self.table_config, transform, plain / "temporary", beam_options)
         if len(read_vocabulary(transform)) == len(SPECIAL_TOKENS):
             message = f"no word of the train captions occurs {self.table_config.min_count} times"
             raise CaptError(message, location="--min-count", hint="Use a smaller number.")
@@ -146,18 +136,6 @@ def _divide_by_shard(batches: Iterable[pa.RecordBatch], count: int) -> Iterator[
         starts = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(numbers)]
         for start, end in pairwise(starts):
             yield int(numbers[start]), batch.slice(start, end - start)
-
-
-def _list_units(plan: str) -> Iterator[str]:
-    return (str(unit) for unit in sorted((parse_location(plan) / "units").glob("*.parquet")))
-
-
-def _read_train_batches(unit: str) -> Iterator[pa.RecordBatch]:
-    with open_unit(parse_location(unit)) as file:
-        for batch in file.iter_batches(_VOCABULARY_BATCH, columns=["split", "caption"]):
-            train = batch.filter(pa.compute.equal(batch["split"], "train"))
-            if train.num_rows:
-                yield train.select(["caption"])
 
 
 def _copy_transform(transform: Path, root: Path, commit: str) -> dict[str, FileEntry]:

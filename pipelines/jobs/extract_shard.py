@@ -18,7 +18,7 @@ from features.io.locations import parse_location
 from features.runtime.keras_backend import select_backend
 from features.runtime.numerics import detect_toolchain
 from features.store.shards import ShardWriter
-from pipelines.beam.work_units import Advance, read_unit
+from pipelines.beam.work_plans import Advance, read_unit
 from pipelines.ingest.image_database import CHANGED
 from pipelines.jobs.provenance import Provenance
 from schemas.defaults import BATCH_SIZE

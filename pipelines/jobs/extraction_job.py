@@ -20,8 +20,9 @@ from features.io.locks import wait_for_lock
 from features.store.commit_log import CommitLog
 from features.store.corruption import is_intact
 from features.store.shards import check_disk_space, choose_shard_count, compute_commit_name, find_shard
-from pipelines.beam.runners import parse_hints, runs_locally
-from pipelines.beam.work_units import delete_results, read_progress, read_results, run_units, write_unit
+from pipelines.beam.runner_options import parse_hints, runs_locally
+from pipelines.beam.work_plans import delete_results, read_progress, read_results, write_unit
+from pipelines.beam.work_units import run_units
 from pipelines.ingest.image_database import ImageDatabase
 from pipelines.jobs.estimate import estimate_table
 from pipelines.jobs.extract_shard import ExtractedUnit

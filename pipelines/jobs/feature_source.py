@@ -13,7 +13,7 @@ import pyarrow as pa
 from features.extractors.devices import may_have_accelerator
 from features.extractors.runtimes import RuntimeChoice
 from features.images.decode import ImageLimits
-from pipelines.beam.work_units import Worker
+from pipelines.beam.work_plans import Worker
 from pipelines.ingest.array_index import ArrayIndex
 from pipelines.ingest.image_database import ImageDatabase
 from pipelines.jobs.estimate import TIMED_IMAGES, measure_speed

@@ -14,7 +14,7 @@ from features.extractors.extraction import ExtractedRow, FailedImage
 from features.inputs import FileReference
 from features.inputs.npy_arrays import MAX_ARRAY_BYTES, parse_array, to_row
 from features.store.storage_dtypes import encode
-from pipelines.beam.work_units import Advance, read_unit
+from pipelines.beam.work_plans import Advance, read_unit
 from pipelines.ingest.image_database import CHANGED
 from pipelines.jobs.extract_shard import ExtractedUnit, open_writer, write_rows
 from pipelines.jobs.provenance import Provenance

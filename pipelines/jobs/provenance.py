@@ -13,7 +13,7 @@ from features.runtime.numerics import (
     warn_about_emulation,
 )
 from features.store import FeatureTable
-from pipelines.beam.runners import runs_locally
+from pipelines.beam.runner_options import runs_locally
 from schemas.errors import StoreError
 from schemas.frozen import Frozen
 from schemas.manifests import FeatureMetadata, Manifest

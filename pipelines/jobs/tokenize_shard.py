@@ -12,7 +12,7 @@ from features.io.locations import parse_location
 from features.store.caption_table import transform_directory
 from features.store.shards import ShardWriter
 from features.text.tokenizer import Tokenizer, Tokens
-from pipelines.beam.work_units import Advance, open_unit
+from pipelines.beam.work_plans import Advance, open_unit
 from schemas.frozen import Frozen
 from schemas.manifests import FileEntry, Shard
 from schemas.table_config import UNKNOWN, CaptionTableConfig

@@ -11,8 +11,10 @@ from apache_beam.runners.dataflow.internal.apiclient import get_container_image_
 from apache_beam.transforms.environments import DockerEnvironment
 
 from features.extractors.runtimes import choose_runtime
-from pipelines.beam.runners import check_beam_options, parse_hints, runs_locally
-from pipelines.beam.work_units import add_units, write_unit
+from pipelines.beam.runner_options import parse_hints, runs_locally
+from pipelines.beam.runners import check_beam_options
+from pipelines.beam.unit_pipeline import add_units
+from pipelines.beam.work_plans import write_unit
 from pipelines.jobs.extract_shard import EXTRACT_UNIT_SCHEMA, ExtractShard
 from schemas.errors import UsageError
 from schemas.options.prepare import PrepareFeatures

@@ -19,7 +19,7 @@ from pipelines.ingest.image_database import ImageDatabase
 from pipelines.ingest.job_database import InputRecord
 from pipelines.datasets.splits import Splitter, compute_rank
 from pipelines.ingest.hash_images import HASH_UNIT_SCHEMA, HASH_UNIT_ROWS
-from pipelines.beam.work_units import read_unit, write_unit
+from pipelines.beam.work_plans import read_unit, write_unit
 
 count, root = int(sys.argv[1]), Path(sys.argv[2])
 database = ImageDatabase(root / "database.sqlite", root / "stat.sqlite")

@@ -44,14 +44,14 @@ def prepare(tmp_path: Path, *annotations: Path, **options: Any) -> dict[str, Any
     return result
 
 
-def test_a_run_with_nothing_new_loads_neither_tensorflow_nor_keras(tmp_path: Path, train: Path) -> None:
+def test_a_run_with_nothing_new_imports_neither_tensorflow_nor_beam(tmp_path: Path, train: Path) -> None:
     prepare(tmp_path, train)
     program = (
         "import capt, sys;"
         f"options = {{'store': {str(tmp_path / 'store')!r}, 'annotations': [{str(train)!r}]}};"
         "r = capt.prepare_captions(dataset_type='coco', **options);"
         "assert r['cached'] == 4, r;"
-        "assert not {'tensorflow', 'keras'} & set(sys.modules)"
+        "assert not {'tensorflow', 'keras', 'apache_beam'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
 

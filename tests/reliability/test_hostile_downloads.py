@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from features.inputs.image_urls import DownloadLimits, build_download_name, download, download_into
 from features.io import public_http
-from pipelines.beam.work_units import write_unit
+from pipelines.beam.work_plans import write_unit
 from pipelines.ingest.download_images import DOWNLOAD_UNIT_SCHEMA, DownloadImages, HostLimits
 from schemas.errors import RecordError
 from tests.hostile_server import HostileServer, Script, hostile_server

@@ -7,15 +7,15 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from pipelines.beam.work_units import (
+from pipelines.beam.work_plans import (
     Advance,
     list_pending_units,
     read_progress,
     read_results,
     read_unit,
-    run_units,
     write_unit,
 )
+from pipelines.beam.work_units import run_units
 from schemas.errors import CaptError
 
 SCHEMA = pa.schema([("number", pa.int64())])

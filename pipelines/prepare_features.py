@@ -138,7 +138,7 @@ def prepare_images(options: PrepareFeatures, source: SourceDataset) -> dict[str,
             table_config = fixed or build_table_config(options, sink.store, imported, runtime)
             with sink.hold(sink.table_root(table_config)), sink.repair(table_config) as repair:
                 downloads = None
-                if database.identities.has_urls():
+                if source.reader.has_urls:
                     downloads = download_images(database, options, sink.work, limits.bytes)
                 hash_images(database, sink.work, options.rehash, options.beam_options, limits.bytes)
                 unknown_arrays = database.find_arrays(arrays) if arrays else None

@@ -100,6 +100,11 @@ def synth_sample(options: SynthSample) -> dict[str, Any]:
 
 def _find_images(options: SynthSample, reader: DatasetReader, database: ImageDatabase, scratch: Path) -> int:
     """Inserts the images, ranked by the hash of (seed, image ID). Returns the number of those with a file."""
+    if reader.has_urls:
+        hint = "Use --limit-images of `capt prepare`, which downloads only the selected images."
+        raise UsageError(
+            "images at URLs cannot be sampled", location=f"--dataset-type {options.dataset_type}", hint=hint
+        )
     given = PrepareFeatures(
         store=str(scratch),
         dataset_type=options.dataset_type,
@@ -109,11 +114,6 @@ def _find_images(options: SynthSample, reader: DatasetReader, database: ImageDat
     )
     splitter = Splitter(own=True)
     list_inputs(database, reader, given, splitter, splitter, Dataset(scratch / "dataset", ()))
-    if database.identities.has_urls():
-        hint = "Use --limit-images of `capt prepare`, which downloads only the selected images."
-        raise UsageError(
-            "images at URLs cannot be sampled", location=f"--dataset-type {options.dataset_type}", hint=hint
-        )
     found = database.count_located()
     if not found:
         location = ", ".join(options.images)

@@ -66,10 +66,12 @@ class DatasetReader(ABC):
 
     Attributes:
         max_failures: Default of `--max-failures`.
+        has_urls: Whether the images have URLs and are downloaded.
         label_format: Format of the label file that was read; None without one, and for a space and a line feed.
     """
 
     max_failures: ClassVar[str] = MAX_FAILURES
+    has_urls: ClassVar[bool] = False
     label_format: LabelFormat | None = None
 
     @abstractmethod

@@ -21,6 +21,7 @@ class ConceptualReader(AnnotationReader):
     """Reads captions with the URLs of their images."""
 
     max_failures = MAX_DOWNLOAD_FAILURES
+    has_urls = True
     dataset_type = "conceptual"
     pattern = re.compile(r"\.tsv$", re.IGNORECASE)
     pattern_text = "*.tsv"

@@ -12,7 +12,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
-from pathlib import PurePosixPath
 from reprlib import repr as abbreviate
 from typing import Any, NamedTuple
 
@@ -45,9 +44,13 @@ _HASH = re.compile(r"[0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{64}")  # MD5, SHA-1, SHA
 
 
 class _UrlRow(NamedTuple):
-    """A row. `fields.image` is the ID of the image, `expected_hash` that of its bytes, empty if the row has none."""
+    """A row. `fields.image` is the ID of the image, `file_name` the name of its download.
+
+    `expected_hash` is that of its bytes, empty if the row has none.
+    """
 
     url: str
+    file_name: str
     expected_hash: str
     fields: CaptionRow
 
@@ -56,6 +59,7 @@ class UrlReader(DatasetReader):
     """Reads captions with the URLs of their images. A row without a URL has failed, also as an image."""
 
     max_failures = MAX_DOWNLOAD_FAILURES
+    has_urls = True
 
     def __init__(self, paths: Sequence[str], columns: CaptionColumns = USUAL_CAPTION_COLUMNS) -> None:
         if not paths:
@@ -73,7 +77,7 @@ class UrlReader(DatasetReader):
                 else:
                     yield ImageEntry(
                         row.fields.image,
-                        build_download_name(row.url),
+                        row.file_name,
                         row.fields.split or shard.split,
                         url=row.url,
                         document=shard.label,
@@ -190,9 +194,11 @@ def _build_row(location: str, values: Mapping[str, Any], columns: FoundColumns) 
     if not isinstance(url, str) or "://" not in url:
         raise RecordError("parse", "no URL", abbreviate(url))
     url = read_name({"URL": url.strip()}, "URL")
-    image_id = PurePosixPath(build_download_name(url)).name
+    file_name = build_download_name(url)
+    image_id = file_name.rpartition("/")[2]
     expected_hash = _read_hash(values.get(columns.hash)) if columns.hash else ""
-    return _UrlRow(url, expected_hash, build_row(location, {**values, columns.image: image_id}, columns))
+    fields = build_row(location, {**values, columns.image: image_id}, columns)
+    return _UrlRow(url, file_name, expected_hash, fields)
 
 
 def _read_hash(found: Any) -> str:

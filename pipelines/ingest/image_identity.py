@@ -82,9 +82,6 @@ class ImageIdentities:
             recent.add(name)
             self._insert(entry)
 
-    def has_urls(self) -> bool:
-        return bool(self._db.execute("SELECT EXISTS (SELECT 1 FROM entry WHERE url != '')").fetchone()[0])
-
     def list_images(self) -> Iterator[IdentifiedImage]:
         """Yields every image, by its ID in the annotations. CaptError if two images would get the same ID."""
         self._resolve()

@@ -37,7 +37,7 @@ def list_inputs(
     identities = database.identities
     with database.transaction():
         identities.insert(reader.read_images())
-    downloads = get_download_directory(images[0]) if identities.has_urls() else None
+    downloads = get_download_directory(images[0]) if reader.has_urls else None
     listings: dict[str, Iterable[ListedFile]]
     if isinstance(reader, EmbeddedReader):
         listings = {images[0]: reader.list_files()}

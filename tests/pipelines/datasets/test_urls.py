@@ -235,6 +235,12 @@ def test_images_are_downloaded_once_and_captions_belong_to_them(tmp_path: Path, 
     assert (captions["input"], captions["ok"], captions["reasons"]) == (8, 6, {"empty": 1, "no URL": 1})
 
 
+def test_a_list_without_urls_fails_row_by_row(tmp_path: Path) -> None:
+    path = put(tmp_path / "a.csv", b"url,text\n,one\n0.jpg,two\n")
+    result = prepare(tmp_path, path)
+    assert (result["input"], result["reasons"], result["downloads"]) == (2, {"no URL": 2}, 0)
+
+
 def hashes(number: int) -> list[str]:
     data = jpeg(number)
     return [hashlib.md5(data).hexdigest(), hashlib.sha1(data).hexdigest().upper(), hashlib.sha256(data).hexdigest()]

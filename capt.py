@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import inspect
+import inspect as introspection  # `capt.inspect` is a command
 import json as jsonlib
 import logging
 import re
@@ -58,7 +58,7 @@ __all__ = [  # noqa: PLE0604
 ]
 
 
-_VERBOSE = inspect.Parameter("verbose", inspect.Parameter.KEYWORD_ONLY, default=1, annotation=int)
+_VERBOSE = introspection.Parameter("verbose", introspection.Parameter.KEYWORD_ONLY, default=1, annotation=int)
 
 
 def open_store(path: str | Path) -> Store:
@@ -94,16 +94,16 @@ def __dir__() -> list[str]:
 
 def _function(command: Command) -> Callable[..., dict[str, Any]]:
     """Returns the function of a command; its options are in the order of the help, the required ones first."""
-    shown, kinds = inspect.signature(command.options).parameters, get_type_hints(command.options)
+    shown, kinds = introspection.signature(command.options).parameters, get_type_hints(command.options)
     names = [name for name, _, _ in command.options.declared()]
-    either = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    either = introspection.Parameter.POSITIONAL_OR_KEYWORD
     ordered = [shown[name].replace(kind=either, annotation=kinds[name]) for name in names]
     ordered += [shown[name] for name in shown if name not in names]
-    ordered.sort(key=lambda one: one.default is not inspect.Parameter.empty)
+    ordered.sort(key=lambda one: one.default is not introspection.Parameter.empty)
     is_training = {"hyperparameters", "run_dir"} <= command.options.model_fields.keys()
     if is_training:
         ordered.append(_VERBOSE)
-    signature = inspect.Signature(ordered)
+    signature = introspection.Signature(ordered)
 
     def run(*values: Any, **options: Any) -> dict[str, Any]:
         # Values without a name are those of the first options.
@@ -149,7 +149,7 @@ def application() -> typer.Typer:
         app.add_typer(group, name=name)
     for command in COMMANDS:
         group_name, _, name = command.name.rpartition(" ")
-        summary = inspect.cleandoc(command.options.__doc__ or "").partition("\n")[0]
+        summary = introspection.cleandoc(command.options.__doc__ or "").partition("\n")[0]
         (groups[group_name] if group_name else app).command(name, cls=_PlainArguments, short_help=summary)(
             _entry(command)
         )
@@ -212,7 +212,7 @@ def _entry(command: Command) -> Callable[..., None]:
             print_result(_run(command, parsed))
 
     parameters = [*(to_parameter(*one) for one in command.options.declared()), *_common_options(command)]
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__signature__ = introspection.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     run.__doc__ = command.options.__doc__
     return run
@@ -231,7 +231,7 @@ def _choose_printer(command: Command, *, json: bool, quiet: bool) -> Callable[[M
     return print_result
 
 
-def _common_options(command: Command) -> Iterator[inspect.Parameter]:
+def _common_options(command: Command) -> Iterator[introspection.Parameter]:
     """Yields the options that every command has."""
     values = f"option values{' and hyperparameters' if 'hyperparameters' in command.options.model_fields else ''}"
     quiet = "Do not print the result, progress or informational messages. Warnings and errors are still printed, and "
@@ -245,8 +245,8 @@ def _common_options(command: Command) -> Iterator[inspect.Parameter]:
         option = typer.Option(*names, metavar=metavar, help=text)
         default, kind = (None, str | None) if metavar else (False, bool)
         name = names[0].removeprefix("--").replace("-", "_")
-        yield inspect.Parameter(
-            name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option]
+        yield introspection.Parameter(
+            name, introspection.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option]
         )
 
 

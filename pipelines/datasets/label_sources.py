@@ -26,7 +26,8 @@ NAMES = "names"
 _OPTION = "--labels"
 _SUFFIXES = "|".join(suffix.removeprefix(".") for suffix in TABLES)
 _USUAL_NAMES = r"labels?|annotations?|truth|gt|metadata|train|val|test"
-_LABEL_FILE = re.compile(rf"(^|/)(spec_train_val\.txt|({_USUAL_NAMES})\.txt|[^/]+\.({_SUFFIXES}))$", re.IGNORECASE)
+# Names of label files in a directory or archive that --labels names.
+LABEL_FILE = re.compile(rf"(^|/)(spec_train_val\.txt|({_USUAL_NAMES})\.txt|[^/]+\.({_SUFFIXES}))$", re.IGNORECASE)
 _FOUND_TEXT = f"{PUBLISHED}, labels.txt, {', '.join(f'*{suffix}' for suffix in TABLES)}"
 # Files beside images that contain labels by their names, if --labels is not given.
 _BESIDE = re.compile(
@@ -61,7 +62,7 @@ def open_label_reader(options: PrepareCaptcha, counts: SplitCounts | None) -> Da
 
 def find_label_file(labels: str) -> AnnotationFile:
     """Returns the label file that a path names: itself, or the only one in a directory or archive."""
-    found = list(list_annotation_files([labels], _LABEL_FILE, _FOUND_TEXT, option=_OPTION))
+    found = list(list_annotation_files([labels], LABEL_FILE, _FOUND_TEXT, option=_OPTION))
     published = [one for one in found if one.name.rpartition("/")[2] == PUBLISHED]
     found = published or found
     if len(found) > 1:

@@ -176,6 +176,7 @@ _READERS = {
     ".parquet": _read_parquet,
     **{f"{suffix}{packed}": read for suffix, read in _TEXT_READERS.items() for packed in ("", ".gz", ".zst", ".bz2")},
 }
+SUFFIXES = tuple(_READERS)
 
 
 # === Rows ===

@@ -41,6 +41,7 @@ _PRINT_RESULTS = "trainer.inference.image_inputs:print_results"
 COMMANDS = (
     Command("demo", workflows.Demo, "workflows.demo.command:demo", "print_demo"),
     Command("fetch", data.Fetch, "pipelines.fetch.fetch_dataset:fetch_dataset", "print_fetched"),
+    Command("inspect", data.Inspect, "pipelines.inspection.inspect_dataset:inspect_dataset", "print_inspection"),
     Command("synth scenes", data.SynthScenes, "features.synthetic.scenes.dataset:synth_scenes"),
     Command("synth captcha", data.SynthCaptcha, "features.synthetic.captchas.dataset:synth_captcha"),
     Command("synth sample", data.SynthSample, "pipelines.sample_dataset:synth_sample"),

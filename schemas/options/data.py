@@ -31,6 +31,29 @@ class Fetch(Options):
     )
 
 
+class Inspect(ColumnOptions):
+    """Show what a directory, archive, table or bucket prefix is, and the commands that prepare it.
+
+    Several paths are one dataset, such as `annotations.json images`. Only the first files and records are read. The
+    store is not needed. If several dataset types fit, the best is the first.
+    """
+
+    paths: Annotated[
+        tuple[str, ...],
+        Argument(
+            "Directory, archive (.zip, .tar), annotation or label file, Parquet file, array (.npy), or pattern of "
+            "shards ('shards/{00000..00099}.tar'); local, s3:// or gs://. Repeatable.",
+            "PATH",
+        ),
+    ]
+    label_column: str | None = option(
+        None,
+        "Column of a table with the labels of CAPTCHAs. [default: label, text, word or another usual name]",
+        "NAME",
+    )
+    num_examples: Count = option(5, "Number of records to show.")
+
+
 class SynthScenes(Options):
     """Generate images of colored shapes with five captions each, in COCO layout."""
 

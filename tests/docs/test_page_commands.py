@@ -40,6 +40,7 @@ PREPARED = {
     "docs/how_to/serving.md": ["R"],
     "docs/how_to/tokenization.md": [],
     "docs/how_to/training.md": ["S"],
+    "docs/how_to/your_data.md": ["captchas"],
     "docs/reference/metrics.md": [],
     "docs/reference/store_format.md": ["store"],
 }

@@ -1,0 +1,1 @@
+"""Recognizes the format of a dataset from its first files and records: `capt inspect`."""

@@ -1,0 +1,175 @@
+"""Copies the beginning of large files, so that the reader of a dataset reads little.
+
+    text      the first `_MAX_BYTES` bytes, to the end of a line       JSON      the whole file, up to `_MAX_JSON_BYTES`
+    tar       the texts of the first members; images are empty         Parquet   the first rows
+    images    empty files of the same names, some per directory
+
+Small local files are read where they are.
+"""
+
+import contextlib
+import io
+import tarfile
+import zlib
+from collections import Counter
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path, PurePosixPath
+
+from features.inputs import FileReference, ListedFile
+from features.inputs.archives import Tar, find_unpack_command, open_archive
+from features.inputs.image_files import is_image_name
+from features.io.open_files import stat_file
+from features.io.uris import is_uri
+from pipelines.datasets.annotation_files import remove_gzip_suffix
+from pipelines.inspection.contents import Contents
+from schemas.errors import CaptError, RecordError, UsageError
+
+_MAX_BYTES = 4 << 20
+_MAX_JSON_BYTES = 256 << 20
+_MAX_MEMBERS = 500
+_MAX_FIELD_BYTES = 1 << 20
+_ROWS = 8  # decoded at a time, with their images
+_MAX_IMAGES = 500
+_IMAGES_PER_DIRECTORY = 5
+
+
+class Excerpt:
+    """The beginning of a dataset, in a temporary directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._places: dict[tuple[str, str], Path] = {}  # directories of copies, by use and original path
+
+    def restore(self, text: str) -> str:
+        """Returns a text with the original paths in place of those of copies."""
+        for (_, original), place in self._places.items():
+            text = text.replace(f"{place}/", f"{original}/" if original else "").replace(str(place), original)
+        return text
+
+    def copy_file(self, contents: Contents, file: ListedFile) -> str:
+        """Returns the path of a file with the beginning of an annotation file, or of the file itself if it is small.
+
+        CaptError if it cannot be read.
+        """
+        if file.name.lower().endswith(".parquet"):
+            path = self._make_path(self._place("files", _find_parent(contents)), file.name)
+            self._write_rows(file.reference, path)
+            return str(path)
+        is_json = remove_gzip_suffix(file.name).lower().endswith(".json")
+        limit = _MAX_JSON_BYTES if is_json else _MAX_BYTES
+        reference = file.reference
+        if not reference.member and not is_uri(reference.location) and file.size <= limit:
+            return contents.name_path(file)
+        if is_json and file.size > limit:
+            message = f"the JSON file is larger than {limit:,} bytes, and it would be read as a whole"
+            raise CaptError(message, location=reference.label, hint="Inspect a part of it.")
+        try:
+            data = reference.read_start(limit)
+        except RecordError as error:
+            raise CaptError(f"the file cannot be read: {error.reason}", location=reference.label) from error
+        if find_unpack_command(data[:16]) == "gunzip":
+            data = _unpack_start(data, limit)
+        if len(data) >= limit and not is_json:
+            data = data[: data.rfind(b"\n") + 1] or data
+        path = self._make_path(self._place("files", _find_parent(contents)), remove_gzip_suffix(file.name))
+        path.write_bytes(data)
+        return str(path)
+
+    def copy_files(self, contents: Contents, files: Iterable[ListedFile]) -> str:
+        """Returns a directory with the beginning of annotation files, each under its name."""
+        place = self._place("together", _find_parent(contents))
+        for one in files:
+            path = self._make_path(place, remove_gzip_suffix(one.name))
+            path.write_bytes(Path(self.copy_file(contents, one)).read_bytes())
+        return str(place)
+
+    def copy_images(self, contents: Contents) -> str:
+        """Returns a directory with empty files that have the names of images, and the metadata files beside them."""
+        directories = Counter[str]()
+        chosen: list[ListedFile] = []
+        others: list[ListedFile] = []
+        for one in contents.images:
+            directories[parent := str(PurePosixPath(one.name).parent)] += 1
+            (chosen if directories[parent] <= _IMAGES_PER_DIRECTORY else others).append(one)
+        place = self._place("images", contents.path.rstrip("/"))
+        for one in [*chosen, *others][:_MAX_IMAGES]:
+            with contextlib.suppress(OSError):  # a name that is too long, or that of a directory
+                self._make_path(place, one.name).touch()
+        return str(place)
+
+    def copy_metadata(self, contents: Contents, files: Iterable[ListedFile]) -> str:
+        """Returns the directory of `copy_images` with the beginning of these metadata files."""
+        place = Path(self.copy_images(contents))
+        for one in files:
+            path = self._make_path(place, remove_gzip_suffix(one.name))
+            path.write_bytes(Path(self.copy_file(contents, one)).read_bytes())
+        return str(place)
+
+    def copy_tar(self, location: str) -> str:
+        """Returns the path of a tar with the first members of a tar."""
+        archive = open_archive(location)
+        if not isinstance(archive, Tar):
+            raise UsageError("a shard is a tar archive, and this is none", location=location, hint="Check the path.")
+        directory, _, name = location.rpartition("/")
+        path = self._make_path(self._place("shards", directory), name)
+        members = archive.read_in_order(
+            stat_file(location), lambda member: is_image_name(member) is False, _MAX_FIELD_BYTES
+        )
+        with tarfile.open(path, "w") as copied, contextlib.suppress(RecordError):
+            for member, data in islice(members, _MAX_MEMBERS):
+                info = tarfile.TarInfo(member.name)
+                text = data if isinstance(data, bytes) else b""
+                info.size = len(text)
+                copied.addfile(info, io.BytesIO(text))
+        return str(path)
+
+    def copy_parquet(self, location: str) -> str:
+        """Returns the path of a Parquet file with the first rows of a file. UsageError if it is corrupt."""
+        directory, _, name = location.rpartition("/")
+        path = self._make_path(self._place("shards", directory), name)
+        self._write_rows(FileReference(location), path)
+        return str(path)
+
+    def _write_rows(self, reference: FileReference, path: Path) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        from features.inputs.parquet_rows import open_parquet
+
+        try:
+            if reference.member:
+                file = pq.ParquetFile(io.BytesIO(reference.read()))
+            else:
+                file = open_parquet(reference.location)
+            rows = islice(file.iter_batches(batch_size=_ROWS), 1)
+            pq.write_table(pa.Table.from_batches(rows, file.schema_arrow), path)
+        except (pa.ArrowException, OSError, ValueError, RecordError) as error:
+            detail = error.detail if isinstance(error, RecordError) else error
+            message = f"the Parquet file is corrupt or incomplete: {detail}"
+            raise UsageError(message, location=reference.label, hint="Download or write it again.") from error
+
+    def _make_path(self, directory: Path, name: str) -> Path:
+        """Returns the path of a copy, which stays below its directory, and creates its parents."""
+        path = directory.joinpath(*(part for part in PurePosixPath(name).parts if part not in ("..", "/")))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def _place(self, use: str, original: str) -> Path:
+        """Returns the directory of the copies of files below a path, for one use."""
+        if (use, original) not in self._places:
+            self._places[use, original] = place = self._directory / str(len(self._places))
+            place.mkdir()
+        return self._places[use, original]
+
+
+def _find_parent(contents: Contents) -> str:
+    """Returns the path to which the names of the files are relative."""
+    return contents.path.rpartition("/")[0] if contents.kind == "file" else contents.path.rstrip("/")
+
+
+def _unpack_start(data: bytes, limit: int) -> bytes:
+    """Unpacks the beginning of a gzip file. CaptError is left to the reader of the text."""
+    with contextlib.suppress(zlib.error):
+        return zlib.decompressobj(wbits=31).decompress(data, limit)
+    return b""

@@ -1,0 +1,180 @@
+"""Reads the first records of paths with the reader of a dataset type, as `capt prepare` would read them."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import PurePosixPath
+
+from features.inputs.image_names import normalize_name
+from features.text.lines import FailedRecord
+from features.text.table_columns import CaptionColumns
+from pipelines.datasets import open_reader
+from pipelines.datasets.base import (
+    CaptionEntry,
+    DatasetReader,
+    EmbeddedReader,
+    ImageEntry,
+    ListedImage,
+    ListingReader,
+)
+from pipelines.datasets.label_sources import open_label_reader
+from pipelines.datasets.labelled_images import LabelListReader
+from pipelines.inspection.contents import Contents
+from pipelines.inspection.excerpt import Excerpt
+from schemas.errors import CaptError
+from schemas.options.data import Inspect
+from schemas.options.prepare import PrepareCaptcha
+
+_MAX_RECORDS = 200  # of which at least half must be readable
+_MAX_CAPTIONS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Record:
+    """An image as a reader reads it, with its captions or label.
+
+    `found` is whether the image file is among the listed files; None if this is unknown.
+    """
+
+    image: str
+    split: str | None = None
+    captions: tuple[str, ...] = ()
+    label: str | None = None
+    problem: str = ""
+    found: bool | None = None
+
+
+class FirstRecords:
+    """Reads the beginning of a dataset with any reader. `problems` are those of the readers that do not fit."""
+
+    def __init__(self, options: Inspect, contents: Sequence[Contents], excerpt: Excerpt) -> None:
+        self.options, self.contents, self.excerpt = options, contents, excerpt
+        self.problems: list[str] = []
+        self.columns = CaptionColumns(
+            options.image_column, options.caption_column, options.id_column, options.split_column, options.group_column
+        )
+
+    @property
+    def image_contents(self) -> list[Contents]:
+        """The directories, archives and prefixes with images."""
+        return [one for one in self.contents if one.images and one.kind != "file"]
+
+    @property
+    def image_roots(self) -> tuple[str, ...]:
+        return tuple(one.path for one in self.image_contents)
+
+    def read(self, dataset_type: str, copy: Callable[[], Sequence[str]]) -> tuple[Record, ...]:
+        """Returns the first records that a dataset type reads in copied paths; none if it does not fit."""
+        try:
+            reader = open_reader(dataset_type, copy(), columns=self.columns, caption_fields=self.options.caption_field)
+            return self._read_records(reader)
+        except CaptError as error:
+            self._refuse(error)
+        return ()
+
+    def read_labels(self, copy: Callable[[], tuple[Sequence[str], str | None]]) -> tuple[Record, ...]:
+        """Returns the first images with labels, given copies of `--images` and `--labels`.
+
+        Returns none if the labels do not fit, or have white space, as captions have.
+        """
+        try:
+            found = list(islice(self._read_labelled(*copy()), _MAX_RECORDS))
+        except CaptError as error:
+            self._refuse(error)
+            return ()
+        usable = [one for one in found if one.failure is None and one.label]
+        if 2 * len(usable) < max(1, len(found)) or any(len(one.label.split()) > 1 for one in usable):
+            return ()
+        first = found[: self.options.num_examples]
+        return tuple(self._build_record(one, label=None if one.failure else one.label) for one in first)
+
+    def _read_labelled(self, images: Sequence[str], labels: str | None) -> Iterator[ImageEntry]:
+        own = self.options
+        options = PrepareCaptcha(
+            store="S",
+            images=tuple(images) or (".",),  # not read if there are none
+            labels=labels,
+            image_column=own.image_column,
+            label_column=own.label_column,
+            split_column=own.split_column,
+        )
+        reader = open_label_reader(options, None)
+        if isinstance(reader, LabelListReader) and not all(one.is_complete for one in self.image_contents):
+            problem = "the labels are in the order of the images, of which only the first were listed"
+            raise CaptError(problem, location=labels or "", hint="Run `capt prepare captcha --dry-run`.")
+        if isinstance(reader, ListingReader):
+            return reader.read_listed_images(self._list_images())
+        return reader.read_images()
+
+    def list_classes(self, copies: Sequence[str]) -> list[str]:
+        """Returns the classes of images in copies of directories."""
+        captions = islice(open_reader("imagefolder", copies).read_captions(), _MAX_CAPTIONS)
+        return sorted({one.caption for one in captions if isinstance(one, CaptionEntry)})
+
+    def _refuse(self, error: CaptError) -> None:
+        """Adds the problem of a reader, with the original paths."""
+        self.problems.append(self.excerpt.restore(str(error)))
+
+    def _read_records(self, reader: DatasetReader) -> tuple[Record, ...]:
+        if isinstance(reader, ListingReader):
+            images = list(islice(reader.read_listed_images(self._list_images()), self.options.num_examples))
+            return tuple(map(self._build_record, images))
+        images = list(islice(reader.read_images(), _MAX_RECORDS))
+        usable = [one for one in images if one.failure is None]
+        if 2 * len(usable) < max(1, len(images)):
+            self._report(next((one.failure for one in images if one.failure), None))
+            return ()
+        distinct: dict[tuple[str, str], ImageEntry] = {}
+        for one in images:
+            distinct.setdefault((one.document, one.image_id), one)
+        shown = dict(islice(distinct.items(), self.options.num_examples))
+        captions: dict[tuple[str, str], list[str]] = {key: [] for key in shown}
+        failures: list[FailedRecord] = []
+        readable = 0
+        # A list of URLs is not copied, and has image and caption in one row.
+        limit = _MAX_RECORDS if reader.has_urls else _MAX_CAPTIONS
+        for entry in islice(reader.read_captions(), limit):
+            if isinstance(entry, CaptionEntry):
+                captions.get((entry.document, entry.image_id), []).append(entry.caption)
+                readable += readable < _MAX_RECORDS
+            elif len(failures) < _MAX_RECORDS:
+                failures.append(entry)
+        if readable < len(failures) or not readable:
+            self._report(failures[0] if failures else None)
+            return ()
+        is_inside = isinstance(reader, EmbeddedReader)
+        return tuple(self._build_record(one, captions[key], is_inside=is_inside) for key, one in shown.items())
+
+    def _report(self, failure: FailedRecord | None) -> None:
+        if failure:
+            problem = f"{failure.reason}: {failure.detail}" if failure.detail else failure.reason
+            self.problems.append(self.excerpt.restore(str(CaptError(problem, location=failure.location))))
+
+    def _list_images(self) -> list[ListedImage]:
+        return [
+            ListedImage(image.name, "", image.has_known_name) for one in self.image_contents for image in one.images
+        ]
+
+    def _build_record(
+        self, image: ImageEntry, captions: Sequence[str] = (), label: str | None = None, *, is_inside: bool = False
+    ) -> Record:
+        """Returns the record of an image. `is_inside`: the file of the annotations contains it."""
+        failure, name = image.failure, image.file_name or image.image_id
+        problem = f"{failure.reason}: {failure.detail}".removesuffix(": ") if failure else ""
+        found = None if is_inside or image.url or not self.image_contents else self._is_listed(name)
+        return Record(image.url or name, image.split, tuple(captions), label, self.excerpt.restore(problem), found)
+
+    def _is_listed(self, name: str) -> bool | None:
+        """Returns whether an image file is listed by this end of its path, with or without its suffix."""
+        is_listed = normalize_name(name) in self._listed_names
+        return is_listed or (False if all(one.is_complete for one in self.image_contents) else None)
+
+    @cached_property
+    def _listed_names(self) -> set[str]:
+        names: set[str] = set()
+        for image in self._list_images():
+            path = PurePosixPath(normalize_name(image.name))
+            for one in (path, path.with_suffix("")):
+                names.update("/".join(one.parts[start:]) for start in range(len(one.parts)))
+        return names

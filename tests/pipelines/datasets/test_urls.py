@@ -1,5 +1,6 @@
 """Lists of URLs are read in bounded memory in every format, and each fault costs its own records."""
 
+import bz2
 import gzip
 import hashlib
 import json
@@ -86,6 +87,7 @@ WRITERS: dict[str, Callable[[Path], str]] = {
         root / "a.csv.gz", gzip.compress(in_csv(table())[:50]) + gzip.compress(in_csv(table())[50:])
     ),
     "jsonl.zst": lambda root: put(root / "a.jsonl.zst", pa.compress(in_json(table()), "zstd", asbytes=True)),
+    "tsv.bz2": lambda root: put(root / "a.tsv.bz2", bz2.compress(in_csv(table(), "\t"))),
     "utf-16": lambda root: put(root / "a.csv", in_csv(table()).decode().encode("utf-16")),
 }
 

@@ -72,11 +72,16 @@ bench: setup  ## Run the benchmarks of docs/benchmarks/speed.md, an hour on two 
 	@set -e; for one in $(BENCHMARKS); do set -- $$one; name=$$1; shift; echo "== $$name $$*"; \
 		$(PYTHON) benchmarks/$$name.py $$*; done
 
-lock:  ## Resolve the dependencies of setup.py into requirements.lock
+# Beside JAX, capt extracts features without TensorFlow. An override without a matching Python removes a package.
+WITHOUT_TENSORFLOW := tensorflow tensorflow-text tensorflow-transform
+UV_COMPILE := $(VENV)-lock/bin/uv pip compile setup.py --universal --generate-hashes --python-version 3.11 --no-header --quiet
+lock:  ## Resolve the dependencies of setup.py into requirements.lock and requirements-accelerator.lock
 	$(PYTHON3) -m venv $(VENV)-lock
 	$(VENV)-lock/bin/pip install --quiet uv
-	$(VENV)-lock/bin/uv pip compile setup.py --extra docs --extra test --universal --generate-hashes --python-version 3.11 \
-		--no-header --quiet --output-file requirements.lock
+	$(UV_COMPILE) --extra docs --extra test --output-file requirements.lock
+	printf "%s; python_version < '3'\n" $(WITHOUT_TENSORFLOW) > $(VENV)-lock/overrides.txt
+	$(UV_COMPILE) --extra gcs --extra heif --extra jax --extra s3 --override $(VENV)-lock/overrides.txt \
+		--constraint requirements.lock --output-file requirements-accelerator.lock
 	rm -rf $(VENV)-lock
 
 clean:  ## Remove everything that was built

@@ -274,12 +274,16 @@ def _one_line_errors(debug: bool, print_result: Callable[[Mapping[str, Any]], No
         _print_error("Interrupted. The same command resumes.", debug)
         raise typer.Exit(ExitCode.INTERRUPTED) from None
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in ACCESS_DENIED:
-            line = f"{error.filename}: {error.strerror}. Check its permissions, or choose another path."
-        else:
-            line = f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:500]}. --debug shows where."
-        _print_error(line, debug)
+        _print_error(_describe(error), debug)
         raise typer.Exit(ExitCode.FAILED) from None
+
+
+def _describe(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno in ACCESS_DENIED:
+        return f"{error.filename}: {error.strerror}. Check its permissions, or choose another path."
+    if isinstance(error, ModuleNotFoundError):
+        return f"the package {error.name!r}, which this command needs, is not installed. Install capt's dependencies."
+    return f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:500]}. --debug shows where."
 
 
 def _print_error(line: str, debug: bool) -> None:

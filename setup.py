@@ -29,17 +29,20 @@ EVALUATE = ["pycocoevalcap>=1.2,<2"]
 S3 = ["boto3>=1.35"]
 GCS = ["google-cloud-storage>=2.18"]
 HEIF = ["pi-heif>=1.1"]
+JAX = ["jax>=0.7"]
 
 EXTRAS = {
     "docs": ["furo>=2025.9", "myst-parser>=5", "sphinx>=9"],
     "evaluate": EVALUATE,
     "gcs": GCS,
     "heif": HEIF,
+    "jax": JAX,
     "s3": S3,
     "test": [
         *EVALUATE,
         *GCS,
         *HEIF,
+        *JAX,
         *S3,
         "duckdb>=1.1",
         "flask-cors>=5",  # with moto, a server that speaks S3
@@ -47,7 +50,6 @@ EXTRAS = {
         "hypothesis>=6.100",
         "import-linter>=2.1",
         "ipykernel>=6.29",
-        "jax>=0.7",
         "moto[s3]>=5",
         "mypy>=1.13",
         "nbclient>=0.10",

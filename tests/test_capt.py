@@ -121,6 +121,16 @@ def test_a_failure_ends_with_exit_code_1(commands: CommandServer, tmp_path: Path
     assert "not a capt store" in done.stderr
 
 
+def test_a_package_that_is_missing_is_named_in_one_line() -> None:
+    program = (
+        "import sys; sys.modules['pyarrow'] = None; sys.argv = ['capt', 'store', 'ls', '.']; import capt; capt.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "'pyarrow'" in line
+
+
 def test_a_path_that_cannot_be_written_is_one_line(commands: CommandServer) -> None:
     done = commands.capt("synth", "scenes", "/sys/capt", "--num-images", "5", "--seed", "0")
     assert done.returncode == 1

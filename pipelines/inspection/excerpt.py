@@ -7,6 +7,7 @@
 Small local files are read where they are.
 """
 
+import codecs
 import contextlib
 import io
 import tarfile
@@ -29,6 +30,7 @@ _MAX_BYTES = 4 << 20
 _MAX_JSON_BYTES = 256 << 20
 _MAX_MEMBERS = 500
 _MAX_FIELD_BYTES = 1 << 20
+_WIDE_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)  # UTF-32-LE begins as UTF-16-LE
 _ROWS = 8  # decoded at a time, with their images
 _MAX_IMAGES = 500
 _IMAGES_PER_DIRECTORY = 5
@@ -59,7 +61,8 @@ class Excerpt:
         is_json = remove_gzip_suffix(file.name).lower().endswith(".json")
         limit = _MAX_JSON_BYTES if is_json else _MAX_BYTES
         reference = file.reference
-        if not reference.member and not is_uri(reference.location) and file.size <= limit:
+        is_packed = remove_gzip_suffix(file.name) != file.name
+        if not (reference.member or is_uri(reference.location) or is_packed) and file.size <= limit:
             return contents.name_path(file)
         if is_json and file.size > limit:
             message = f"the JSON file is larger than {limit:,} bytes, and it would be read as a whole"
@@ -71,21 +74,18 @@ class Excerpt:
         if find_unpack_command(data[:16]) == "gunzip":
             data = _unpack_start(data, limit)
         if len(data) >= limit and not is_json:
-            data = data[: data.rfind(b"\n") + 1] or data
-        path = self._make_path(self._place("files", _find_parent(contents)), remove_gzip_suffix(file.name))
-        path.write_bytes(data)
-        return str(path)
+            data = _cut_line(data)
+        return str(self._write(self._place("files", _find_parent(contents)), file, data))
 
     def copy_files(self, contents: Contents, files: Iterable[ListedFile]) -> str:
         """Returns a directory with the beginning of annotation files, each under its name."""
         place = self._place("together", _find_parent(contents))
         for one in files:
-            path = self._make_path(place, remove_gzip_suffix(one.name))
-            path.write_bytes(Path(self.copy_file(contents, one)).read_bytes())
+            self._write(place, one, Path(self.copy_file(contents, one)).read_bytes())
         return str(place)
 
     def copy_images(self, contents: Contents) -> str:
-        """Returns a directory with empty files that have the names of images, and the metadata files beside them."""
+        """Returns a directory with empty files that have the names of images."""
         directories = Counter[str]()
         chosen: list[ListedFile] = []
         others: list[ListedFile] = []
@@ -94,16 +94,15 @@ class Excerpt:
             (chosen if directories[parent] <= _IMAGES_PER_DIRECTORY else others).append(one)
         place = self._place("images", contents.path.rstrip("/"))
         for one in [*chosen, *others][:_MAX_IMAGES]:
-            with contextlib.suppress(OSError):  # a name that is too long, or that of a directory
-                self._make_path(place, one.name).touch()
+            with contextlib.suppress(CaptError):
+                self._write(place, one, b"")
         return str(place)
 
     def copy_metadata(self, contents: Contents, files: Iterable[ListedFile]) -> str:
         """Returns the directory of `copy_images` with the beginning of these metadata files."""
         place = Path(self.copy_images(contents))
         for one in files:
-            path = self._make_path(place, remove_gzip_suffix(one.name))
-            path.write_bytes(Path(self.copy_file(contents, one)).read_bytes())
+            self._write(place, one, Path(self.copy_file(contents, one)).read_bytes())
         return str(place)
 
     def copy_tar(self, location: str) -> str:
@@ -149,16 +148,28 @@ class Excerpt:
             message = f"the Parquet file is corrupt or incomplete: {detail}"
             raise UsageError(message, location=reference.label, hint="Download or write it again.") from error
 
+    def _write(self, directory: Path, file: ListedFile, data: bytes) -> Path:
+        """Writes a copy under the name of the file without `.gz`. CaptError if the name is not possible here."""
+        path = self._make_path(directory, remove_gzip_suffix(file.name))
+        try:
+            path.write_bytes(data)
+        except OSError as error:  # a name that is too long, or that of a directory
+            raise CaptError(f"the file cannot be copied: {error.strerror}", location=file.reference.label) from error
+        return path
+
     def _make_path(self, directory: Path, name: str) -> Path:
         """Returns the path of a copy, which stays below its directory, and creates its parents."""
         path = directory.joinpath(*(part for part in PurePosixPath(name).parts if part not in ("..", "/")))
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CaptError(f"the file cannot be copied: {error.strerror}", location=name) from error
         return path
 
     def _place(self, use: str, original: str) -> Path:
         """Returns the directory of the copies of files below a path, for one use."""
         if (use, original) not in self._places:
-            self._places[use, original] = place = self._directory / str(len(self._places))
+            self._places[use, original] = place = self._directory / f"{len(self._places):06d}"
             place.mkdir()
         return self._places[use, original]
 
@@ -168,8 +179,15 @@ def _find_parent(contents: Contents) -> str:
     return contents.path.rpartition("/")[0] if contents.kind == "file" else contents.path.rstrip("/")
 
 
+def _cut_line(data: bytes) -> bytes:
+    """Returns a text without its incomplete last line; in UTF-16 and UTF-32, without its incomplete last character."""
+    if data.startswith(_WIDE_MARKS):
+        return data[: len(data) // 4 * 4]
+    return data[: data.rfind(b"\n") + 1] or data
+
+
 def _unpack_start(data: bytes, limit: int) -> bytes:
-    """Unpacks the beginning of a gzip file. CaptError is left to the reader of the text."""
+    """Unpacks the beginning of a gzip file. Returns nothing if it is corrupt."""
     with contextlib.suppress(zlib.error):
         return zlib.decompressobj(wbits=31).decompress(data, limit)
     return b""

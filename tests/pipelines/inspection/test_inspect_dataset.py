@@ -5,6 +5,8 @@ import os
 import pickle
 import shlex
 import shutil
+import subprocess
+import sys
 import tarfile
 import zipfile
 from pathlib import Path
@@ -25,6 +27,7 @@ from schemas.options.commands import COMMANDS
 from schemas.options.prepare import PrepareCaptcha, PrepareCaptions, PrepareFeatures
 from tests.commands import CommandServer
 from tests.conftest import noise_image
+from tests.features.buckets import BUCKET, put_s3, s3_server
 from tests.pipelines.datasets.layouts import LAYOUTS, Layout
 
 PUBLISHED = [name for name in LAYOUTS if name != "folder"]
@@ -224,6 +227,16 @@ def test_a_long_listing_says_that_only_its_beginning_was_listed(
     assert (path["files"], path["complete"]) == (2, False)
 
 
+def test_names_in_an_archive_that_lead_outside_or_cannot_be_copied_do_no_harm(tmp_path: Path) -> None:
+    row = "image,caption\na.jpg,A dog runs.\n"
+    with zipfile.ZipFile(tmp_path / "rows.zip", "w") as archive:
+        for name in ("../outside.csv", f"{'long' * 100}.csv", "same.csv", "same.csv/inner.csv"):
+            archive.writestr(name, row)
+    with pytest.raises(UsageError):
+        inspect(tmp_path / "rows.zip")
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.zip"]
+
+
 def corrupt(path: Path) -> Path:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     return path
@@ -300,6 +313,35 @@ def test_the_result_is_printed_as_text_or_json(
     assert (shown.returncode, printed.returncode, wrong.returncode) == (0, 0, 2)
     assert all(line in shown.stdout.splitlines() for line in result["candidates"][0]["commands"])
     assert wrong.stderr.count("\n") == 1
+
+
+def test_nothing_but_the_standard_readers_is_imported(layouts: dict[str, Layout]) -> None:
+    program = (
+        f"import sys, capt; capt.inspect(paths={layouts['huggingface'].images!r}); "
+        "assert not {'tensorflow', 'keras', 'apache_beam'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_a_bucket_is_read_like_a_directory(
+    layouts: dict[str, Layout], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CAPT_CACHE_DIR", str(tmp_path))
+    with s3_server() as environment:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        for kind in ("csv", "flickr8k", "webdataset", "huggingface"):
+            layout = layouts[kind]
+            for root in {Path(path) for path in (*layout.images, *layout.annotations)}:
+                for path in [root] if root.is_file() else filter(Path.is_file, root.rglob("*")):
+                    put_s3(environment, f"{kind}/{path.relative_to(root.parent)}", path.read_bytes())
+            there, here = (
+                inspect(f"s3://{BUCKET}/{kind}"),
+                inspect(*dict.fromkeys([*layout.annotations, *layout.images])),
+            )
+            assert [one["dataset_type"] for one in there] == [kind]
+            assert [one["captions"] for one in there[0]["records"]] == [one["captions"] for one in here[0]["records"]]
+            assert all(f"s3://{BUCKET}/{kind}" in line for line in there[0]["commands"])
 
 
 @pytest.mark.slow

@@ -170,6 +170,8 @@ def _find_annotated(first: FirstRecords, dataset_type: str, *, has_usual_name: b
             own = next(filter(None, read.values()), ())
         annotations += readable
         records = records or own
+    if len(annotations) > 1 and not first.check_files(dataset_type, annotations):
+        return
     if annotations:
         reason = f"{annotations[0]} contains {_ANNOTATIONS[dataset_type].description}"
         images = first.image_roots

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import PurePosixPath
+from typing import NamedTuple
 
 from features.inputs.image_names import normalize_name
 from features.text.lines import FailedRecord
 from features.text.table_columns import CaptionColumns
 from pipelines.datasets import open_reader
+from pipelines.datasets.annotation_files import AnnotationReader
 from pipelines.datasets.base import (
     CaptionEntry,
     DatasetReader,
@@ -45,12 +47,21 @@ class Record:
     found: bool | None = None
 
 
+class UnreadableCaptions(NamedTuple):
+    """Number of unreadable captions among the first ones, number of these, and the first problem."""
+
+    unreadable: int
+    read: int
+    problem: str
+
+
 class FirstRecords:
     """Reads the beginning of a dataset with any reader. `problems` are those of the readers that do not fit."""
 
     def __init__(self, options: Inspect, contents: Sequence[Contents], excerpt: Excerpt) -> None:
         self.options, self.contents, self.excerpt = options, contents, excerpt
         self.problems: list[str] = []
+        self.unreadable: dict[str, UnreadableCaptions] = {}  # by dataset type
         self.columns = CaptionColumns(
             options.image_column, options.caption_column, options.id_column, options.split_column, options.group_column
         )
@@ -68,7 +79,7 @@ class FirstRecords:
         """Returns the first records that a dataset type reads in copied paths; none if it does not fit."""
         try:
             reader = open_reader(dataset_type, copy(), columns=self.columns, caption_fields=self.options.caption_field)
-            return self._read_records(reader)
+            return self._read_records(reader, dataset_type)
         except CaptError as error:
             self._refuse(error)
         return ()
@@ -107,6 +118,21 @@ class FirstRecords:
             return reader.read_listed_images(self._list_images())
         return reader.read_images()
 
+    def check_files(self, dataset_type: str, annotations: Sequence[str]) -> bool:
+        """Returns whether a dataset type reads these annotation files together, such as those of one year of COCO."""
+        reader = open_reader(dataset_type, annotations)
+        assert isinstance(reader, AnnotationReader)
+        try:
+            documents = list(reader.list_documents())
+            for directory in {one.location.rpartition("/")[0] for one in documents}:
+                found = [one for one in documents if one.location.rpartition("/")[0] == directory]
+                own = [one for one in found if one.location not in self.options.paths]
+                reader.choose_documents(directory, own)
+        except CaptError as error:
+            self._refuse(error)
+            return False
+        return True
+
     def list_classes(self, copies: Sequence[str]) -> list[str]:
         """Returns the classes of images in copies of directories."""
         captions = islice(open_reader("imagefolder", copies).read_captions(), _MAX_CAPTIONS)
@@ -116,7 +142,7 @@ class FirstRecords:
         """Adds the problem of a reader, with the original paths."""
         self.problems.append(self.excerpt.restore(str(error)))
 
-    def _read_records(self, reader: DatasetReader) -> tuple[Record, ...]:
+    def _read_records(self, reader: DatasetReader, dataset_type: str) -> tuple[Record, ...]:
         if isinstance(reader, ListingReader):
             images = list(islice(reader.read_listed_images(self._list_images()), self.options.num_examples))
             return tuple(map(self._build_record, images))
@@ -143,13 +169,20 @@ class FirstRecords:
         if readable < len(failures) or not readable:
             self._report(failures[0] if failures else None)
             return ()
+        if failures:
+            problem = self._describe_failure(failures[0])
+            found = UnreadableCaptions(len(failures), readable + len(failures), problem)
+            self.unreadable.setdefault(dataset_type, found)
         is_inside = isinstance(reader, EmbeddedReader)
         return tuple(self._build_record(one, captions[key], is_inside=is_inside) for key, one in shown.items())
 
     def _report(self, failure: FailedRecord | None) -> None:
         if failure:
-            problem = f"{failure.reason}: {failure.detail}" if failure.detail else failure.reason
-            self.problems.append(self.excerpt.restore(str(CaptError(problem, location=failure.location))))
+            self.problems.append(self._describe_failure(failure))
+
+    def _describe_failure(self, failure: FailedRecord) -> str:
+        problem = f"{failure.reason}: {failure.detail}" if failure.detail else failure.reason
+        return self.excerpt.restore(str(CaptError(problem, location=failure.location)))
 
     def _list_images(self) -> list[ListedImage]:
         return [

@@ -39,8 +39,9 @@ def inspect_dataset(options: Inspect) -> dict[str, Any]:
     Returns:
         `paths` (path, kind, listed files and images, whether these are all, and files by suffix) and `candidates`, the
         best first: `dataset_type` (`captcha` for images with labels, `arrays` for computed features), `reason`,
-        `records` (image, split, captions or label, problem, and whether the image is there), `commands` and
-        `placeholders` (words in the commands to replace).
+        `records` (image, split, captions or label, problem, and whether the image is there), `unreadable` (how many of
+        the first captions cannot be read, and the first problem; null if all can), `commands` and `placeholders` (words
+        in the commands to replace).
 
     Raises:
         UsageError: A path does not exist, is empty or corrupt, or no dataset type reads the paths.
@@ -54,7 +55,7 @@ def inspect_dataset(options: Inspect) -> dict[str, Any]:
             candidates = find_candidates(first)
     if not candidates and not arrays:
         raise _explain(options.paths, contents, first.problems)
-    described = [_describe(one, arrays, options) for one in candidates] or [_describe_arrays(arrays)]
+    described = [_describe(one, first, arrays) for one in candidates] or [_describe_arrays(arrays)]
     return {"paths": [one.describe() for one in contents], "candidates": described}
 
 
@@ -68,6 +69,9 @@ def print_inspection(result: Mapping[str, Any]) -> None:
         prefix = f"{number}. " if len(result["candidates"]) > 1 else ""
         printer.line(f"{prefix}{one['dataset_type']}: {one['reason']}", "bold")
         _print_records(printer, one["records"])
+        if one["unreadable"]:
+            shown = "{unreadable} of the first {read} captions cannot be read. The first: {problem}"
+            printer.line(shown.format(**one["unreadable"]))
         for command in one["commands"]:
             printer.line(command)
         for word, meaning in one["placeholders"].items():
@@ -118,12 +122,14 @@ def _without_messages() -> Iterator[None]:
 # === Commands ===
 
 
-def _describe(candidate: Candidate, arrays: Sequence[str], options: Inspect) -> dict[str, Any]:
-    commands = list(_build_commands(candidate, arrays, options))
+def _describe(candidate: Candidate, first: FirstRecords, arrays: Sequence[str]) -> dict[str, Any]:
+    commands = list(_build_commands(candidate, arrays, first.options))
+    unreadable = first.unreadable.get(candidate.dataset_type)
     return {
         "dataset_type": candidate.dataset_type,
         "reason": candidate.reason,
         "records": [{**asdict(one), "captions": list(one.captions)} for one in candidate.records],
+        "unreadable": unreadable._asdict() if unreadable else None,
         **_add_placeholders(commands),
     }
 
@@ -156,7 +162,13 @@ def _describe_arrays(arrays: Sequence[str]) -> dict[str, Any]:
     kind = ["--store", "S", "--dataset-type", "TYPE", "--images", _IMAGES]
     command = ["capt", "prepare", "features", *kind, *_list_array_options(arrays)]
     reason = f"{arrays[0]} contains arrays, which are imported as features of images"
-    return {"dataset_type": "arrays", "reason": reason, "records": [], **_add_placeholders([command])}
+    return {
+        "dataset_type": "arrays",
+        "reason": reason,
+        "records": [],
+        "unreadable": None,
+        **_add_placeholders([command]),
+    }
 
 
 def _list_array_options(arrays: Sequence[str]) -> list[str]:

@@ -106,10 +106,35 @@ def test_annotations_without_images_have_a_placeholder_in_the_command(layouts: d
     assert {one["found"] for one in found["records"]} == {None}
 
 
+def test_files_that_are_not_one_dataset_are_refused(layouts: dict[str, Layout], tmp_path: Path) -> None:
+    """Annotations of two years of COCO share images; Karpathy's files are of three datasets."""
+    with zipfile.ZipFile(layouts["coco"].annotations[0]) as archive:
+        archive.extractall(tmp_path / "coco")
+    (val,) = (tmp_path / "coco").rglob("captions_val2014.json")
+    (found,) = inspect(tmp_path / "coco")
+    assert len(parse(found["commands"][1]).annotations) == 2
+    val.rename(val.with_name("captions_val2017.json"))
+    with zipfile.ZipFile(layouts["karpathy"].annotations[0]) as archive:
+        archive.extractall(tmp_path / "karpathy")
+    (one,) = (tmp_path / "karpathy").rglob("*.json")
+    shutil.copy(one, one.with_name("dataset_flickr8k.json"))
+    for kind in ("coco", "karpathy"):
+        with pytest.raises(UsageError):
+            inspect(tmp_path / kind)
+
+
 def test_records_say_whether_the_image_file_is_there(layouts: dict[str, Layout], tmp_path: Path) -> None:
     names(tmp_path / "some", "photo 0.jpg", "photo 2.jpg")
     (found,) = inspect(*layouts["csv"].annotations, tmp_path / "some")
     assert [one["found"] for one in found["records"]] == [True, False, True, False, False]
+
+
+def test_unreadable_captions_are_counted(layouts: dict[str, Layout]) -> None:
+    (found,) = inspect(*layouts["csv"].annotations)
+    unreadable = sum(layouts["csv"].malformed.values())
+    assert (found["unreadable"]["unreadable"], found["unreadable"]["read"]) == (unreadable, 10)
+    (found,) = inspect(*layouts["coco"].annotations)
+    assert found["unreadable"] is None
 
 
 def test_a_directory_with_everything_in_it_is_enough(layouts: dict[str, Layout]) -> None:

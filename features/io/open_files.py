@@ -1,6 +1,8 @@
 """Opens and reads local files and objects, within limits."""
 
+import errno
 import os
+import stat
 from dataclasses import dataclass
 from io import BufferedIOBase
 from pathlib import Path
@@ -26,12 +28,16 @@ def open_file(location: str, buffer_size: int = _BUFFER_BYTES) -> BinaryIO:
     """Opens a file or object for random access, in requests of at least `buffer_size` bytes.
 
     Raises:
-        OSError: The file does not exist (FileNotFoundError) or cannot be read.
+        OSError: The file does not exist (FileNotFoundError), cannot be read, or is a pipe or device.
         CaptError: The service cannot be reached.
     """
     if is_uri(location):
         return objects.open_object(location, buffer_size)
-    return Path(location).open("rb", buffer_size)
+    path = Path(location)
+    # Opening a pipe without a writer would wait forever.
+    if stat.S_IFMT(path.stat().st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
+        raise OSError(errno.ESPIPE, "it is a pipe or device, not a file", location)
+    return path.open("rb", buffer_size)
 
 
 def read_file(location: str, max_bytes: int) -> bytes:

@@ -12,7 +12,7 @@ from features.inputs.image_files import is_image_name, starts_as_image
 from features.inputs.natural_order import natural_key
 from features.io.brace_patterns import has_braces
 from features.io.objects import classify_uri, stat_object
-from features.io.open_files import stat_file
+from features.io.open_files import open_file, stat_file
 from features.io.uris import is_uri
 from pipelines.datasets.shard_files import find_shards
 from schemas.errors import CaptError, RecordError, UsageError
@@ -124,12 +124,15 @@ def _find_kind(path: str) -> str:
         if has_braces(path):
             return "pattern of shards"
         raise UsageError("no such file or directory", location=path or "PATH", hint="Check the path.")
-    if not is_collection(path):
-        return "file"
+    is_file = not is_collection(path)
     try:
+        if is_file:
+            open_file(path).close()
+            return "file"
         archive = open_archive(str(path if is_uri(path) else Path(path).absolute()))
     except OSError as error:
-        raise CaptError(f"the archive cannot be read: {error.strerror or error}", location=path) from error
+        kind = "file" if is_file else "archive"
+        raise CaptError(f"the {kind} cannot be read: {error.strerror or error}", location=path) from error
     return "tar archive" if isinstance(archive, Tar) else "zip archive"
 
 

@@ -47,7 +47,8 @@ def inspect_dataset(options: Inspect) -> dict[str, Any]:
         UsageError: A path does not exist, is empty or corrupt, or no dataset type reads the paths.
         CaptError: A path cannot be read.
     """
-    contents = list(chain.from_iterable(map(list_contents, options.paths)))
+    listed = chain.from_iterable(map(list_contents, dict.fromkeys(options.paths)))
+    contents = list({one.path: one for one in listed}.values())  # An archive may be named beside its directory.
     arrays = _find_arrays(contents)
     with tempfile.TemporaryDirectory(prefix="capt-inspect-") as directory:
         first = FirstRecords(options, contents, Excerpt(Path(directory)))

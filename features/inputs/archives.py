@@ -47,7 +47,7 @@ _UNPACK_COMMANDS = {
     re.compile(rb"\x1f\x8b"): "gunzip",
     re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)", re.DOTALL): "bunzip2",
     re.compile(rb"\xfd7zXZ\0"): "unxz",
-    re.compile(rb"\x28\xb5\x2f\xfd"): "unzstd",
+    re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18", re.DOTALL): "unzstd",  # or a skippable frame
 }
 
 _lock = threading.Lock()

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from features.io.open_files import check_size, open_file
+from features.io.open_files import check_size, open_file, raise_system_error
 from schemas.errors import RecordError, UsageError
 
 _MEMBER = re.compile(r"(\d{1,9})/(\d{1,18})/(.+)", re.DOTALL)
@@ -78,10 +78,13 @@ def open_parquet(location: str) -> Any:
 
     Raises:
         RecordError: The file is not Parquet, or incomplete.
+        CaptError: The file or service cannot be read.
     """
     try:
         return pq.ParquetFile(open_file(location), pre_buffer=False, buffer_size=_BUFFER_BYTES)
-    except (pa.ArrowException, OSError) as error:
+    # ValueError: column names that are not UTF-8.
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise_system_error(error, location)
         raise RecordError("read", "unreadable", f"{location}: {error}", permanent=False) from error
 
 

@@ -3,22 +3,29 @@
 file → unpacked → UTF-8 → blocks of whole lines | failure
 """
 
+import bz2
 import codecs
-from collections.abc import Iterable, Iterator
+import gzip
+import re
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 
 from features.inputs.archives import find_unpack_command
-from features.io.open_files import open_file
+from features.io.open_files import open_file, raise_system_error
 from features.text.byte_order_marks import find_byte_order_mark
-from features.text.lines import MAX_LINE, FailedRecord, find_line_end
+from features.text.lines import MAX_LINE, FailedRecord
 from schemas.errors import UsageError
 
-_COMPRESSION = {"gunzip": "gzip", "unzstd": "zstd", "bunzip2": "bz2"}
 _BLOCK_BYTES = 1 << 20
-# A read of corrupt or incomplete data returns nothing, so it costs as many unpacked bytes.
-_UNPACKED_BYTES = 4096
+# A read of corrupt or incomplete zstd returns nothing, so it costs as many unpacked bytes.
+_ZSTD_BYTES = 4096
 _MAGIC_BYTES = 16
+_CORRUPT = (OSError, EOFError, zlib.error, pa.ArrowException, UnicodeDecodeError)
+# CR ends a line only if no LF follows; what follows the last one is not known yet.
+_LINE_END = re.compile(rb"\r*\n|\r+(?=[^\r\n])")
 
 
 class TextFile:
@@ -37,11 +44,12 @@ class TextFile:
         self._location = location
 
     def __iter__(self) -> Iterator[bytes]:
-        """Raises UsageError for another compression, and CaptError if the service cannot be reached."""
+        """Raises UsageError for another compression, and CaptError if the file or service cannot be read."""
         self.failure = None
         try:
             yield from _join_lines(_convert_to_utf8(_read_chunks(self._location)))
-        except (OSError, UnicodeDecodeError) as error:
+        except _CORRUPT as error:
+            raise_system_error(error, self._location)
             self.failure = FailedRecord(self._location, "unreadable", f"the rest of the file: {error}")
 
 
@@ -52,12 +60,30 @@ def _read_chunks(location: str) -> Iterator[bytes]:
         file.seek(0)
         if command is None:
             yield from iter(lambda: file.read(_BLOCK_BYTES), b"")
-        elif command in _COMPRESSION:
-            with pa.CompressedInputStream(pa.PythonFile(file, "r"), _COMPRESSION[command]) as unpacked:
-                yield from iter(lambda: unpacked.read(_UNPACKED_BYTES), b"")
+        elif command in _UNPACKERS:
+            yield from _UNPACKERS[command](file)
         else:
             message = "the file is compressed, and only gzip, zstd and bzip2 are supported"
             raise UsageError(message, location=location, hint=f"Run `{command}` first.")
+
+
+def _gunzip(file: BinaryIO) -> Iterator[bytes]:
+    with gzip.GzipFile(fileobj=file) as unpacked:
+        yield from iter(lambda: unpacked.read1(_BLOCK_BYTES), b"")
+
+
+def _bunzip2(file: BinaryIO) -> Iterator[bytes]:
+    with bz2.BZ2File(file) as unpacked:
+        yield from iter(lambda: unpacked.read1(_BLOCK_BYTES), b"")
+
+
+def _unzstd(file: BinaryIO) -> Iterator[bytes]:
+    with pa.CompressedInputStream(pa.PythonFile(file, "r"), "zstd") as unpacked:
+        yield from iter(lambda: unpacked.read(_ZSTD_BYTES), b"")
+
+
+# By the command of `find_unpack_command`.
+_UNPACKERS: dict[str, Callable[[Any], Iterator[bytes]]] = {"gunzip": _gunzip, "bunzip2": _bunzip2, "unzstd": _unzstd}
 
 
 def _convert_to_utf8(chunks: Iterator[bytes]) -> Iterator[bytes]:
@@ -79,12 +105,15 @@ def _convert_to_utf8(chunks: Iterator[bytes]) -> Iterator[bytes]:
 def _join_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """Yields the whole lines, in blocks of at least `_BLOCK_BYTES` but the last. The last line gets the end it lacks.
 
-    If reading a chunk fails, the whole lines before it are yielded, then the error is raised.
+    The end of the first line is that of all lines. If reading a chunk fails, the whole lines before it are yielded,
+    then the error is raised.
     """
     end, lines, line = b"", bytearray(), bytearray()
     try:
-        for chunk in chunks:
-            end = end or _find_end(chunk)
+        for read in chunks:
+            chunk = read
+            if not end and (end := _find_end(bytes(line[-1:]) + read)):
+                chunk, line = bytes(line) + read, bytearray()
             stop = chunk.rfind(end) + 1 if end else 0
             if stop:
                 lines += line + chunk[:stop]
@@ -94,7 +123,7 @@ def _join_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
             if len(lines) >= _BLOCK_BYTES:
                 yield bytes(lines)
                 lines.clear()
-    except (OSError, UnicodeDecodeError):
+    except _CORRUPT:
         if lines:
             yield bytes(lines)
         raise
@@ -102,6 +131,7 @@ def _join_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
         yield bytes(lines + (line + (end or b"\n") if line else b""))
 
 
-def _find_end(chunk: bytes) -> bytes:
-    """Returns the last byte of line ends; empty if the chunk does not show it. CR ends lines in a text without LF."""
-    return find_line_end(chunk)[-1:].encode() if b"\n" in chunk or b"\r" in chunk[:-1] else b""
+def _find_end(text: bytes) -> bytes:
+    """Returns the last byte of the first line end; empty if the text does not show it."""
+    found = _LINE_END.search(text)
+    return found[0][-1:] if found else b""

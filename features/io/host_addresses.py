@@ -15,6 +15,9 @@ from typing import Any
 # Errors of `socket.getaddrinfo` that mean that a host does not exist.
 NO_SUCH_HOST = frozenset((socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)))
 
+# A name server may be wrong for a moment.
+_MISSING_SECONDS = 10.0
+
 
 @dataclass(frozen=True)
 class _Answer:
@@ -28,11 +31,11 @@ class _Answer:
 class AddressCache:
     """The addresses of the hosts that were used last. Threads may share it.
 
-    That a host does not exist is kept, too; other errors are not.
+    That a host does not exist is kept for a short time; other errors are not.
 
     Args:
         max_hosts: Number of hosts that are kept.
-        seconds: Time after which a host is looked up again.
+        seconds: Time after which a host is looked up again, ten seconds at most if it did not exist.
     """
 
     def __init__(self, max_hosts: int = 4096, seconds: float = 300.0) -> None:
@@ -65,7 +68,8 @@ class AddressCache:
             if error.errno not in NO_SUCH_HOST:
                 raise
             failure = error
-        answer = _Answer(infos, failure, time.monotonic() + self._seconds)
+        seconds = min(self._seconds, _MISSING_SECONDS) if failure else self._seconds
+        answer = _Answer(infos, failure, time.monotonic() + seconds)
         with self._lock:
             self._answers[host, port] = answer
             while len(self._answers) > self._max_hosts:

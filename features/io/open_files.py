@@ -10,7 +10,7 @@ from typing import IO, BinaryIO
 
 from features.io import objects
 from features.io.uris import is_uri
-from schemas.errors import RecordError
+from schemas.errors import CaptError, RecordError
 
 _BUFFER_BYTES = 128 << 10
 
@@ -61,6 +61,12 @@ def stat_file(location: str) -> FileState:
     status = Path(location).stat()
     version = f"{status.st_mtime_ns}:{status.st_ctime_ns}:{status.st_ino}"
     return FileState(max(status.st_mtime_ns, status.st_ctime_ns), str(status.st_ino), version)
+
+
+def raise_system_error(error: Exception, location: str) -> None:
+    """Raises CaptError for an error of the system, such as a missing permission, but not for corrupt data."""
+    if isinstance(error, OSError) and error.errno is not None:
+        raise CaptError(f"the file cannot be read: {error.strerror or error}", location=location) from error
 
 
 def check_size(size: int, label: str, max_bytes: int) -> None:

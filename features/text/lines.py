@@ -55,11 +55,24 @@ def decode_lines(data: bytes, location: str) -> Iterator[Line | FailedRecord]:
 
 
 def decode_blocks(blocks: Iterable[bytes], location: str) -> Iterator[Line | FailedRecord]:
-    """Yields what `decode_lines` yields of a text in blocks of whole lines."""
+    """Yields what `decode_lines` yields of a text in blocks of whole lines, which end as the first one does."""
     number = 1
     for block in blocks:
-        yield from (record for _, record in number_lines(block, location, number))
-        number += block.count(b"\n") or block.count(b"\r")
+        if block.endswith(b"\r"):
+            yield from _decode_cr_lines(block, location, number)
+            number += block.count(b"\r")
+        else:
+            yield from (record for _, record in number_lines(block, location, number))
+            number += block.count(b"\n")
+
+
+def _decode_cr_lines(block: bytes, location: str, first: int) -> Iterator[Line | FailedRecord]:
+    for number, line in enumerate(block.removesuffix(b"\r").split(b"\r"), first):
+        parts = [part for part in line.split(b"\n") if part.strip()]
+        if len(parts) == 1:
+            yield _decode(parts[0], f"{location}:{number}")
+        else:
+            yield from report_mixed_ends(parts, f"{location}:{number}")
 
 
 def number_lines(data: bytes, location: str, first: int = 1) -> Iterator[tuple[int, Line | FailedRecord]]:

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from features.io.open_files import raise_system_error
 from features.text.lines import FailedRecord
-from features.text.record_fields import read_record
 
 _ROWS = 4096
 
@@ -30,6 +30,8 @@ def read_rows(
     batch_size: int = _ROWS,
 ) -> Iterator[ParquetRow | FailedRecord]:
     """Yields the rows of an open `pyarrow.parquet.ParquetFile`. Rows that cannot be read have failed.
+
+    Raises CaptError if the file or service cannot be read.
 
     Args:
         file: The file.
@@ -70,6 +72,7 @@ def _read_group(
         yield from ({} for _ in range(rows if not columns else 0))
     # ValueError: corrupt pages; OSError: corrupt compression.
     except (pa.ArrowException, OSError, ValueError) as error:
+        raise_system_error(error, location)
         for number in range(before + done, before + rows):
             yield FailedRecord(_locate(location, number), "unreadable", f"row group {group}: {error}")
 
@@ -79,6 +82,7 @@ def _list_values(batch: Any, location: str, before: int) -> Iterator[dict[str, A
         yield from batch.to_pylist()
     except UnicodeDecodeError:  # Fails before the first row is yielded.
         for number in range(batch.num_rows):
-            one = batch.slice(number, 1)
-            values = read_record(_locate(location, before + number), one.to_pylist)
-            yield values if isinstance(values, FailedRecord) else values[0]
+            try:
+                yield from batch.slice(number, 1).to_pylist()
+            except UnicodeDecodeError as error:
+                yield FailedRecord(_locate(location, before + number), "not UTF-8", str(error))

@@ -11,7 +11,6 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import islice
 from reprlib import repr as abbreviate
 from typing import Any, NamedTuple
 
@@ -19,7 +18,7 @@ from features.inputs.image_urls import build_download_name
 from features.inputs.parquet_rows import open_parquet
 from features.inputs.text_files import TextFile
 from features.text.csv_rows import read_row_blocks
-from features.text.lines import FailedRecord, Line, decode_blocks
+from features.text.lines import FailedRecord, Line, decode_blocks, shorten
 from features.text.record_fields import parse_json_line, read_name, read_record, read_value
 from features.text.table_columns import (
     URL,
@@ -37,6 +36,7 @@ from pipelines.datasets.parquet_table import read_rows
 from pipelines.datasets.shard_files import Shard, find_shards
 from schemas.defaults import MAX_DOWNLOAD_FAILURES
 from schemas.errors import RecordError, UsageError
+from schemas.secrets import strip_user
 
 # Without a readable line, the columns make no difference.
 _ANY_COLUMNS = FoundColumns("url", (), None, None, None)
@@ -111,7 +111,7 @@ def _read_captions(row: _UrlRow) -> Iterator[CaptionEntry | FailedRecord]:
     """Yields the captions of a row. A row without a caption has failed."""
     fields = row.fields
     if not fields.captions:
-        yield FailedRecord(fields.location, "no caption", row.url)
+        yield FailedRecord(fields.location, "no caption", shorten(strip_user(row.url)))
     for one in fields.captions:
         caption_id = f"{fields.own_id}{one.suffix}" if fields.own_id else _hash_caption(one)
         yield read_caption_value(fields.image, caption_id, one, f"{fields.location}: {one.location}")
@@ -154,15 +154,18 @@ def _read_csv(delimiter: str, location: str, find_columns: FindColumns) -> Itera
 
 
 def _read_json_lines(location: str, find_columns: FindColumns) -> Iterator[_UrlRow | FailedRecord]:
-    """Yields the rows of JSON lines. The columns are the keys in the first block of the text."""
+    """Yields the rows of JSON lines. The columns are the keys in the first block of the text with an object."""
     text = TextFile(location)
-    first = decode_blocks(islice(text, 1), location)
-    keys = choose_keys(parse_json_line(line) for line in first if isinstance(line, Line))
+    keys = next(filter(None, (_find_keys(block, location) for block in text)), None)
     columns = find_columns(location, keys) if keys else _ANY_COLUMNS
     for line in decode_blocks(text, location):
         yield line if isinstance(line, FailedRecord) else _read_row(line.location, parse_json_line(line), columns)
     if text.failure:
         yield text.failure
+
+
+def _find_keys(block: bytes, location: str) -> Sequence[str]:
+    return choose_keys(parse_json_line(line) for line in decode_blocks([block], location) if isinstance(line, Line))
 
 
 # By the end of a file's name. Text is compressed if its first bytes are those of gzip, zstd or bzip2.

@@ -27,6 +27,10 @@ from features.inputs.robots_tag import find_refusal
         (["unavailable_after: Friday, 25-Jun-10 15:00:00 UTC, noindex"], "noindex"),
         (["noaid, x-noai"], None),
         ([":", ",,", "noai:"], None),
+        (["none"], "none"),
+        (["nofollow; noindex"], "noindex"),
+        (["max-image-preview:none, noai"], "noai"),
+        (["other-directive: value, noai"], "noai"),
     ],
 )
 def test_directives_concern_every_robot_or_those_that_they_name(headers: list[str], refusal: str | None) -> None:

@@ -1,6 +1,7 @@
 """Answers of name servers are kept for a time, in bounded number, and are checked like new ones."""
 
 import socket
+import time
 from io import BytesIO
 from typing import Any
 
@@ -48,6 +49,16 @@ def test_only_a_permanent_error_is_kept(looked_up: list[str]) -> None:
         with pytest.raises(socket.gaierror, match=host):
             addresses.resolve(host, 80)
     assert looked_up == ["gone", "later", "later"]
+
+
+def test_a_missing_host_is_kept_for_a_shorter_time(looked_up: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    addresses, now = AddressCache(), time.monotonic()
+    for seconds in (0, 5, 15):
+        monkeypatch.setattr("features.io.host_addresses.time.monotonic", lambda later=now + seconds: later)
+        addresses.resolve("a", 80)
+        with pytest.raises(socket.gaierror, match="gone"):
+            addresses.resolve("gone", 80)
+    assert looked_up == ["a", "gone", "gone"]
 
 
 def test_a_kept_private_address_is_refused_each_time(looked_up: list[str]) -> None:

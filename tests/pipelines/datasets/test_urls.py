@@ -1,6 +1,7 @@
 """Lists of URLs are read in bounded memory in every format, and each fault costs its own records."""
 
 import bz2
+import errno
 import gzip
 import hashlib
 import json
@@ -13,13 +14,13 @@ import pyarrow.parquet as pq
 import pytest
 
 import capt
-from features.inputs import text_files
+from features.inputs import parquet_rows, text_files
 from features.inputs.image_urls import build_download_name
 from features.text import csv_rows
 from features.text.lines import FailedRecord
 from features.text.table_columns import CaptionColumns
 from pipelines.datasets import open_reader
-from schemas.errors import UsageError
+from schemas.errors import CaptError, UsageError
 from tests.image_server import ImageServer, answer, image_server, jpeg
 from tests.pipelines.datasets.test_huggingface import corrupt
 
@@ -137,6 +138,75 @@ def test_a_corrupt_row_group_costs_its_rows(tmp_path: Path) -> None:
     assert [one[1] for one in read_captions(path)] == ["dog 0", "dog 1", "unreadable", "unreadable", "dog 4", "dog 5"]
 
 
+def test_a_row_that_is_not_utf8_costs_itself(tmp_path: Path) -> None:
+    texts = pa.array([b"one", b"caf\xe9", b"three"]).cast(pa.binary()).view(pa.string())
+    path = parquet(tmp_path / "a.parquet", {"url": pa.array([url(n) for n in range(3)]), "text": texts})
+    assert [one[1] for one in read_captions(path)] == ["one", "not UTF-8", "three"]
+
+
+def test_a_parquet_file_with_names_that_are_not_utf8_is_one_failed_record(tmp_path: Path) -> None:
+    path = Path(parquet(tmp_path / "a.parquet", {"url": [url(0)], "text": ["one"], "caf_": ["x"]}))
+    path.write_bytes(path.read_bytes().replace(b"caf_", b"caf\xe9"))
+    assert [one[1] for one in read_captions(str(path))] == ["unreadable"]
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_lines_end_as_the_first_one_does_in_a_file_of_any_size(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("_BLOCK_BYTES", "MAX_LINE"):
+        monkeypatch.setattr(text_files, name, 256)
+    columns = {"url": [url(n) for n in range(100)], "text": [f"dog {n}" for n in range(100)]}
+    lines = (in_csv(columns) if kind == "csv" else in_json(columns)).splitlines()
+    lines[1] = lines[1].replace(b"dog 0", b"dog\n0").replace(b", ", b",\n")
+    path = put(tmp_path / f"a.{kind}", b"\r".join(lines))
+    first = ["dog\n0", "dog 1"] if kind == "csv" else ["dog 0", *["mixed line ends"] * 2]
+    assert [one[1] for one in read_captions(path)] == first + [f"dog {n}" for n in range(2, 100)]
+
+
+def test_failed_lines_of_all_blocks_have_positions_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text_files, "_BLOCK_BYTES", 256)
+    path = put(tmp_path / "a.jsonl", b"".join(b"no JSON\n" if n % 9 else b"no\rJSON\n" for n in range(400)))
+    found = [one[0] for one in read_captions(path)]
+    assert len(set(found)) == len(found) == 400 + 45
+
+
+def test_a_list_that_may_not_be_read_ends_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*given: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    paths = [parquet(tmp_path / "a.parquet", table()), put(tmp_path / "a.csv", in_csv(table()))]
+    for module in (text_files, parquet_rows):
+        monkeypatch.setattr(module, "open_file", refuse)
+    for path in paths:
+        with pytest.raises(CaptError, match="Permission denied"):
+            read_captions(path)
+
+
+def test_gzip_and_bzip2_of_several_parts_and_with_padding_are_read_to_the_end(tmp_path: Path) -> None:
+    data = in_json(table(50))
+    padded = put(tmp_path / "a.jsonl.gz", gzip.compress(data) + bytes(100))
+    parts = put(tmp_path / "a.jsonl.bz2", b"".join(map(bz2.compress, (data[:99], b"", data[99:]))))
+    skippable = put(tmp_path / "a.jsonl.zst", b"\x50\x2a\x4d\x18\1\0\0\0x" + pa.compress(data, "zstd", asbytes=True))
+    for path in (padded, parts, skippable):
+        assert read_captions(path) == read_captions(put(tmp_path / "b.jsonl", data))
+
+
+def test_keys_are_found_after_lines_that_are_no_objects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_files, "_BLOCK_BYTES", 256)
+    path = put(tmp_path / "a.jsonl", b"no JSON\n" * 100 + in_json({"LINK": [url(0)], "TEXT": ["one"]}))
+    assert read_captions(path)[100:] == [(image_id(url(0)), "one")]
+
+
+def test_messages_have_no_password(tmp_path: Path) -> None:
+    path = put(tmp_path / "a.jsonl", b'{"url": "http://user:secret@host/a.jpg", "text": null}\n')
+    (failed,) = open_reader("urls", [path]).read_captions()
+    assert isinstance(failed, FailedRecord)
+    assert "secret" not in failed.detail
+
+
 def test_a_corrupt_or_empty_file_is_one_failed_record(tmp_path: Path) -> None:
     put(tmp_path / "a.parquet", b"PAR1 no more")
     put(tmp_path / "b.csv", b"")
@@ -248,7 +318,10 @@ def hashes(number: int) -> list[str]:
     return [hashlib.md5(data).hexdigest(), hashlib.sha1(data).hexdigest().upper(), hashlib.sha256(data).hexdigest()]
 
 
-def test_images_have_their_expected_hashes(tmp_path: Path, server: ImageServer) -> None:
+def test_images_have_their_expected_hashes(
+    tmp_path: Path, server: ImageServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.ingest.name_matching._DISTRUST_NS", 0)  # The hashes of new files are kept, too.
     expected = [*hashes(0)[:1], *hashes(1)[1:2], *hashes(2)[2:], *hashes(3)[:2], "", hashes(9)[0], hashes(9)[2], "12"]
     numbers = [0, 1, 2, 3, 3, 4, 5, 6, 7]
     columns = {"url": [server.url(f"/{n}.jpg") for n in numbers], "text": ["x"] * 9, "digest": expected}

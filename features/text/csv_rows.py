@@ -18,6 +18,7 @@ MAX_ROW = 131_072
 _State = Literal["complete", "open", "bad"]
 
 _LINE_END = re.compile(rb"\r*\n|\r")
+_TEXT_END = re.compile(r"[\r\n]")
 _EXCERPT = 640
 
 
@@ -78,7 +79,10 @@ def _read_window(
                 closing = text.find_closing(stop, number + 1)
             stop, last, state = closing.stop, closing.number, closing.state
         location = f"{document}:{number}"
-        if state == "complete" and stop - start <= MAX_ROW:
+        is_short = stop - start <= MAX_ROW
+        if state == "complete" and is_short and _hides_rows(data[start:stop], line, text.delimiter):
+            state = "bad"
+        if state == "complete" and is_short:
             yield from _parse(data[start:stop], location, text.delimiter)
             start, number = stop, last + 1
             continue
@@ -88,6 +92,17 @@ def _read_window(
         yield FailedRecord(location, reason, detail)
         start, number = start + len(line), number + 1
     return start, number
+
+
+def _hides_rows(row: bytes, line: bytes, delimiter: str) -> bool:
+    """Returns whether a row that begins with `line` has a field with a line end and a tab, in a tab-separated text.
+
+    Such texts often have no quoting, so the quote is a character, and the field consists of other rows.
+    """
+    if delimiter != "\t" or len(row) <= len(line):
+        return False
+    fields = next(csv.reader([row.decode(errors="surrogateescape")], delimiter=delimiter), [])
+    return any("\t" in field and _TEXT_END.search(field) for field in fields)
 
 
 def _find_end(data: bytes) -> bytes:

@@ -89,3 +89,15 @@ def test_a_row_over_the_limit_affects_only_its_first_line() -> None:
     ]
     long = b'"' + b"x\n" * csv_rows.MAX_ROW + b'",b\n'
     assert rows(long)[0] == (1, "too long")
+
+
+def test_a_quote_that_would_join_rows_of_a_tsv_fails_its_line_only() -> None:
+    data = b'a\tb\n1\t"abc\n2\tdef\n3\tghi"\n4\t"j\nk"\n5\t"l\tm"\n'
+    assert rows(data, "\t") == [
+        (1, ["a", "b"]),
+        (2, "bad quoting"),
+        (3, ["2", "def"]),
+        (4, ["3", 'ghi"']),
+        (5, ["4", "j\nk"]),
+        (7, ["5", "l\tm"]),
+    ]

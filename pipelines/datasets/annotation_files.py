@@ -135,12 +135,14 @@ class AnnotationReader(DatasetReader):
         pattern: Regular expression that is searched for in paths within a directory or archive.
         pattern_text: The pattern as a user would write it, such as `captions_*.json`.
         example: Example of `--annotations`.
+        additions: Regular expression of those files that are read only with others; None if there are none.
     """
 
     dataset_type: ClassVar[str]
     pattern: ClassVar[re.Pattern[str]]
     pattern_text: ClassVar[str]
     example: ClassVar[str]
+    additions: ClassVar[re.Pattern[str] | None] = None
 
     def __init__(self, annotations: Sequence[str]) -> None:
         if not annotations:

@@ -48,6 +48,7 @@ class Flickr8kReader(_FlickrReader):
     dataset_type = "flickr8k"
     pattern = re.compile(r"(^|/)(Flickr8k\.token|Flickr_8k\.(train|dev|test)Images)\.txt$")
     pattern_text = example = "Flickr8k.token.txt"
+    additions = _LIST
 
     def list_documents(self) -> Iterator[AnnotationFile]:
         found = [document for document in super().list_documents() if not _LIST.search(document.name)]

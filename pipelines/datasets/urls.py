@@ -26,6 +26,7 @@ from features.text.table_columns import (
     CaptionColumns,
     FoundColumns,
     find_caption_columns,
+    find_columns,
     report_columns,
 )
 from pipelines.datasets.base import CaptionEntry, DatasetReader, ImageEntry, build_failed_image
@@ -35,7 +36,7 @@ from pipelines.datasets.jsonl import choose_keys
 from pipelines.datasets.parquet_table import read_rows
 from pipelines.datasets.shard_files import Shard, find_shards
 from schemas.defaults import MAX_DOWNLOAD_FAILURES
-from schemas.errors import RecordError, UsageError
+from schemas.errors import CaptError, RecordError, UsageError
 from schemas.secrets import strip_user
 
 # Without a readable line, the columns make no difference.
@@ -180,6 +181,23 @@ _READERS = {
     **{f"{suffix}{packed}": read for suffix, read in _TEXT_READERS.items() for packed in ("", ".gz", ".zst", ".bz2")},
 }
 SUFFIXES = tuple(_READERS)
+
+
+def has_urls(location: str, given: CaptionColumns) -> bool:
+    """Returns whether a list, whose name ends in one of `SUFFIXES`, has a column of URLs; False if it has no header."""
+    names: list[str] = []
+
+    def keep_names(location: str, header: Sequence[str]) -> FoundColumns:
+        names.extend(header)
+        return _ANY_COLUMNS
+
+    suffix = next(one for one in _READERS if location.lower().endswith(one))
+    try:
+        next(_READERS[suffix](location, keep_names), None)
+        find_columns(names, location, [URL], {URL.name: given.image})
+    except CaptError:
+        return False
+    return True
 
 
 # === Rows ===

@@ -1,5 +1,6 @@
 """Lists the first files of a path: a directory, archive, bucket prefix, pattern of shards or single file."""
 
+import errno
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -10,21 +11,24 @@ from features.inputs import FileReference, ListedFile, is_collection, list_files
 from features.inputs.archives import Tar, escape_bytes, open_archive
 from features.inputs.image_files import is_image_name, starts_as_image
 from features.inputs.natural_order import natural_key
-from features.io.brace_patterns import has_braces
+from features.io.brace_patterns import expand_braces, has_braces
 from features.io.objects import classify_uri, stat_object
 from features.io.open_files import open_file, stat_file
 from features.io.uris import is_uri
-from pipelines.datasets.shard_files import find_shards
+from pipelines.inspection.problems import Problems
 from schemas.errors import CaptError, RecordError, UsageError
 
 _MAX_FILES = 100_000
 _MAX_MEMBERS = 50_000  # of a tar, whose headers are read one by one
 _MAX_OBJECTS = 10_000
-_MAX_INNER_ARCHIVES = 8
+_MAX_OPENED = 8  # archives of a directory
 _MAX_REMOTE_MEMBERS = 500  # Listing a tar in a bucket reads it.
 _MAX_READ_STARTS = 100
 _ARCHIVES = (".zip", ".tar")
 _OTHER_ARCHIVES = (".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
+_PACKED_ARCHIVES = (".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".7z", ".rar")
+_HINTS = {errno.ESPIPE: "Write it to a file first.", errno.ENAMETOOLONG: "Check the path."}
+_PATTERN = "pattern of shards"
 
 
 class Contents(NamedTuple):
@@ -32,8 +36,9 @@ class Contents(NamedTuple):
 
     Attributes:
         path: The path as a command would name it.
-        kind: `directory`, `zip archive`, `tar archive`, `bucket prefix`, `pattern of shards` or `file`.
-        files: The first ones; a `file` has itself.
+        kind: `directory`, `zip archive`, `tar archive`, `bucket prefix`, `pattern of shards` or `file`; `archive` if it
+            was not opened.
+        files: The first ones; a `file` has itself, and a pattern the first file that it names.
         images: The files that are images.
         is_complete: Whether these are all files.
     """
@@ -48,15 +53,30 @@ class Contents(NamedTuple):
     def is_archive(self) -> bool:
         return self.kind.endswith("archive")
 
+    @property
+    def is_pattern(self) -> bool:
+        return self.kind == _PATTERN
+
+    @property
+    def is_opened(self) -> bool:
+        return self.kind != "archive"
+
+    @property
+    def may_have_images(self) -> bool:
+        """Whether it is a directory, prefix or archive with images, or an archive beside such archives."""
+        return self.kind not in ("file", _PATTERN) and bool(self.images or not self.is_opened)
+
     def find_files(self, suffixes: Sequence[str]) -> list[ListedFile]:
         """Returns the files with one of the suffixes, which are in lower case."""
         return [one for one in self.files if one.name.lower().endswith(tuple(suffixes))]
 
     def name_path(self, file: ListedFile) -> str:
         """Returns the path of one of the files, as a command would name it; that of an archive has no own path."""
-        if self.kind == "file" or self.is_archive:
-            return self.path
-        return file.reference.location if self.kind == "pattern of shards" else f"{self.path.rstrip('/')}/{file.name}"
+        return self.path if self.is_archive else self.label_file(file)
+
+    def label_file(self, file: ListedFile) -> str:
+        """Returns the path of one of the files for messages, also of one in an archive."""
+        return self.path if self.kind in ("file", _PATTERN) else f"{self.path.rstrip('/')}/{file.name}"
 
     def describe(self) -> dict[str, object]:
         """Returns path, kind, the numbers of files and images, and the files by suffix, the most frequent first."""
@@ -71,8 +91,8 @@ class Contents(NamedTuple):
         }
 
 
-def list_contents(path: str) -> list[Contents]:
-    """Lists a path, and the archives in it if it is a directory or prefix.
+def list_contents(path: str, problems: Problems) -> list[Contents]:
+    """Lists a path, and the archives in it if it is a directory or prefix. `problems` gets those of archives in it.
 
     Raises:
         UsageError: The path does not exist, is empty, or is a compressed, corrupt or nested archive.
@@ -87,27 +107,44 @@ def list_contents(path: str) -> list[Contents]:
         raise UsageError(message, location=path, hint="Unpack the outer archive.")
     if own.is_archive or own.kind not in ("directory", "bucket prefix"):
         return [own]
-    named = [own.name_path(one) for one in own.find_files(_ARCHIVES)[:_MAX_INNER_ARCHIVES]]
-    return [own, *map(_list_path, named)]
+    for one in own.find_files(_PACKED_ARCHIVES):
+        problems.add(own.name_path(one), "an archive of this kind cannot be read in place. Unpack it.")
+    return [own, *_list_archives([own.name_path(one) for one in own.find_files(_ARCHIVES)], problems)]
+
+
+def _list_archives(paths: Sequence[str], problems: Problems) -> list[Contents]:
+    """Lists the first archives of a directory. The others are assumed to contain images if each of the first does."""
+    opened: list[Contents] = []
+    for path in paths[:_MAX_OPENED]:
+        try:
+            opened.append(_list_path(path))
+        except CaptError as error:
+            problems.add(path, str(error))
+    if opened and all(one.images for one in opened):
+        return [*opened, *(Contents(path, "archive", (), (), is_complete=False) for path in paths[_MAX_OPENED:])]
+    for path in paths[_MAX_OPENED:]:
+        problems.add(path, f"only the first {_MAX_OPENED} archives of a directory are opened")
+    return opened
+
+
+def identify_path(path: str) -> str:
+    """Returns the absolute form of a path, which is one for all ways to write it."""
+    return path.rstrip("/") if is_uri(path) else str(Path(path).absolute())
 
 
 def _list_path(path: str) -> Contents:
     if escape_bytes(path) != path:
         raise UsageError("the path is not UTF-8", location=escape_bytes(path), hint="Rename the file or directory.")
     kind = _find_kind(path)
-    files: Iterator[ListedFile]
-    if kind == "pattern of shards":
-        shard = find_shards([path], [".tar"], expand=True)[0]
-        files = iter([ListedFile(shard.label, FileReference(shard.location), 0, shard.state.version, 0)])
-    elif kind == "file":
-        files = iter([_stat(path)])
-    else:
-        files = _list_tar(path) if kind == "tar archive" else list_files(path)
+    if kind in ("file", _PATTERN):
+        named = expand_braces(path) if kind == _PATTERN else [path]
+        file = _stat(named[0])
+        return Contents(path, kind, (file,), tuple(_find_images([file])), is_complete=len(named) == 1)
     limit = _MAX_MEMBERS if kind == "tar archive" else _MAX_FILES
     if is_uri(path):
         limit = _MAX_REMOTE_MEMBERS if kind == "tar archive" else _MAX_OBJECTS
     try:
-        found = list(islice(files, limit + 1))
+        found = list(islice(_list_tar(path) if kind == "tar archive" else list_files(path), limit + 1))
     except RecordError as error:
         message = f"the archive is corrupt or incomplete: {error.detail}"
         raise UsageError(message, location=path, hint="Download or pack it again.") from error
@@ -117,23 +154,36 @@ def _list_path(path: str) -> Contents:
 
 
 def _find_kind(path: str) -> str:
-    is_directory = classify_uri(path) == "directory" if is_uri(path) else Path(path).is_dir()
-    if is_directory:
-        return "bucket prefix" if is_uri(path) else "directory"
-    if not (classify_uri(path) if is_uri(path) else path and Path(path).exists()):
-        if has_braces(path):
-            return "pattern of shards"
-        raise UsageError("no such file or directory", location=path or "PATH", hint="Check the path.")
-    is_file = not is_collection(path)
     try:
-        if is_file:
-            open_file(path).close()
-            return "file"
-        archive = open_archive(str(path if is_uri(path) else Path(path).absolute()))
+        found = classify_uri(path) if is_uri(path) else _classify_local(path)
+        if found == "directory":
+            return "bucket prefix" if is_uri(path) else "directory"
+        if found == "file":
+            return _open_kind(path)
     except OSError as error:
-        kind = "file" if is_file else "archive"
-        raise CaptError(f"the {kind} cannot be read: {error.strerror or error}", location=path) from error
+        raise _describe_unreadable(path, error) from error
+    if has_braces(path):
+        return _PATTERN
+    raise UsageError("no such file or directory", location=path or "PATH", hint="Check the path.")
+
+
+def _classify_local(path: str) -> str | None:
+    return "directory" if Path(path).is_dir() and path else "file" if Path(path).exists() and path else None
+
+
+def _open_kind(path: str) -> str:
+    """Returns the kind of a file or archive. OSError if it cannot be opened."""
+    if not is_collection(path):
+        open_file(path).close()
+        return "file"
+    archive = open_archive(str(path if is_uri(path) else Path(path).absolute()))
     return "tar archive" if isinstance(archive, Tar) else "zip archive"
+
+
+def _describe_unreadable(path: str, error: OSError) -> CaptError:
+    kind = UsageError if error.errno in _HINTS else CaptError
+    message = f"it cannot be read: {error.strerror or error}"
+    return kind(message, location=path, hint=_HINTS.get(error.errno or 0, ""))
 
 
 def _list_tar(path: str) -> Iterator[ListedFile]:
@@ -148,7 +198,12 @@ def _list_tar(path: str) -> Iterator[ListedFile]:
 
 def _stat(path: str) -> ListedFile:
     reference = FileReference.from_location(path)
-    size = stat_object(path).size if is_uri(path) else Path(path).stat().st_size
+    try:
+        size = stat_object(path).size if is_uri(path) else Path(path).stat().st_size
+    except FileNotFoundError as error:  # the first file of a pattern
+        raise UsageError("no such file or directory", location=path, hint="Check the path or pattern.") from error
+    except OSError as error:
+        raise _describe_unreadable(path, error) from error
     return ListedFile(PurePosixPath(path).name, reference, size, "", 0)
 
 

@@ -24,9 +24,14 @@ from pipelines.datasets.label_sources import open_label_reader
 from pipelines.datasets.labelled_images import LabelListReader
 from pipelines.inspection.contents import Contents
 from pipelines.inspection.excerpt import Excerpt
+from pipelines.inspection.problems import Problems
 from schemas.errors import CaptError
 from schemas.options.data import Inspect
 from schemas.options.prepare import PrepareCaptcha
+
+# Values of `dataset_type` of which `--dataset-type` has none.
+CAPTCHA = "captcha"
+ARRAYS = "arrays"
 
 _MAX_RECORDS = 200  # of which at least half must be readable
 _MAX_CAPTIONS = 1_000_000
@@ -58,9 +63,8 @@ class UnreadableCaptions(NamedTuple):
 class FirstRecords:
     """Reads the beginning of a dataset with any reader. `problems` are those of the readers that do not fit."""
 
-    def __init__(self, options: Inspect, contents: Sequence[Contents], excerpt: Excerpt) -> None:
-        self.options, self.contents, self.excerpt = options, contents, excerpt
-        self.problems: list[str] = []
+    def __init__(self, options: Inspect, contents: Sequence[Contents], excerpt: Excerpt, problems: Problems) -> None:
+        self.options, self.contents, self.excerpt, self.problems = options, contents, excerpt, problems
         self.unreadable: dict[str, UnreadableCaptions] = {}  # by dataset type
         self.columns = CaptionColumns(
             options.image_column, options.caption_column, options.id_column, options.split_column, options.group_column
@@ -69,30 +73,35 @@ class FirstRecords:
     @property
     def image_contents(self) -> list[Contents]:
         """The directories, archives and prefixes with images."""
-        return [one for one in self.contents if one.images and one.kind != "file"]
+        return [one for one in self.contents if one.may_have_images]
+
+    @property
+    def listed_images(self) -> list[Contents]:
+        """Those of which images were listed."""
+        return [one for one in self.image_contents if one.images]
 
     @property
     def image_roots(self) -> tuple[str, ...]:
         return tuple(one.path for one in self.image_contents)
 
-    def read(self, dataset_type: str, copy: Callable[[], Sequence[str]]) -> tuple[Record, ...]:
-        """Returns the first records that a dataset type reads in copied paths; none if it does not fit."""
+    def read(self, dataset_type: str, path: str, copy: Callable[[], Sequence[str]]) -> tuple[Record, ...]:
+        """Returns the first records that a dataset type reads in copies of a path; none if it does not fit."""
         try:
             reader = open_reader(dataset_type, copy(), columns=self.columns, caption_fields=self.options.caption_field)
             return self._read_records(reader, dataset_type)
         except CaptError as error:
-            self._refuse(error)
+            self.refuse(path, error, dataset_type)
         return ()
 
-    def read_labels(self, copy: Callable[[], tuple[Sequence[str], str | None]]) -> tuple[Record, ...]:
-        """Returns the first images with labels, given copies of `--images` and `--labels`.
+    def read_labels(self, path: str, copy: Callable[[], tuple[Sequence[str], str | None]]) -> tuple[Record, ...]:
+        """Returns the first images with labels in a path, given copies of `--images` and `--labels`.
 
         Returns none if the labels do not fit, or have white space, as captions have.
         """
         try:
             found = list(islice(self._read_labelled(*copy()), _MAX_RECORDS))
         except CaptError as error:
-            self._refuse(error)
+            self.refuse(path, error, CAPTCHA)
             return ()
         usable = [one for one in found if one.failure is None and one.label]
         if 2 * len(usable) < max(1, len(found)) or any(len(one.label.split()) > 1 for one in usable):
@@ -129,7 +138,8 @@ class FirstRecords:
                 own = [one for one in found if one.location not in self.options.paths]
                 reader.choose_documents(directory, own)
         except CaptError as error:
-            self._refuse(error)
+            for path in annotations:
+                self.refuse(path, error, dataset_type)
             return False
         return True
 
@@ -138,9 +148,9 @@ class FirstRecords:
         captions = islice(open_reader("imagefolder", copies).read_captions(), _MAX_CAPTIONS)
         return sorted({one.caption for one in captions if isinstance(one, CaptionEntry)})
 
-    def _refuse(self, error: CaptError) -> None:
-        """Adds the problem of a reader, with the original paths."""
-        self.problems.append(self.excerpt.restore(str(error)))
+    def refuse(self, path: str, error: CaptError, dataset_type: str = "") -> None:
+        """Adds the problem of a reader with a path. The problem has the original paths."""
+        self.problems.add(path, self.excerpt.restore(str(error)), dataset_type)
 
     def _read_records(self, reader: DatasetReader, dataset_type: str) -> tuple[Record, ...]:
         if isinstance(reader, ListingReader):
@@ -149,8 +159,7 @@ class FirstRecords:
         images = list(islice(reader.read_images(), _MAX_RECORDS))
         usable = [one for one in images if one.failure is None]
         if 2 * len(usable) < max(1, len(images)):
-            self._report(next((one.failure for one in images if one.failure), None))
-            return ()
+            raise _build_error("no image can be read", _find_failure(images, reader))
         distinct: dict[tuple[str, str], ImageEntry] = {}
         for one in images:
             distinct.setdefault((one.document, one.image_id), one)
@@ -167,22 +176,13 @@ class FirstRecords:
             elif len(failures) < _MAX_RECORDS:
                 failures.append(entry)
         if readable < len(failures) or not readable:
-            self._report(failures[0] if failures else None)
-            return ()
+            raise _build_error("no caption can be read", failures[0] if failures else None)
         if failures:
-            problem = self._describe_failure(failures[0])
+            problem = self.excerpt.restore(str(_build_error("", failures[0])))
             found = UnreadableCaptions(len(failures), readable + len(failures), problem)
             self.unreadable.setdefault(dataset_type, found)
         is_inside = isinstance(reader, EmbeddedReader)
         return tuple(self._build_record(one, captions[key], is_inside=is_inside) for key, one in shown.items())
-
-    def _report(self, failure: FailedRecord | None) -> None:
-        if failure:
-            self.problems.append(self._describe_failure(failure))
-
-    def _describe_failure(self, failure: FailedRecord) -> str:
-        problem = f"{failure.reason}: {failure.detail}" if failure.detail else failure.reason
-        return self.excerpt.restore(str(CaptError(problem, location=failure.location)))
 
     def _list_images(self) -> list[ListedImage]:
         return [
@@ -200,14 +200,33 @@ class FirstRecords:
 
     def _is_listed(self, name: str) -> bool | None:
         """Returns whether an image file is listed by this end of its path, with or without its suffix."""
-        is_listed = normalize_name(name) in self._listed_names
+        end = f"/{normalize_name(name)}"
+        same = self._listed_names.get(end.rpartition("/")[2], [])
+        is_listed = any(f"/{one}".endswith(end) for one in same)
         return is_listed or (False if all(one.is_complete for one in self.image_contents) else None)
 
     @cached_property
-    def _listed_names(self) -> set[str]:
-        names: set[str] = set()
+    def _listed_names(self) -> dict[str, list[str]]:
+        """The paths of the images, with and without suffix, by their last part."""
+        names: dict[str, list[str]] = {}
         for image in self._list_images():
-            path = PurePosixPath(normalize_name(image.name))
-            for one in (path, path.with_suffix("")):
-                names.update("/".join(one.parts[start:]) for start in range(len(one.parts)))
+            path = normalize_name(image.name)
+            for one in {path, path[: len(path) - len(PurePosixPath(path).suffix)]}:
+                names.setdefault(one.rpartition("/")[2], []).append(one)
         return names
+
+
+def _find_failure(images: Sequence[ImageEntry], reader: DatasetReader) -> FailedRecord | None:
+    """Returns the first record that has failed as an image or, if there is no image, as a caption."""
+    if images:
+        return next((one.failure for one in images if one.failure), None)
+    first = islice(reader.read_captions(), _MAX_RECORDS)
+    return next((one for one in first if isinstance(one, FailedRecord)), None)
+
+
+def _build_error(problem: str, failure: FailedRecord | None) -> CaptError:
+    """Returns the error for the first failed record; for `problem` without one."""
+    if failure is None:
+        return CaptError(problem)
+    detail = f": {failure.detail}" if failure.detail else ""
+    return CaptError(f"{failure.reason}{detail}", location=failure.location)

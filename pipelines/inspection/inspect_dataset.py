@@ -2,34 +2,27 @@
 
 import contextlib
 import logging
-import shlex
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from itertools import chain, pairwise
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from features.inputs.npy_arrays import NPY_SUFFIX, PICKLE_PROBLEM, is_pickle_name, read_header
-from features.io.open_files import open_file
+from features.inputs.npy_arrays import PICKLE_PROBLEM, is_pickle_name
 from features.text.lines import shorten
-from pipelines.datasets import DATASET_READERS, EMBEDDED
-from pipelines.inspection.candidates import CAPTCHA, Candidate, find_candidates
-from pipelines.inspection.contents import Contents, list_contents
+from pipelines.inspection.arrays import find_arrays
+from pipelines.inspection.candidates import Candidate, find_candidates
+from pipelines.inspection.commands import build_commands, join_command, list_placeholders
+from pipelines.inspection.contents import Contents, identify_path, list_contents
 from pipelines.inspection.excerpt import Excerpt
-from pipelines.inspection.first_records import FirstRecords
-from schemas.errors import CaptError, RecordError, UsageError
+from pipelines.inspection.first_records import ARRAYS, FirstRecords
+from pipelines.inspection.problems import Problems
+from pipelines.inspection.unused import Unused, list_unused
+from schemas.errors import CaptError, UsageError
 from schemas.options.data import Inspect
-from schemas.options.prepare import ColumnOptions
 from schemas.terminal.console import Printer
 
-_DOWNLOADS = "downloads"
-_IMAGES = "DIR"
-_PLACEHOLDERS = {
-    _IMAGES: "the directory or archive with the images",
-    "TYPE": "the dataset type of the images",
-    "FILE": "the file with the names of the rows, in their order",
-}
 _MAX_SHOWN = 5
 
 
@@ -41,30 +34,51 @@ def inspect_dataset(options: Inspect) -> dict[str, Any]:
         best first: `dataset_type` (`captcha` for images with labels, `arrays` for computed features), `reason`,
         `records` (image, split, captions or label, problem, and whether the image is there), `unreadable` (how many of
         the first captions cannot be read, and the first problem; null if all can), `commands` and `placeholders` (words
-        in the commands to replace).
+        in the commands to replace). `unused`: the files that no command uses, each with path and problem.
 
     Raises:
-        UsageError: A path does not exist, is empty or corrupt, or no dataset type reads the paths.
+        UsageError: A path does not exist, is empty or corrupt, or no dataset type reads the paths. If only some of the
+            paths are used, its `summary` is the result.
         CaptError: A path cannot be read.
     """
-    listed = chain.from_iterable(map(list_contents, dict.fromkeys(options.paths)))
-    contents = list({one.path: one for one in listed}.values())  # An archive may be named beside its directory.
-    arrays = _find_arrays(contents)
-    with tempfile.TemporaryDirectory(prefix="capt-inspect-") as directory:
-        first = FirstRecords(options, contents, Excerpt(Path(directory)))
-        with _without_messages():
-            candidates = find_candidates(first)
-    if not candidates and not arrays:
-        raise _explain(options.paths, contents, first.problems)
-    described = [_describe(one, first, arrays) for one in candidates] or [_describe_arrays(arrays)]
-    return {"paths": [one.describe() for one in contents], "candidates": described}
+    paths = list({identify_path(path): path for path in options.paths}.values())
+    problems = Problems()
+    contents = _list_all(paths, problems)
+    arrays = find_arrays(contents)
+    with tempfile.TemporaryDirectory(prefix="capt-inspect-") as directory, _without_messages():
+        first = FirstRecords(options, contents, Excerpt(Path(directory)), problems)
+        candidates = find_candidates(first) or _list_array_candidates(arrays)
+    if not candidates:
+        raise _explain(paths, contents, problems)
+    commands = [list(build_commands(one, arrays, options)) for one in candidates]
+    unused = list_unused(paths, contents, problems, chain.from_iterable(commands))
+    described = [_describe(*one, first) for one in zip(candidates, commands, strict=True)]
+    result = {
+        "paths": [one.describe() for one in contents],
+        "candidates": described,
+        "unused": [one._asdict() for one in unused],
+    }
+    _refuse_unused(unused, result, paths)
+    return result
+
+
+def _list_all(paths: Sequence[str], problems: Problems) -> list[Contents]:
+    """Lists the paths. An archive may be named beside its directory."""
+    listed = chain.from_iterable(list_contents(path, problems) for path in paths)
+    contents: dict[str, Contents] = {}
+    for one in listed:
+        contents.setdefault(identify_path(one.path), one)
+    return list(contents.values())
 
 
 def print_inspection(result: Mapping[str, Any]) -> None:
     """Prints the result of `inspect_dataset`."""
     printer = Printer()
-    for one in result["paths"]:
+    opened = [one for one in result["paths"] if one["kind"] != "archive"]
+    for one in opened:
         printer.line(_summarize(one))
+    if len(opened) < len(result["paths"]):
+        printer.line(f"{len(result['paths']) - len(opened):,} more archives, which were not opened")
     for number, one in enumerate(result["candidates"], 1):
         printer.line("")
         prefix = f"{number}. " if len(result["candidates"]) > 1 else ""
@@ -77,6 +91,16 @@ def print_inspection(result: Mapping[str, Any]) -> None:
             printer.line(command)
         for word, meaning in one["placeholders"].items():
             printer.line(f"Replace {word} by {meaning}.")
+    _print_unused(printer, result["unused"])
+
+
+def _print_unused(printer: Printer, unused: Sequence[Mapping[str, str]]) -> None:
+    if unused:
+        printer.line("")
+    for one in unused[:_MAX_SHOWN]:
+        printer.line("not used: {path}: {problem}".format(**one))
+    if len(unused) > _MAX_SHOWN:
+        printer.line(f"not used: {len(unused) - _MAX_SHOWN:,} more files, which --json lists")
 
 
 def _print_records(printer: Printer, records: Sequence[Mapping[str, Any]]) -> None:
@@ -120,106 +144,35 @@ def _without_messages() -> Iterator[None]:
         log.setLevel(level)
 
 
-# === Commands ===
+# === Description ===
 
 
-def _describe(candidate: Candidate, first: FirstRecords, arrays: Sequence[str]) -> dict[str, Any]:
-    commands = list(_build_commands(candidate, arrays, first.options))
+def _describe(candidate: Candidate, commands: Sequence[Sequence[str]], first: FirstRecords) -> dict[str, Any]:
     unreadable = first.unreadable.get(candidate.dataset_type)
     return {
         "dataset_type": candidate.dataset_type,
         "reason": candidate.reason,
         "records": [{**asdict(one), "captions": list(one.captions)} for one in candidate.records],
         "unreadable": unreadable._asdict() if unreadable else None,
-        **_add_placeholders(commands),
+        "commands": [join_command(command) for command in commands],
+        "placeholders": list_placeholders(commands),
     }
 
 
-def _build_commands(candidate: Candidate, arrays: Sequence[str], options: Inspect) -> Iterator[list[str]]:
-    images = _repeat("--images", candidate.images or _find_missing_images(candidate.dataset_type))
-    if candidate.dataset_type == CAPTCHA:
-        labels = ["--labels", candidate.labels] if candidate.labels else []
-        columns = _list_columns(options, ("image_column", "label_column", "split_column"))
-        yield ["capt", "prepare", "captcha", "--store", "S", *images, *labels, *columns]
-        return
-    kind = ["--store", "S", "--dataset-type", candidate.dataset_type]
-    columns = _list_columns(options, ColumnOptions.model_fields)
-    annotations = _repeat("--annotations", candidate.annotations)
-    imported = _list_array_options(arrays)
-    yield ["capt", "prepare", "features", *kind, *images, *annotations, *columns, *imported]
-    if candidate.dataset_type in EMBEDDED:
-        annotations = _repeat("--annotations", candidate.images)
-    if annotations:
-        yield ["capt", "prepare", "captions", *kind, *annotations, *columns]
+def _list_array_candidates(arrays: Sequence[str]) -> list[Candidate]:
+    """Returns the candidate of computed features, which come without images; none without features."""
+    return [Candidate(ARRAYS, f"{one} contains arrays, which are imported as features of images") for one in arrays[:1]]
 
 
-def _find_missing_images(dataset_type: str) -> tuple[str]:
-    """Returns the value of `--images` if no images were given: the new directory of downloads, or a placeholder."""
-    has_urls = dataset_type in DATASET_READERS and getattr(DATASET_READERS[dataset_type], "has_urls", False)
-    return (_DOWNLOADS if has_urls else _IMAGES,)
+def _refuse_unused(unused: Sequence[Unused], result: Mapping[str, Any], paths: Collection[str]) -> None:
+    """Raises UsageError with the result if no command uses a path that the user has named."""
+    named = next((one for one in unused if one.path in paths), None)
+    if named:
+        message = f"not used: {named.problem}"
+        raise UsageError(message, location=named.path, hint="Correct it, or omit it.", summary=result)
 
 
-def _describe_arrays(arrays: Sequence[str]) -> dict[str, Any]:
-    kind = ["--store", "S", "--dataset-type", "TYPE", "--images", _IMAGES]
-    command = ["capt", "prepare", "features", *kind, *_list_array_options(arrays)]
-    reason = f"{arrays[0]} contains arrays, which are imported as features of images"
-    return {
-        "dataset_type": "arrays",
-        "reason": reason,
-        "records": [],
-        "unreadable": None,
-        **_add_placeholders([command]),
-    }
-
-
-def _list_array_options(arrays: Sequence[str]) -> list[str]:
-    names = ["--array-names", "FILE"] if any(one.lower().endswith((NPY_SUFFIX, ".npz")) for one in arrays) else []
-    return [*_repeat("--from-arrays", arrays), *names]
-
-
-def _list_columns(options: Inspect, names: Sequence[str] | Mapping[str, object]) -> list[str]:
-    """Returns the options of columns that the user has given."""
-    given = {name: getattr(options, name) for name in names}
-    values = ((name, (value,) if isinstance(value, str) else value or ()) for name, value in given.items())
-    return list(chain.from_iterable(_repeat(f"--{name.replace('_', '-')}", value) for name, value in values))
-
-
-def _repeat(option: str, values: Sequence[str]) -> list[str]:
-    return [word for value in values for word in (option, value)]
-
-
-def _add_placeholders(commands: Sequence[list[str]]) -> dict[str, Any]:
-    """Returns the commands as text, and the meaning of the words in them that the user replaces."""
-    words = {value for command in commands for option, value in pairwise(command) if option[0] == "-"}
-    return {
-        "commands": [shlex.join(command) for command in commands],
-        "placeholders": {word: text for word, text in _PLACEHOLDERS.items() if word in words},
-    }
-
-
-# === Arrays and unknown files ===
-
-
-def _find_arrays(contents: Sequence[Contents]) -> tuple[str, ...]:
-    """Returns the paths that contain arrays. UsageError if one is a pickle."""
-    paths = []
-    for one in contents:
-        files = one.find_files([NPY_SUFFIX, ".npz"])
-        if not files:
-            continue
-        first = files[0]
-        if first.name.lower().endswith(NPY_SUFFIX) and not first.reference.member:
-            try:
-                with open_file(first.reference.location) as file:
-                    read_header(file, first.name)
-            except (RecordError, OSError) as error:
-                problem = error.detail if isinstance(error, RecordError) else error.strerror or str(error)
-                raise UsageError(problem, location=one.path, hint="Save arrays of numbers with numpy.save.") from error
-        paths.append(one.path)
-    return tuple(paths)
-
-
-def _explain(paths: Sequence[str], contents: Sequence[Contents], problems: Sequence[str]) -> CaptError:
+def _explain(paths: Sequence[str], contents: Sequence[Contents], problems: Problems) -> CaptError:
     """Returns the error for paths that no dataset type reads: the problem of the most specific reader."""
     location = ", ".join(paths)
     files = [file for one in contents for file in one.files]
@@ -228,7 +181,11 @@ def _explain(paths: Sequence[str], contents: Sequence[Contents], problems: Seque
         return UsageError(f"{pickle}: {PICKLE_PROBLEM}", location=location, hint=hint)
     if any(one.kind == "file" and one.images for one in contents):
         return UsageError("a single image is not a dataset", location=location, hint="Name its directory.")
-    if problems:
-        return UsageError(f"no dataset type reads this: {problems[0]}", location=location)
+    if any(one.is_pattern for one in contents):
+        message = "no dataset type reads this: a pattern names tars with samples, or lists of URLs"
+        return UsageError(message, location=location, hint="Name the directory, or the files.")
+    problem = next(filter(None, (problems.choose(path) for path in problems)), "")
+    if problem:
+        return UsageError(f"no dataset type reads this: {problem}", location=location)
     hint = "Add a CSV file with the columns image and caption, for example."
     return UsageError("no dataset type reads this", location=location, hint=hint)

@@ -35,7 +35,8 @@ class Inspect(ColumnOptions):
     """Show what a directory, archive, table or bucket prefix is, and the commands that prepare it.
 
     Several paths are one dataset, such as `annotations.json images`. Only the first files and records are read. The
-    store is not needed. If several dataset types fit, the best is the first.
+    store is not needed. If several dataset types fit, the best is the first. Files that no command uses are listed; if
+    one of the paths is among them, the exit code is 2.
     """
 
     paths: Annotated[

@@ -3,32 +3,29 @@
 import json
 import os
 import pickle
-import shlex
 import shutil
 import subprocess
 import sys
 import tarfile
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import typer
 
 import capt
 from pipelines.datasets import DATASET_READERS, open_source
 from pipelines.datasets.base import CaptionEntry, ImageEntry
 from pipelines.datasets.label_sources import open_label_reader
 from schemas.errors import UsageError
-from schemas.options.commands import COMMANDS
 from schemas.options.prepare import PrepareCaptcha, PrepareCaptions, PrepareFeatures
 from tests.commands import CommandServer
 from tests.conftest import noise_image
 from tests.features.buckets import BUCKET, put_s3, s3_server
 from tests.pipelines.datasets.layouts import LAYOUTS, Layout
+from tests.pipelines.inspection.printed_commands import inspect, names, parse
 
 PUBLISHED = [name for name in LAYOUTS if name != "folder"]
 
@@ -40,31 +37,6 @@ def layouts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Layout]:
     for name in LAYOUTS:
         (root / name).mkdir()
     return {name: make(root / name) for name, make in LAYOUTS.items()}
-
-
-def inspect(*paths: str | Path, **options: Any) -> list[dict[str, Any]]:
-    """The candidates for paths."""
-    return capt.inspect(paths=[str(path) for path in paths], **options)["candidates"]  # type: ignore[no-any-return]
-
-
-def parse(line: str) -> Any:
-    """The options of a printed command, as the command line reads them."""
-    words = shlex.split(line)
-    assert words[:2] == ["capt", "prepare"]
-    group: Any = typer.main.get_command(capt.application())
-    command = group.commands["prepare"].commands[words[2]]
-    given = command.make_context("capt", words[3:]).params
-    options = next(one.options for one in COMMANDS if one.name == f"prepare {words[2]}")
-    return options.parse({key: value for key, value in given.items() if key in options.model_fields and value})
-
-
-def names(directory: Path, *images: str) -> Path:
-    """A directory with images of these names."""
-    for number, name in enumerate(images):
-        path = directory / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        noise_image(number, 32, 24).save(path)
-    return directory
 
 
 def read(options: PrepareFeatures) -> list[tuple[str, str | None, list[str]]]:

@@ -69,6 +69,19 @@ def check_floats(header: NpyHeader, label: str) -> None:
         raise RecordError("read", "not features", f"{label}: expected float16, float32 or float64, got {header.dtype}")
 
 
+def check_rows(header: NpyHeader, label: str, size: int) -> None:
+    """Checks the array of all images: a row per image, in a file of `size` bytes that is complete.
+
+    Raises:
+        RecordError: `not features`: there are no rows. `truncated`: the file is shorter than its header declares.
+    """
+    if len(header.shape) < 2 or header.shape[0] < 1:
+        raise RecordError("read", "not features", f"{label}: expected [images, …, d], got {[*header.shape]}")
+    declared = header.offset + math.prod(header.shape) * header.dtype.itemsize
+    if size < declared:
+        raise RecordError("read", "truncated", f"{label}: {size:,} bytes, and its header declares {declared:,}")
+
+
 def compute_row_shape(shape: tuple[int, ...], label: str) -> tuple[int, ...]:
     """Returns the shape of the row that an array of one image gives: [d] or [positions, d].
 

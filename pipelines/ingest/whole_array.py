@@ -2,7 +2,6 @@
 
 import io
 import json
-import math
 import shutil
 import zipfile
 import zlib
@@ -19,6 +18,7 @@ from features.inputs.npy_arrays import (
     PICKLE,
     PICKLE_PROBLEM,
     check_floats,
+    check_rows,
     compute_row_shape,
     is_pickle_name,
     read_header,
@@ -78,12 +78,7 @@ def _read_shape(path: Path, label: str) -> tuple[int, ...]:
     with path.open("rb") as file:
         header = read_header(file, label)
         check_floats(header, label)
-        size = file.seek(0, io.SEEK_END)
-    if len(header.shape) < 2 or header.shape[0] < 1:
-        raise RecordError("read", "not features", f"{label}: expected [images, …, d], got {[*header.shape]}")
-    declared = header.offset + math.prod(header.shape) * header.dtype.itemsize
-    if size < declared:
-        raise RecordError("read", "truncated", f"{label}: {size:,} bytes, and its header declares {declared:,}")
+        check_rows(header, label, file.seek(0, io.SEEK_END))
     return header.shape
 
 

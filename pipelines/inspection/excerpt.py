@@ -1,10 +1,10 @@
 """Copies the beginning of large files, so that the reader of a dataset reads little.
 
-    text      the first `_MAX_BYTES` bytes, to the end of a line       JSON      the whole file, up to `_MAX_JSON_BYTES`
+    text      the first `_MAX_BYTES` bytes, to the end of a line       JSON      the whole file, up to a limit
     tar       the texts of the first members; images are empty         Parquet   the first rows
     images    empty files of the same names, some per directory
 
-Small local files are read where they are.
+Small local files are read where they are. The copies have at most `_MAX_COPIED_BYTES`.
 """
 
 import codecs
@@ -13,7 +13,7 @@ import io
 import tarfile
 import zlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path, PurePosixPath
 
@@ -28,6 +28,8 @@ from schemas.errors import CaptError, RecordError, UsageError
 
 _MAX_BYTES = 4 << 20
 _MAX_JSON_BYTES = 256 << 20
+_MAX_PACKED_JSON_BYTES = 160 << 20  # more than the largest of Karpathy's files
+_MAX_COPIED_BYTES = 256 << 20
 _MAX_MEMBERS = 500
 _MAX_FIELD_BYTES = 1 << 20
 _WIDE_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)  # UTF-32-LE begins as UTF-16-LE
@@ -42,6 +44,8 @@ class Excerpt:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._places: dict[tuple[str, str], Path] = {}  # directories of copies, by use and original path
+        self._copied: dict[Path, FileReference] = {}
+        self._left = _MAX_COPIED_BYTES
 
     def restore(self, text: str) -> str:
         """Returns a text with the original paths in place of those of copies."""
@@ -54,34 +58,15 @@ class Excerpt:
 
         CaptError if it cannot be read.
         """
-        if file.name.lower().endswith(".parquet"):
-            path = self._make_path(self._place("files", _find_parent(contents)), file.name)
-            self._write_rows(file.reference, path)
-            return str(path)
-        is_json = remove_gzip_suffix(file.name).lower().endswith(".json")
-        limit = _MAX_JSON_BYTES if is_json else _MAX_BYTES
-        reference = file.reference
-        is_packed = remove_gzip_suffix(file.name) != file.name
-        if not (reference.member or is_uri(reference.location) or is_packed) and file.size <= limit:
+        if _is_read_in_place(file):
             return contents.name_path(file)
-        if is_json and file.size > limit:
-            message = f"the JSON file is larger than {limit:,} bytes, and it would be read as a whole"
-            raise CaptError(message, location=reference.label, hint="Inspect a part of it.")
-        try:
-            data = reference.read_start(limit)
-        except RecordError as error:
-            raise CaptError(f"the file cannot be read: {error.reason}", location=reference.label) from error
-        if find_unpack_command(data[:16]) == "gunzip":
-            data = _unpack_start(data, limit)
-        if len(data) >= limit and not is_json:
-            data = _cut_line(data)
-        return str(self._write(self._place("files", _find_parent(contents)), file, data))
+        return str(self._copy(self._place("files", _find_parent(contents)), file))
 
     def copy_files(self, contents: Contents, files: Iterable[ListedFile]) -> str:
         """Returns a directory with the beginning of annotation files, each under its name."""
         place = self._place("together", _find_parent(contents))
         for one in files:
-            self._write(place, one, Path(self.copy_file(contents, one)).read_bytes())
+            self._copy(place, one)
         return str(place)
 
     def copy_images(self, contents: Contents) -> str:
@@ -95,14 +80,14 @@ class Excerpt:
         place = self._place("images", contents.path.rstrip("/"))
         for one in [*chosen, *others][:_MAX_IMAGES]:
             with contextlib.suppress(CaptError):
-                self._write(place, one, b"")
+                self._write(self._make_path(place, one), one, b"")
         return str(place)
 
     def copy_metadata(self, contents: Contents, files: Iterable[ListedFile]) -> str:
         """Returns the directory of `copy_images` with the beginning of these metadata files."""
         place = Path(self.copy_images(contents))
         for one in files:
-            self._write(place, one, Path(self.copy_file(contents, one)).read_bytes())
+            self._copy(place, one)
         return str(place)
 
     def copy_tar(self, location: str) -> str:
@@ -111,7 +96,7 @@ class Excerpt:
         if not isinstance(archive, Tar):
             raise UsageError("a shard is a tar archive, and this is none", location=location, hint="Check the path.")
         directory, _, name = location.rpartition("/")
-        path = self._make_path(self._place("shards", directory), name)
+        path = self._place("shards", directory) / name
         members = archive.read_in_order(
             stat_file(location), lambda member: is_image_name(member) is False, _MAX_FIELD_BYTES
         )
@@ -126,7 +111,7 @@ class Excerpt:
     def copy_parquet(self, location: str) -> str:
         """Returns the path of a Parquet file with the first rows of a file. UsageError if it is corrupt."""
         directory, _, name = location.rpartition("/")
-        path = self._make_path(self._place("shards", directory), name)
+        path = self._place("shards", directory) / name
         self._write_rows(FileReference(location), path)
         return str(path)
 
@@ -148,22 +133,34 @@ class Excerpt:
             message = f"the Parquet file is corrupt or incomplete: {detail}"
             raise UsageError(message, location=reference.label, hint="Download or write it again.") from error
 
-    def _write(self, directory: Path, file: ListedFile, data: bytes) -> Path:
-        """Writes a copy under the name of the file without `.gz`. CaptError if the name is not possible here."""
-        path = self._make_path(directory, remove_gzip_suffix(file.name))
-        try:
-            path.write_bytes(data)
-        except OSError as error:  # a name that is too long, or that of a directory
-            raise CaptError(f"the file cannot be copied: {error.strerror}", location=file.reference.label) from error
+    def _copy(self, directory: Path, file: ListedFile) -> Path:
+        """Writes the beginning of a file to a directory, once. CaptError if it cannot be read or copied."""
+        path = self._make_path(directory, file)
+        if self._copied.setdefault(path, file.reference) != file.reference:
+            raise CaptError("there are two files of this name", location=file.name, hint="Remove one of them.")
+        if path.is_file():
+            return path
+        if _is_parquet(file):
+            self._write_rows(file.reference, path)
+        else:
+            self._write(path, file, _read_beginning(file))
         return path
 
-    def _make_path(self, directory: Path, name: str) -> Path:
-        """Returns the path of a copy, which stays below its directory, and creates its parents."""
-        path = directory.joinpath(*(part for part in PurePosixPath(name).parts if part not in ("..", "/")))
-        try:
+    def _write(self, path: Path, file: ListedFile, data: bytes) -> None:
+        if len(data) > self._left:
+            message = f"the beginnings of the files are larger than {_MAX_COPIED_BYTES:,} bytes"
+            raise CaptError(message, location=file.name, hint="Inspect a part of them.")
+        with _named_errors(file):
+            path.write_bytes(data)
+        self._left -= len(data)
+
+    def _make_path(self, directory: Path, file: ListedFile) -> Path:
+        """Returns the path of a copy without `.gz`, which stays below its directory, and creates its parents."""
+        parts = PurePosixPath(remove_gzip_suffix(file.name)).parts
+        path = directory.joinpath(*(part for part in parts if part not in ("..", "/")))
+        with _named_errors(file):
             path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise CaptError(f"the file cannot be copied: {error.strerror}", location=name) from error
+            path.exists()  # OSError if the name is too long
         return path
 
     def _place(self, use: str, original: str) -> Path:
@@ -177,6 +174,58 @@ class Excerpt:
 def _find_parent(contents: Contents) -> str:
     """Returns the path to which the names of the files are relative."""
     return contents.path.rpartition("/")[0] if contents.kind == "file" else contents.path.rstrip("/")
+
+
+@contextlib.contextmanager
+def _named_errors(file: ListedFile) -> Iterator[None]:
+    """Raises CaptError for a name that is not possible here: too long, that of a directory, or with a null byte."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        problem = error.strerror if isinstance(error, OSError) else error
+        raise CaptError(f"the file cannot be copied: {problem}", location=file.name) from error
+
+
+def _is_parquet(file: ListedFile) -> bool:
+    return file.name.lower().endswith(".parquet")
+
+
+def _is_json(file: ListedFile) -> bool:
+    return remove_gzip_suffix(file.name).lower().endswith(".json")
+
+
+def _is_packed(file: ListedFile) -> bool:
+    return bool(file.reference.member) or remove_gzip_suffix(file.name) != file.name
+
+
+def _find_limit(file: ListedFile) -> int:
+    """Returns how many unpacked bytes of a text file are read; a JSON file that is larger is not read at all."""
+    if not _is_json(file):
+        return _MAX_BYTES
+    return _MAX_PACKED_JSON_BYTES if _is_packed(file) else _MAX_JSON_BYTES
+
+
+def _is_read_in_place(file: ListedFile) -> bool:
+    if _is_parquet(file) or _is_packed(file) or is_uri(file.reference.location):
+        return False
+    return file.size <= _find_limit(file)
+
+
+def _read_beginning(file: ListedFile) -> bytes:
+    """Returns the beginning of a text file, unpacked, or a whole JSON file. CaptError if it is unreadable or large."""
+    limit, reference = _find_limit(file), file.reference
+    try:
+        data = reference.read_start(limit + 1)
+    except RecordError as error:
+        raise CaptError(f"the file cannot be read: {error.reason}", location=file.name) from error
+    if find_unpack_command(data[:16]) == "gunzip":
+        data = _unpack_start(data, limit + 1)
+    if len(data) <= limit:
+        return data
+    if _is_json(file):
+        message = f"the JSON file is larger than {limit:,} bytes, and it would be read as a whole"
+        raise CaptError(message, location=file.name, hint="Inspect a part of it.")
+    return _cut_line(data)
 
 
 def _cut_line(data: bytes) -> bytes:

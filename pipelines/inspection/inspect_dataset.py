@@ -44,7 +44,7 @@ def inspect_dataset(options: Inspect) -> dict[str, Any]:
     paths = list({identify_path(path): path for path in options.paths}.values())
     problems = Problems()
     contents = _list_all(paths, problems)
-    arrays = find_arrays(contents)
+    arrays = find_arrays(contents, problems)
     with tempfile.TemporaryDirectory(prefix="capt-inspect-") as directory, _without_messages():
         first = FirstRecords(options, contents, Excerpt(Path(directory)), problems)
         candidates = find_candidates(first) or _list_array_candidates(arrays)
@@ -184,8 +184,9 @@ def _explain(paths: Sequence[str], contents: Sequence[Contents], problems: Probl
     if any(one.is_pattern for one in contents):
         message = "no dataset type reads this: a pattern names tars with samples, or lists of URLs"
         return UsageError(message, location=location, hint="Name the directory, or the files.")
-    problem = next(filter(None, (problems.choose(path) for path in problems)), "")
+    path, problem = problems.find_best()
     if problem:
-        return UsageError(f"no dataset type reads this: {problem}", location=location)
+        where = "" if path == location else f"{path}: "
+        return UsageError(f"no dataset type reads this: {where}{problem}", location=location)
     hint = "Add a CSV file with the columns image and caption, for example."
     return UsageError("no dataset type reads this", location=location, hint=hint)

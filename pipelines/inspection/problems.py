@@ -30,11 +30,16 @@ class Problems:
         Lists of URLs are tried only if there is a column of URLs. Of the others, a reader whose files usually have
         such a name fits best, and then the one that was tried last, which is the most general one.
         """
-        found = list(self._found.get(path, {}).items())
-        if not found:
-            return ""
-        best = max(enumerate(found), key=lambda one: (*_rate(one[1][0], path), one[0]))
-        return best[1][1]
+        tried = reversed(self._found.get(path, {}).items())
+        return max(tried, key=lambda one: _rate(one[0], path), default=("", ""))[1]
+
+    def find_best(self) -> tuple[str, str]:
+        """Returns the path whose problem fits best, and the problem; both empty without any."""
+        best = max(self._found, key=self._rate_path, default="")
+        return best, self.choose(best)
+
+    def _rate_path(self, path: str) -> tuple[bool, ...]:
+        return max(_rate(dataset_type, path) for dataset_type in self._found[path])
 
 
 def _rate(dataset_type: str, path: str) -> tuple[bool, bool, bool, bool]:

@@ -31,6 +31,8 @@ def find_arrays(contents: Sequence[Contents], problems: Problems) -> tuple[str, 
 
 def _list_arrays(contents: Contents) -> list[ListedFile]:
     """Returns the first arrays. The arrays of a directory or archive are .npy files."""
+    if contents.is_pattern:
+        return []
     return contents.find_files([NPY_SUFFIX, NPZ_SUFFIX] if contents.kind == "file" else [NPY_SUFFIX])[:_MAX_CHECKED]
 
 

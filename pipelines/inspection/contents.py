@@ -11,6 +11,7 @@ from features.inputs import FileReference, ListedFile, is_collection, list_files
 from features.inputs.archives import Tar, escape_bytes, open_archive
 from features.inputs.image_files import is_image_name, starts_as_image
 from features.inputs.natural_order import natural_key
+from features.inputs.npy_arrays import PICKLE_PROBLEM, is_pickle_name
 from features.io.brace_patterns import expand_braces, has_braces
 from features.io.objects import classify_uri, stat_object
 from features.io.open_files import open_file, stat_file
@@ -29,6 +30,7 @@ _OTHER_ARCHIVES = (".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 _PACKED_ARCHIVES = (".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".7z", ".rar")
 _HINTS = {errno.ESPIPE: "Write it to a file first.", errno.ENAMETOOLONG: "Check the path."}
 _PATTERN = "pattern of shards"
+_PATTERN_PROBLEM = "a pattern names tars with samples, or lists of URLs. Name the directory, or the files."
 
 
 class Contents(NamedTuple):
@@ -92,7 +94,9 @@ class Contents(NamedTuple):
 
 
 def list_contents(path: str, problems: Problems) -> list[Contents]:
-    """Lists a path, and the archives in it if it is a directory or prefix. `problems` gets those of archives in it.
+    """Lists a path, and the archives in it if it is a directory or prefix.
+
+    `problems` gets those of files that no reader reads, whatever they contain.
 
     Raises:
         UsageError: The path does not exist, is empty, or is a compressed, corrupt or nested archive.
@@ -105,11 +109,24 @@ def list_contents(path: str, problems: Problems) -> list[Contents]:
     if own.is_archive and len(inner) == len(own.files):
         message = f"archives in an archive cannot be read in place: {inner[0].name}"
         raise UsageError(message, location=path, hint="Unpack the outer archive.")
+    for file, problem in _find_problems(own):
+        problems.add(own.label_file(file), problem)
     if own.is_archive or own.kind not in ("directory", "bucket prefix"):
         return [own]
-    for one in own.find_files(_PACKED_ARCHIVES):
-        problems.add(own.name_path(one), "an archive of this kind cannot be read in place. Unpack it.")
     return [own, *_list_archives([own.name_path(one) for one in own.find_files(_ARCHIVES)], problems)]
+
+
+def _find_problems(contents: Contents) -> Iterator[tuple[ListedFile, str]]:
+    """Yields the files that no reader reads, each with its problem."""
+    if contents.kind == "file":
+        yield from ((one, "a single image is not a dataset. Name its directory.") for one in contents.images)
+    if contents.is_pattern:
+        yield from ((one, _PATTERN_PROBLEM) for one in contents.files)
+    for one in contents.find_files(_PACKED_ARCHIVES):
+        yield one, "an archive of this kind cannot be read in place. Unpack it."
+    for one in contents.files:
+        if is_pickle_name(one.name):
+            yield one, f"{PICKLE_PROBLEM}. Save arrays with numpy.save, and tables as CSV or Parquet."
 
 
 def _list_archives(paths: Sequence[str], problems: Problems) -> list[Contents]:

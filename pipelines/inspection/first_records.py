@@ -25,7 +25,7 @@ from pipelines.datasets.labelled_images import LabelListReader
 from pipelines.inspection.contents import Contents
 from pipelines.inspection.excerpt import Excerpt
 from pipelines.inspection.problems import Problems
-from schemas.errors import CaptError
+from schemas.errors import CaptError, UsageError
 from schemas.options.data import Inspect
 from schemas.options.prepare import PrepareCaptcha
 
@@ -87,6 +87,7 @@ class FirstRecords:
     def read(self, dataset_type: str, path: str, copy: Callable[[], Sequence[str]]) -> tuple[Record, ...]:
         """Returns the first records that a dataset type reads in copies of a path; none if it does not fit."""
         try:
+            self._check_options(dataset_type, ("label_column",))
             reader = open_reader(dataset_type, copy(), columns=self.columns, caption_fields=self.options.caption_field)
             return self._read_records(reader, dataset_type)
         except CaptError as error:
@@ -99,6 +100,7 @@ class FirstRecords:
         Returns none if the labels do not fit, or have white space, as captions have.
         """
         try:
+            self._check_options(CAPTCHA, ("caption_column", "id_column", "group_column", "caption_field"))
             found = list(islice(self._read_labelled(*copy()), _MAX_RECORDS))
         except CaptError as error:
             self.refuse(path, error, CAPTCHA)
@@ -147,6 +149,15 @@ class FirstRecords:
         """Returns the classes of images in copies of directories."""
         captions = islice(open_reader("imagefolder", copies).read_captions(), _MAX_CAPTIONS)
         return sorted({one.caption for one in captions if isinstance(one, CaptionEntry)})
+
+    def _check_options(self, dataset_type: str, others: Sequence[str]) -> None:
+        """Raises UsageError if the user has given an option that the command of a type does not have."""
+        for name in others:
+            if getattr(self.options, name):
+                option = f"--{name.replace('_', '-')}"
+                raise UsageError(
+                    f"the type {dataset_type} has no such option", location=option, hint="Omit the option."
+                )
 
     def refuse(self, path: str, error: CaptError, dataset_type: str = "") -> None:
         """Adds the problem of a reader with a path. The problem has the original paths."""

@@ -9,7 +9,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from features.inputs.npy_arrays import PICKLE_PROBLEM, is_pickle_name
 from features.text.lines import shorten
 from pipelines.inspection.arrays import find_arrays
 from pipelines.inspection.candidates import Candidate, find_candidates
@@ -49,7 +48,7 @@ def inspect_dataset(options: Inspect) -> dict[str, Any]:
         first = FirstRecords(options, contents, Excerpt(Path(directory)), problems)
         candidates = find_candidates(first) or _list_array_candidates(arrays)
     if not candidates:
-        raise _explain(paths, contents, problems)
+        raise _build_error(paths, problems)
     commands = [list(build_commands(one, arrays, options)) for one in candidates]
     unused = list_unused(paths, contents, problems, chain.from_iterable(commands))
     described = [_describe(*one, first) for one in zip(candidates, commands, strict=True)]
@@ -172,18 +171,9 @@ def _refuse_unused(unused: Sequence[Unused], result: Mapping[str, Any], paths: C
         raise UsageError(message, location=named.path, hint="Correct it, or omit it.", summary=result)
 
 
-def _explain(paths: Sequence[str], contents: Sequence[Contents], problems: Problems) -> CaptError:
-    """Returns the error for paths that no dataset type reads: the problem of the most specific reader."""
+def _build_error(paths: Sequence[str], problems: Problems) -> CaptError:
+    """Returns the error for paths that no dataset type reads: the problem of the reader that fits best."""
     location = ", ".join(paths)
-    files = [file for one in contents for file in one.files]
-    if pickle := next((file.name for file in files if is_pickle_name(file.name)), None):
-        hint = "Save arrays with numpy.save, and tables as CSV or Parquet."
-        return UsageError(f"{pickle}: {PICKLE_PROBLEM}", location=location, hint=hint)
-    if any(one.kind == "file" and one.images for one in contents):
-        return UsageError("a single image is not a dataset", location=location, hint="Name its directory.")
-    if any(one.is_pattern for one in contents):
-        message = "no dataset type reads this: a pattern names tars with samples, or lists of URLs"
-        return UsageError(message, location=location, hint="Name the directory, or the files.")
     path, problem = problems.find_best()
     if problem:
         where = "" if path == location else f"{path}: "

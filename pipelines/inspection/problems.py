@@ -34,12 +34,12 @@ class Problems:
         return max(tried, key=lambda one: _rate(one[0], path), default=("", ""))[1]
 
     def find_best(self) -> tuple[str, str]:
-        """Returns the path whose problem fits best, and the problem; both empty without any."""
+        """Returns the path with the problem of the reader that fits best, and the problem; both empty without any."""
         best = max(self._found, key=self._rate_path, default="")
         return best, self.choose(best)
 
     def _rate_path(self, path: str) -> tuple[bool, ...]:
-        return max(_rate(dataset_type, path) for dataset_type in self._found[path])
+        return max(_rate(dataset_type, path)[1:] for dataset_type in self._found[path])
 
 
 def _rate(dataset_type: str, path: str) -> tuple[bool, bool, bool, bool]:

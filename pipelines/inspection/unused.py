@@ -4,11 +4,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
+from pipelines.datasets import DATASET_READERS
+from pipelines.datasets.annotation_files import remove_gzip_suffix
 from pipelines.inspection.commands import Placeholder
 from pipelines.inspection.contents import Contents
 from pipelines.inspection.problems import Problems
 
-# The options whose values are read as annotations, with everything below them.
+# The options whose values are annotations, or contain them.
 _SOURCES = ("--annotations", "--labels", "--from-arrays")
 # Files that are rarely anything but data. Others are listed if a reader was tried on them.
 _TABLES = tuple(f"{suffix}{end}" for suffix in (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet") for end in ("", ".gz"))
@@ -22,32 +24,49 @@ class Unused(NamedTuple):
     problem: str
 
 
+class _Option(NamedTuple):
+    """An option of the command of a dataset type, which is empty without one."""
+
+    option: str
+    value: str
+    dataset_type: str
+
+    def reads(self, path: str) -> bool:
+        """Returns whether the command reads a path: the value, or a file below it of a name that the type reads."""
+        if path == self.value:
+            return True
+        pattern = getattr(DATASET_READERS.get(self.dataset_type), "pattern", None)
+        return _is_below(path, self.value) and (not pattern or bool(pattern.search(remove_gzip_suffix(path))))
+
+
 def list_unused(
     paths: Iterable[str], contents: Iterable[Contents], problems: Problems, commands: Iterable[Sequence[str]]
 ) -> list[Unused]:
     """Returns the named paths of which the commands use nothing, and the other files that they do not use."""
-    options = list(_list_options(commands))
-    values = {value for _, value in options}
-    sources = tuple({value.rstrip("/") for option, value in options if option in _SOURCES})
-    named = [path for path in paths if not any(_is_below(value, (path.rstrip("/"),)) for value in values)]
+    options = [one for command in commands for one in _list_options(command)]
+    values = {one.value for one in options}
+    sources = {one for one in options if one.option in _SOURCES}
+    named = [path for path in paths if not any(_is_below(value, path) for value in values)]
     tables = (one.label_file(file) for one in contents for file in one.find_files(_TABLES))
-    others = (path for path in (*problems, *tables) if path not in values and not _is_below(path, sources))
+    others = (path for path in (*problems, *tables) if not (path in values or any(one.reads(path) for one in sources)))
     return [Unused(path, _find_problem(path, problems)) for path in dict.fromkeys([*named, *others])]
 
 
 def _find_problem(path: str, problems: Problems) -> str:
     """Returns the problem of a path, or that of the first file below it."""
-    below = (f"{one}: {problems.choose(one)}" for one in problems if _is_below(one, (path.rstrip("/"),)))
+    below = (f"{one}: {problems.choose(one)}" for one in problems if _is_below(one, path))
     return problems.choose(path) or next(below, _NOT_USED)
 
 
-def _list_options(commands: Iterable[Sequence[str]]) -> Iterator[tuple[str, str]]:
-    """Yields the options of commands with their values, without those that the user replaces."""
-    for command in commands:
-        for option, value in pairwise(command):
-            if option.startswith("--") and not isinstance(value, Placeholder):
-                yield option, value
+def _list_options(command: Sequence[str]) -> Iterator[_Option]:
+    """Yields the options of a command, without those whose values the user replaces."""
+    pairs = [(option, value) for option, value in pairwise(command) if option.startswith("--")]
+    dataset_type = dict(pairs).get("--dataset-type", "")
+    for option, value in pairs:
+        if not isinstance(value, Placeholder):
+            yield _Option(option, value, dataset_type)
 
 
-def _is_below(path: str, roots: Sequence[str]) -> bool:
-    return any(path.startswith(root) and path[len(root) : len(root) + 1] in ("", "/") for root in roots)
+def _is_below(path: str, root: str) -> bool:
+    """Returns whether a path is a root or below it."""
+    return f"{path}/".startswith(f"{root.rstrip('/')}/")

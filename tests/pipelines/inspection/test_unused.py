@@ -133,6 +133,21 @@ def test_the_problem_is_that_of_the_reader_that_fits_best(tmp_path: Path, name: 
     assert word in str(caught.value)
 
 
-def test_columns_that_a_type_does_not_have_are_wrong_usage(tmp_path: Path) -> None:
+@pytest.mark.parametrize("option", ["image_column", "label_column", "group_column"])
+def test_columns_that_a_type_does_not_have_are_wrong_usage(tmp_path: Path, option: str) -> None:
     with pytest.raises(UsageError):
-        inspect(names(tmp_path, *IMAGES), image_column="foto")
+        inspect(names(tmp_path, *IMAGES, "a1b2.png", "c3d4.png"), **{option: "foto"})
+
+
+def test_a_table_beside_metadata_is_not_used(tmp_path: Path) -> None:
+    names(tmp_path, *IMAGES)
+    write(tmp_path / "metadata.csv", CAPTIONS.replace("image", "file_name"))
+    write(tmp_path / "captions.csv", CAPTIONS)
+    assert list_unused(tmp_path) == [str(tmp_path / "captions.csv")]
+
+
+def test_a_single_image_beside_a_table_is_not_used(tmp_path: Path) -> None:
+    image = names(tmp_path, *IMAGES) / IMAGES[0]
+    with pytest.raises(UsageError) as caught:
+        inspect(image, write(tmp_path / "captions.csv", CAPTIONS))
+    assert caught.value.location == str(image)

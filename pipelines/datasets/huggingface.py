@@ -8,6 +8,7 @@ and path. Captions are a column of text or lists of text, or several columns (`p
 
 import hashlib
 import logging
+import re
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -91,7 +92,12 @@ class HuggingFaceReader(EmbeddedReader):
 
     Without a column of IDs, the ID is the path in the structure. It is the number of the row in its file if there is no
     path, or if rows of the file name different images by it.
+
+    Attributes:
+        pattern: Regular expression that is searched for in paths within a directory.
     """
+
+    pattern = re.compile(r"\.parquet$", re.IGNORECASE)
 
     def __init__(self, paths: Sequence[str], columns: CaptionColumns = USUAL_CAPTION_COLUMNS) -> None:
         if not paths:

@@ -136,7 +136,7 @@ def _find_urls(first: FirstRecords) -> Iterator[Candidate]:
     records: tuple[Record, ...] = ()
     for one in first.contents:
         files = [] if one.is_archive else one.find_files(urls.SUFFIXES)
-        readable, own = _read_files(one, files, partial(_read_urls, first, one))
+        readable, own = _read_files(first, one, files, partial(_read_urls, first, one))
         lists += [one.path] if files and len(readable) == len(files) else readable
         records = records or own
     if lists:
@@ -154,7 +154,10 @@ def _read_urls(first: FirstRecords, contents: Contents, file: ListedFile) -> tup
 
 
 def _read_files(
-    contents: Contents, files: Sequence[ListedFile], read: Callable[[ListedFile], tuple[Record, ...]]
+    first: FirstRecords,
+    contents: Contents,
+    files: Sequence[ListedFile],
+    read: Callable[[ListedFile], tuple[Record, ...]],
 ) -> tuple[list[str], tuple[Record, ...]]:
     """Returns the paths of the readable files, and the records of the first one.
 
@@ -162,8 +165,12 @@ def _read_files(
     """
     found = {contents.name_path(file): read(file) for file in files[:_MAX_FILES]}
     readable = [path for path, records in found.items() if records]
+    others = list(map(contents.name_path, files[_MAX_FILES:]))
     if len(readable) == len(found):
-        readable += map(contents.name_path, files[_MAX_FILES:])
+        return readable + others, next(iter(found.values()), ())
+    for path in others if readable else []:
+        problem = f"only {_MAX_FILES} files were read, of which some are not readable"
+        first.refuse(path, UsageError(problem, hint="Name it."))
     return readable, next(filter(None, found.values()), ())
 
 
@@ -188,6 +195,7 @@ def _find_annotated(first: FirstRecords, dataset_type: str, *, has_usual_name: b
         records = records or own
     if annotations:
         annotations += _list_additions(first.contents, dataset_type, annotations)
+        annotations += _list_unopened(first.contents, annotations)
     if len(annotations) > 1 and not first.check_files(dataset_type, annotations):
         return
     if annotations:
@@ -207,6 +215,14 @@ def _list_additions(contents: Sequence[Contents], dataset_type: str, annotations
     """Returns the files that a reader reads only beside the annotation files, and that are not below one of these."""
     unpacked = [one for one in contents if not one.is_archive and one.path not in annotations]
     return [one.name_path(file) for one in unpacked for file in one.files if _is_addition(dataset_type, file)]
+
+
+def _list_unopened(contents: Sequence[Contents], annotations: Sequence[str]) -> list[str]:
+    """Returns the archives that were not opened, if all others contain annotations."""
+    archives = [one for one in contents if one.is_archive]
+    if any(one.is_opened and one.path not in annotations for one in archives):
+        return []
+    return [one.path for one in archives if not one.is_opened]
 
 
 def _is_addition(dataset_type: str, file: ListedFile) -> bool:
@@ -229,7 +245,7 @@ def _read_usual(
         records = _read_together(first, dataset_type, contents, files) if files else ()
         return ([contents.path] if records else []), records
     own = [one for one in files if not _is_addition(dataset_type, one)]
-    return _read_files(contents, own, partial(_read_file, first, dataset_type, contents))
+    return _read_files(first, contents, own, partial(_read_file, first, dataset_type, contents))
 
 
 def _read_unusual(
@@ -237,7 +253,7 @@ def _read_unusual(
 ) -> tuple[list[str], tuple[Record, ...]]:
     """Reads files with other names. The reader finds none of them in an archive."""
     if not contents.is_archive:
-        return _read_files(contents, files, partial(_read_file, first, dataset_type, contents))
+        return _read_files(first, contents, files, partial(_read_file, first, dataset_type, contents))
     for one in files[:_MAX_FILES]:
         if _read_file(first, dataset_type, contents, one):
             problem = f"in an archive, dataset type {dataset_type} reads no file of this name"
@@ -268,9 +284,9 @@ def _read_together(
 
 
 def _find_labels(first: FirstRecords) -> Iterator[Candidate]:
-    """A label file of CAPTCHAs: lines `ID LABEL`, a table, or one label per line."""
+    """A label file of CAPTCHAs: lines `ID LABEL`, a table, or a label per line. Files that were named come first."""
     found: dict[str, tuple[Record, ...]] = {}
-    for one in first.contents:
+    for one in sorted(first.contents, key=lambda one: one.kind != "file"):
         files = [] if one.is_pattern else one.find_files(_LABEL_SUFFIXES)
         if one.kind != "file":
             files = [file for file in files if LABEL_FILE.search(file.name)]

@@ -71,6 +71,7 @@ def test_files_in_a_named_directory_that_no_command_uses_are_listed(tmp_path: Pa
     write(labelled / "test.csv", "image,label\na0.png,7Hq\n")
     write(labelled / "train.csv", "image,label\na1.png,3xz\n")
     assert list_unused(labelled) == [str(labelled / "train.csv")]
+    assert list_unused(labelled, labelled / "train.csv") == [str(labelled / "test.csv")]
     with zipfile.ZipFile(tmp_path / "kaggle.zip", "w") as archive:
         archive.writestr("captions.txt", CAPTIONS)
         archive.write(photos / IMAGES[0], f"Images/{IMAGES[0]}")
@@ -98,6 +99,12 @@ def test_every_archive_of_a_directory_is_in_the_command(tmp_path: Path) -> None:
     (found,) = inspect(tmp_path / "data")
     assert parse(found["commands"][0]).images == tuple(map(str, archives))
     assert [one["found"] for one in found["records"]] == [True, None]
+    for number, path in enumerate(archives):
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr("captions.csv", f"image,caption\nlong_name_{number}.jpg,A dog runs.\n")
+    (tmp_path / "data/captions.csv").unlink()
+    (found,) = inspect(tmp_path / "data")
+    assert parse(found["commands"][1]).annotations == tuple(map(str, archives))
 
 
 def test_every_annotation_file_of_a_directory_is_in_the_command_if_the_first_ones_are_readable(tmp_path: Path) -> None:
@@ -105,6 +112,11 @@ def test_every_annotation_file_of_a_directory_is_in_the_command_if_the_first_one
     files = [write(tmp_path / f"part-{number}.json", line) for number in range(9)]
     (found,) = inspect(tmp_path)
     assert parse(found["commands"][1]).annotations == tuple(map(str, files))
+    files[3].write_text("[]")
+    (found,) = inspect(tmp_path)
+    used = parse(found["commands"][1]).annotations
+    assert sorted([*used, *list_unused(tmp_path)]) == list(map(str, files))
+    assert str(files[8]) not in used
 
 
 def test_lists_of_urls_are_named_one_by_one_if_their_directory_has_other_tables(tmp_path: Path) -> None:
@@ -139,11 +151,13 @@ def test_columns_that_a_type_does_not_have_are_wrong_usage(tmp_path: Path, optio
         inspect(names(tmp_path, *IMAGES, "a1b2.png", "c3d4.png"), **{option: "foto"})
 
 
-def test_a_table_beside_metadata_is_not_used(tmp_path: Path) -> None:
-    names(tmp_path, *IMAGES)
-    write(tmp_path / "metadata.csv", CAPTIONS.replace("image", "file_name"))
-    write(tmp_path / "captions.csv", CAPTIONS)
-    assert list_unused(tmp_path) == [str(tmp_path / "captions.csv")]
+def test_a_table_beside_metadata_or_encoded_images_is_not_used(tmp_path: Path) -> None:
+    images = names(tmp_path / "images", *IMAGES)
+    write(images / "metadata.csv", CAPTIONS.replace("image", "file_name"))
+    for directory in (images, make_parquet(tmp_path / "parquet")):
+        assert list_unused(directory) == []
+        write(directory / "captions.csv", CAPTIONS)
+        assert list_unused(directory) == [str(directory / "captions.csv")]
 
 
 def test_a_single_image_beside_a_table_is_not_used(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from pipelines.datasets import DATASET_READERS, urls
 from pipelines.datasets.annotation_files import AnnotationReader, remove_gzip_suffix
 from pipelines.datasets.imagefolder import ImageFolderReader
 from pipelines.datasets.label_sources import LABEL_FILE
-from pipelines.inspection.contents import Contents
+from pipelines.inspection.contents import Contents, find_distinct
 from pipelines.inspection.first_records import CAPTCHA, FirstRecords, Record
 from schemas.errors import UsageError
 
@@ -193,6 +193,7 @@ def _find_annotated(first: FirstRecords, dataset_type: str, *, has_usual_name: b
         readable, own = read(first, dataset_type, one, files)
         annotations += readable
         records = records or own
+    annotations = find_distinct(annotations)
     if annotations:
         annotations += _list_additions(first.contents, dataset_type, annotations)
         annotations += _list_unopened(first.contents, annotations)
@@ -201,7 +202,7 @@ def _find_annotated(first: FirstRecords, dataset_type: str, *, has_usual_name: b
     if annotations:
         reason = f"{annotations[0]} contains {_ANNOTATIONS[dataset_type].description}"
         images = first.image_roots
-        yield Candidate(dataset_type, reason, images, tuple(dict.fromkeys(annotations)), records=records)
+        yield Candidate(dataset_type, reason, images, tuple(find_distinct(annotations)), records=records)
 
 
 def _list_annotations(contents: Contents, dataset_type: str, *, has_usual_name: bool) -> list[ListedFile]:

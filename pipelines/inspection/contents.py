@@ -2,7 +2,7 @@
 
 import errno
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -147,6 +147,14 @@ def _list_archives(paths: Sequence[str], problems: Problems) -> list[Contents]:
 def identify_path(path: str) -> str:
     """Returns the absolute form of a path, which is one for all ways to write it."""
     return path.rstrip("/") if is_uri(path) else str(Path(path).absolute())
+
+
+def find_distinct(paths: Iterable[str]) -> list[str]:
+    """Returns the paths without those that name a path before them in another way."""
+    distinct: dict[str, str] = {}
+    for path in paths:
+        distinct.setdefault(identify_path(path), path)
+    return list(distinct.values())
 
 
 def _list_path(path: str) -> Contents:

@@ -13,7 +13,7 @@ from features.text.lines import shorten
 from pipelines.inspection.arrays import find_arrays
 from pipelines.inspection.candidates import Candidate, find_candidates
 from pipelines.inspection.commands import build_commands, join_command, list_placeholders
-from pipelines.inspection.contents import Contents, identify_path, list_contents
+from pipelines.inspection.contents import Contents, find_distinct, identify_path, list_contents
 from pipelines.inspection.excerpt import Excerpt
 from pipelines.inspection.first_records import ARRAYS, FirstRecords
 from pipelines.inspection.problems import Problems
@@ -40,7 +40,7 @@ def inspect_dataset(options: Inspect) -> dict[str, Any]:
             paths are used, its `summary` is the result.
         CaptError: A path cannot be read.
     """
-    paths = list({identify_path(path): path for path in options.paths}.values())
+    paths = find_distinct(options.paths)
     problems = Problems()
     contents = _list_all(paths, problems)
     arrays = find_arrays(contents, problems)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from pipelines.datasets import DATASET_READERS
 from pipelines.datasets.annotation_files import remove_gzip_suffix
 from pipelines.inspection.commands import Placeholder
-from pipelines.inspection.contents import Contents
+from pipelines.inspection.contents import Contents, find_distinct, identify_path
 from pipelines.inspection.problems import Problems
 
 # The options whose values are annotations, or contain them.
@@ -25,7 +25,7 @@ class Unused(NamedTuple):
 
 
 class _Option(NamedTuple):
-    """An option of the command of a dataset type, which is empty without one."""
+    """An option of the command of a dataset type, which is empty without one. The value is an absolute path."""
 
     option: str
     value: str
@@ -46,10 +46,11 @@ def list_unused(
     options = [one for command in commands for one in _list_options(command)]
     values = {one.value for one in options}
     sources = {one for one in options if one.option in _SOURCES}
-    named = [path for path in paths if not any(_is_below(value, path) for value in values)]
-    tables = (one.label_file(file) for one in contents for file in one.find_files(_TABLES))
-    others = (path for path in (*problems, *tables) if not (path in values or any(one.reads(path) for one in sources)))
-    return [Unused(path, _find_problem(path, problems)) for path in dict.fromkeys([*named, *others])]
+    named = [path for path in paths if not any(_is_below(value, identify_path(path)) for value in values)]
+    files = [*problems, *(one.label_file(file) for one in contents for file in one.find_files(_TABLES))]
+    read = (path in values or any(one.reads(path) for one in sources) for path in map(identify_path, files))
+    others = [path for path, is_read in zip(files, read, strict=True) if not is_read]
+    return [Unused(path, _find_problem(path, problems)) for path in find_distinct([*named, *others])]
 
 
 def _find_problem(path: str, problems: Problems) -> str:
@@ -59,12 +60,12 @@ def _find_problem(path: str, problems: Problems) -> str:
 
 
 def _list_options(command: Sequence[str]) -> Iterator[_Option]:
-    """Yields the options of a command, without those whose values the user replaces."""
+    """Yields the options of a command that name paths, without those that the user replaces."""
     pairs = [(option, value) for option, value in pairwise(command) if option.startswith("--")]
     dataset_type = dict(pairs).get("--dataset-type", "")
     for option, value in pairs:
-        if not isinstance(value, Placeholder):
-            yield _Option(option, value, dataset_type)
+        if option in (*_SOURCES, "--images") and not isinstance(value, Placeholder):
+            yield _Option(option, identify_path(value), dataset_type)
 
 
 def _is_below(path: str, root: str) -> bool:

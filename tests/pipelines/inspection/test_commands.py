@@ -24,6 +24,9 @@ def test_a_path_that_is_named_twice_is_one(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     (found,) = inspect("plain", "./plain", tmp_path / "plain/")
     assert len(parse(found["commands"][0]).images) == 1
+    (tmp_path / "captions.csv").write_text("image,caption\nlong_name_1.jpg,A dog runs.\n")
+    (found,) = inspect(".", "captions.csv")
+    assert len(parse(found["commands"][1]).annotations) == 1
 
 
 def test_words_that_cannot_be_printed_reach_the_shell_unchanged() -> None:

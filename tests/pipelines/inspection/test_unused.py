@@ -160,6 +160,16 @@ def test_a_table_beside_metadata_or_encoded_images_is_not_used(tmp_path: Path) -
         assert list_unused(directory) == [str(directory / "captions.csv")]
 
 
+def test_a_path_of_the_name_of_another_value_of_the_command_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "S", "notes")
+    with pytest.raises(UsageError) as caught:
+        inspect("S", write(tmp_path / "captions.csv", CAPTIONS))
+    assert caught.value.location == "S"
+
+
 def test_a_single_image_beside_a_table_is_not_used(tmp_path: Path) -> None:
     image = names(tmp_path, *IMAGES) / IMAGES[0]
     with pytest.raises(UsageError) as caught:

@@ -20,6 +20,9 @@ def find_arrays(contents: Sequence[Contents], problems: Problems) -> tuple[str, 
 
     `problems` gets those of arrays that cannot be imported.
     """
+    for one in contents:
+        for file in one.find_files([NPZ_SUFFIX]) if one.kind != "file" else []:
+            problems.add(one.label_file(file), "an .npz file is imported only if it is named itself. Name it.")
     readable = [one for one in contents if any(_is_readable(one, file, problems) for file in _list_arrays(one))]
     whole = [one.path for one in readable if one.kind == "file"]
     chosen = tuple(whole[:1] or [one.path for one in readable])

@@ -1,17 +1,23 @@
 """Lists the paths and files that no command uses, each with its problem."""
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
 from pipelines.datasets import DATASET_READERS
 from pipelines.datasets.annotation_files import remove_gzip_suffix
+from pipelines.datasets.label_sources import LABEL_FILE
 from pipelines.inspection.commands import Placeholder
 from pipelines.inspection.contents import Contents, find_distinct, identify_path
 from pipelines.inspection.problems import Problems
 
-# The options whose values are annotations, or contain them.
-_SOURCES = ("--annotations", "--labels", "--from-arrays")
+# The options whose values are files to read, or contain them, and which of these are read; None: the dataset type's.
+_SOURCES: dict[str, re.Pattern[str] | None] = {
+    "--annotations": None,
+    "--labels": LABEL_FILE,
+    "--from-arrays": re.compile(r"\.npy$", re.IGNORECASE),
+}
 # Files that are rarely anything but data. Others are listed if a reader was tried on them.
 _TABLES = tuple(f"{suffix}{end}" for suffix in (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet") for end in ("", ".gz"))
 _NOT_USED = "no command uses it"
@@ -35,7 +41,7 @@ class _Option(NamedTuple):
         """Returns whether the command reads a path: the value, or a file below it of a name that the type reads."""
         if path == self.value:
             return True
-        pattern = getattr(DATASET_READERS.get(self.dataset_type), "pattern", None)
+        pattern = _SOURCES[self.option] or getattr(DATASET_READERS.get(self.dataset_type), "pattern", None)
         return _is_below(path, self.value) and (not pattern or bool(pattern.search(remove_gzip_suffix(path))))
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import capt
 from schemas.errors import UsageError
 from tests.pipelines.inspection.printed_commands import inspect
 
@@ -27,6 +28,8 @@ def test_arrays_are_one_file_per_image_in_a_directory_or_one_file_of_all_images(
         assert found["dataset_type"] == "arrays"
         assert str(path) in found["commands"][0]
         assert len(found["placeholders"]) == placeholders
+    np.savez(directory / "c.npz", features=FEATURES)
+    assert [one["path"] for one in capt.inspect(paths=[str(directory)])["unused"]] == [str(directory / "c.npz")]
     with pytest.raises(UsageError) as caught:
         inspect(whole, directory)
     assert caught.value.location == str(directory)

@@ -94,6 +94,7 @@ def __dir__() -> list[str]:
 
 def _function(command: Command) -> Callable[..., dict[str, Any]]:
     """Returns the function of a command; its options are in the order of the help, the required ones first."""
+    command.options.model_rebuild()  # Its signature is built with its validators.
     shown, kinds = introspection.signature(command.options).parameters, get_type_hints(command.options)
     names = [name for name, _, _ in command.options.declared()]
     either = introspection.Parameter.POSITIONAL_OR_KEYWORD

@@ -23,6 +23,7 @@ _BLOCK_BYTES = 1 << 20
 # A read of corrupt or incomplete zstd returns nothing, so it costs as many unpacked bytes.
 _ZSTD_BYTES = 4096
 _MAGIC_BYTES = 16
+_MARK_BYTES = 4  # of the longest byte order mark
 _CORRUPT = (OSError, EOFError, zlib.error, pa.ArrowException, UnicodeDecodeError)
 # CR ends a line only if no LF follows; what follows the last one is not known yet.
 _LINE_END = re.compile(rb"\r*\n|\r+(?=[^\r\n])")
@@ -54,7 +55,7 @@ class TextFile:
 
 
 def _read_chunks(location: str) -> Iterator[bytes]:
-    """Yields the unpacked bytes of a file. The first chunk has at least four bytes if the file has."""
+    """Yields the unpacked bytes of a file."""
     with open_file(location) as file:
         command = find_unpack_command(file.read(_MAGIC_BYTES))
         file.seek(0)
@@ -88,7 +89,9 @@ _UNPACKERS: dict[str, Callable[[Any], Iterator[bytes]]] = {"gunzip": _gunzip, "b
 
 def _convert_to_utf8(chunks: Iterator[bytes]) -> Iterator[bytes]:
     """Yields the text without a byte order mark; an unpaired surrogate becomes bytes that are not UTF-8."""
-    first = next(chunks, b"")
+    first = b""
+    while len(first) < _MARK_BYTES and (chunk := next(chunks, b"")):
+        first += chunk
     mark, encoding = find_byte_order_mark(first) or (b"", "utf-8")
 
     def rest() -> Iterator[bytes]:

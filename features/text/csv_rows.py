@@ -4,6 +4,7 @@ A row with an open quote continues to the line that closes the quote. All rows t
 and are open at the end of their own line, end there too. So the closing line is searched for once per open quote.
 """
 
+import contextlib
 import csv
 import re
 from collections.abc import Generator, Iterable, Iterator
@@ -101,7 +102,9 @@ def _hides_rows(row: bytes, line: bytes, delimiter: str) -> bool:
     """
     if delimiter != "\t" or len(row) <= len(line):
         return False
-    fields = next(csv.reader([row.decode(errors="surrogateescape")], delimiter=delimiter), [])
+    fields: list[str] = []
+    with contextlib.suppress(csv.Error):  # A line end is outside quotes, which `_parse` reports.
+        fields = next(csv.reader([row.decode(errors="surrogateescape")], delimiter=delimiter), [])
     return any("\t" in field and _TEXT_END.search(field) for field in fields)
 
 

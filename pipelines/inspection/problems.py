@@ -10,7 +10,10 @@ _URLS = "urls"
 
 
 class Problems:
-    """The problems of readers by path, in the order in which they were found. A path in an archive begins with its."""
+    """The problems of readers by path, in the order in which they were found.
+
+    The path of a file in an archive begins with the path of the archive.
+    """
 
     def __init__(self) -> None:
         self._found: dict[str, dict[str, str]] = {}

@@ -101,3 +101,8 @@ def test_a_quote_that_would_join_rows_of_a_tsv_fails_its_line_only() -> None:
         (5, ["4", "j\nk"]),
         (7, ["5", "l\tm"]),
     ]
+
+
+def test_a_line_end_outside_quotes_after_a_quoted_one_fails_each_part_of_a_tsv() -> None:
+    found = rows(b'a\tb\tc\n1\t"j\nk"\tx\ry\n2\tl\tm\n', "\t")
+    assert [one for _, one in found] == [["a", "b", "c"], *["mixed line ends"] * 3, ["2", "l", "m"]]

@@ -190,7 +190,9 @@ def test_gzip_and_bzip2_of_several_parts_and_with_padding_are_read_to_the_end(tm
     padded = put(tmp_path / "a.jsonl.gz", gzip.compress(data) + bytes(100))
     parts = put(tmp_path / "a.jsonl.bz2", b"".join(map(bz2.compress, (data[:99], b"", data[99:]))))
     skippable = put(tmp_path / "a.jsonl.zst", b"\x50\x2a\x4d\x18\1\0\0\0x" + pa.compress(data, "zstd", asbytes=True))
-    for path in (padded, parts, skippable):
+    wide = data.decode().encode("utf-16")
+    divided = put(tmp_path / "c.jsonl.gz", gzip.compress(wide[:1]) + gzip.compress(wide[1:]))
+    for path in (padded, parts, skippable, divided):
         assert read_captions(path) == read_captions(put(tmp_path / "b.jsonl", data))
 
 

@@ -45,7 +45,8 @@ def prepare_captions(options: PrepareCaptions) -> dict[str, Any]:
         `repaired` (repaired records by fault), `unannotated` (0), `removed` (captions of the table's last commit that
         this run does not have, or that failed), `shared_ids`, `splits` (`hashed`, `kept`), `vocab_size`, `truncated`
         and `empty_captions` (without a word) of the table, `shards` and `bytes` (written), `fingerprint`, `dataset`,
-        `seconds` and `report` (path of the run report). In a dry run, `dry_run`, `hits` and `misses` replace `report`
+        `seconds` and `report` (path of the run report); for `webdataset` with side files also `not_downloaded`, as in
+        `prepare_features`. In a dry run, `dry_run`, `hits` and `misses` replace `report`
         and the values of the table: `vocab_size`, `truncated`, `empty_captions`, `shards` and `bytes`.
     """
     parse_filters(options.filters, options.standardize)
@@ -85,6 +86,7 @@ def _prepare(options: PrepareCaptions, reader: DatasetReader, sink: Sink) -> dic
             "unannotated": 0,
             "removed": log_removed(database.count_removed(), dataset.name, "captions", "table"),
             "repaired": database.count_repaired(),
+            **reader.summarize(),
             **{name: tokenized[name] for name in ("shards", "bytes") if name in tokenized},
             **(_summarize_text(tokenized["metadata"]) if tokenized["metadata"] else {}),
             "fingerprint": table_config.fingerprint,

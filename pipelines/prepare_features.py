@@ -74,7 +74,8 @@ def prepare_features(options: PrepareFeatures) -> dict[str, Any]:
         `removed` (images of the last commit that this run does not have, or that failed), `shared_ids`, `splits`
         (`hashed`, `kept`), `shards` and `bytes` (written), `fingerprint`, `dataset`, `precision`, `seconds`, `report`
         (path of the run report), `unrepaired_rows` and `unrepaired_examples`; for `conceptual` and `urls` also
-        `downloads`; with `from_arrays` also `unknown_arrays` (arrays whose names no image of this run has). In a dry
+        `downloads`; for `webdataset` with side files also `not_downloaded` (URLs without a sample by status); with
+        `from_arrays` also `unknown_arrays` (arrays whose names no image of this run has). In a dry
         run, `dry_run`, `hits`, `misses`, `images_per_second`, `estimated_seconds`, `shape` and `scale` replace `report`
         and `unrepaired_…`; `shards` is 0 and `bytes` an estimate.
     """
@@ -158,6 +159,7 @@ def prepare_images(options: PrepareFeatures, source: SourceDataset) -> dict[str,
                 **sink.summarize(database, dataset, "features"),
                 **extracted,
                 **({} if downloads is None else {"downloads": downloads}),
+                **source.reader.summarize(),
                 **({} if unknown_arrays is None else {"unknown_arrays": unknown_arrays}),
                 "unannotated": unannotated,
                 "replaced": _count_replaced(database, dataset.name),

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from features.inputs import ListedFile
 from features.text.lines import FailedRecord
@@ -81,6 +81,10 @@ class DatasetReader(ABC):
     @abstractmethod
     def read_captions(self) -> Iterator[CaptionEntry | FailedRecord]:
         """Yields the captions in file order, and a `FailedRecord` for each that cannot be read."""
+
+    def summarize(self) -> dict[str, Any]:
+        """Returns what the files state beside their records, for the summary of the command, after reading them."""
+        return {}
 
 
 class ListingReader(DatasetReader):

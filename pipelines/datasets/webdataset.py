@@ -5,12 +5,15 @@ the rest is its field. The caption is the text of the field `txt`, else of `capt
 `json`. The files of a sample need not be neighbors. A sample's ID is its key.
 
     tar → files in order → samples of a shard, by key (on disk) → image, captions | failure
+    Parquet beside the tar (`pipelines.datasets.side_files`) → samples that the tar lacks
 """
 
 import contextlib
 import json
+import logging
 import re
 import sqlite3
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -33,6 +36,7 @@ from features.text.table_columns import USUAL_CAPTION_COLUMNS, CaptionColumns, l
 from pipelines.datasets.base import CaptionEntry, EmbeddedReader, ImageEntry, build_failed_image
 from pipelines.datasets.caption_rows import CaptionValue, read_caption_value
 from pipelines.datasets.shard_files import Shard, find_shards
+from pipelines.datasets.side_files import SUCCESS, read_side_file
 from schemas.errors import CaptError, RecordError, UsageError
 
 _JSON = "json"
@@ -44,6 +48,8 @@ _HINT = "Name the shards, such as 'shards/{00000..00099}.tar', or their director
 _MEMBERS = """CREATE TABLE member (key TEXT, position INTEGER, field TEXT, name TEXT, member TEXT, size INT, stamp TEXT,
     data BLOB, reason TEXT, detail TEXT, PRIMARY KEY (key, position)) WITHOUT ROWID"""
 _FILES = "CREATE TABLE file (name TEXT, location TEXT, member TEXT, size INT, stamp TEXT, modified_ns INT)"
+
+_log = logging.getLogger("capt.prepare")
 
 
 class _Member(NamedTuple):
@@ -88,6 +94,7 @@ class WebDatasetReader(EmbeddedReader):
         # Listing a tar once more would cost a pass over it.
         self._files = sqlite3.connect("")
         self._files.execute(_FILES)
+        self._not_downloaded: dict[str, Counter[str]] = {}  # by shard and status
 
     def read_images(self) -> Iterator[ImageEntry]:
         self._files.execute("DELETE FROM file")
@@ -110,8 +117,13 @@ class WebDatasetReader(EmbeddedReader):
             else:
                 yield from self._read_sample_captions(shard, sample)
 
-    def _read_shards(self, read_fields: Collection[str] = ()) -> Iterator[tuple[Shard, "_Sample | FailedRecord"]]:
-        """Yields the samples of all shards, as `_read_samples` does. A shard that is not a tar is one failed record.
+    def summarize(self) -> dict[str, Any]:
+        """Returns `not_downloaded`: the numbers of URLs without a sample by status, if there are side files."""
+        counts = sum(self._not_downloaded.values(), Counter[str]())
+        return {"not_downloaded": dict(counts.most_common())} if self._not_downloaded else {}
+
+    def _read_shards(self, read_fields: Collection[str] = ()) -> Iterator[tuple[Shard, _Sample | FailedRecord]]:
+        """Yields the samples of all shards, as `_read_shard` does. A shard that is not a tar is one failed record.
 
         Raises:
             UsageError: No shard is a tar.
@@ -124,9 +136,48 @@ class WebDatasetReader(EmbeddedReader):
                 problems.append(error)
                 yield shard, FailedRecord(shard.location, "no tar archive", error.message)
             else:
-                yield from ((shard, sample) for sample in _read_samples(shard, archive, read_fields))
+                yield from ((shard, sample) for sample in self._read_shard(shard, archive, read_fields))
         if len(problems) == len(self._shards):
             raise problems[0]
+
+    def _read_shard(self, shard: Shard, archive: Tar, read_fields: Collection[str]) -> Iterator[_Sample | FailedRecord]:
+        """Yields the samples of a shard by key, with the bytes of these fields.
+
+        A shard that is incomplete or corrupt is one failed record, after the samples before the fault. So is each
+        sample that the shard lacks, although its side file lists it as a success.
+        """
+        with contextlib.closing(sqlite3.connect("")) as database:
+            database.execute(_MEMBERS)
+            failure = None
+            try:
+                _insert_members(database, shard, archive, read_fields)
+            except RecordError as error:
+                failure = build_failed_record(shard.location, error)
+            rows = database.execute(
+                "SELECT key, field, name, member, size, stamp, data, reason, detail FROM member ORDER BY key, position"
+            )
+            for key, some in groupby(rows, lambda row: str(row[0])):
+                yield _Sample(shard.location, key, [_Member(*row[1:]) for row in some])
+            if failure is not None:
+                yield failure
+            yield from self._find_missing(shard, database)
+
+    def _find_missing(self, shard: Shard, database: sqlite3.Connection) -> Iterator[FailedRecord]:
+        """Yields the samples that only the side file has. URLs that were not downloaded are counted and logged."""
+        counts: Counter[str] | None = None
+        for row in read_side_file(shard.location):
+            counts = Counter() if counts is None else counts
+            if database.execute("SELECT 1 FROM member WHERE key = ?", (row.key,)).fetchone():
+                continue
+            if row.status == SUCCESS:
+                yield FailedRecord(f"{shard.location}/{row.key}", "missing", f"{row.location} lists it as a success")
+            else:
+                counts[row.status] += 1
+        if counts is not None and shard.location not in self._not_downloaded:
+            self._not_downloaded[shard.location] = counts
+            if counts:
+                shown = ", ".join(f"{count} {status}" for status, count in counts.most_common())
+                _log.info("%s: %d URLs have no sample: %s.", shard.label, counts.total(), shown)
 
     def _read_image(self, shard: Shard, sample: _Sample) -> ImageEntry:
         try:
@@ -172,27 +223,6 @@ def _open_tar(location: str) -> Tar:
     if not isinstance(archive, Tar):
         raise UsageError("a shard is a tar archive, and this is none", location=location, hint=_HINT)
     return archive
-
-
-def _read_samples(shard: Shard, archive: Tar, read_fields: Collection[str]) -> Iterator[_Sample | FailedRecord]:
-    """Yields the samples of a shard by key, with the bytes of these fields.
-
-    A shard that is incomplete or corrupt is one failed record, after the samples before the fault.
-    """
-    with contextlib.closing(sqlite3.connect("")) as database:
-        database.execute(_MEMBERS)
-        failure = None
-        try:
-            _insert_members(database, shard, archive, read_fields)
-        except RecordError as error:
-            failure = build_failed_record(shard.location, error)
-        rows = database.execute(
-            "SELECT key, field, name, member, size, stamp, data, reason, detail FROM member ORDER BY key, position"
-        )
-        for key, some in groupby(rows, lambda row: str(row[0])):
-            yield _Sample(shard.location, key, [_Member(*row[1:]) for row in some])
-        if failure is not None:
-            yield failure
 
 
 def _insert_members(database: sqlite3.Connection, shard: Shard, archive: Tar, read_fields: Collection[str]) -> None:

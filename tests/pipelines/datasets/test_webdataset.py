@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import capt
@@ -187,6 +189,39 @@ def test_an_incomplete_shard_costs_what_it_lacks(tmp_path: Path) -> None:
     whole = tar(tmp_path / "y.tar", sample(5, key="5"))
     read = [("0", "0", "A dog 0"), ("1", "no caption", ""), ("x.tar", "incomplete archive", ""), ("5", "0", "A dog 5")]
     assert captions(str(path), whole) == read
+
+
+def side_file(path: Path, statuses: dict[int, str]) -> None:
+    """Writes what img2dataset writes beside a shard."""
+    keys = [f"{number:09d}" for number in statuses]
+    pq.write_table(pa.table({"key": keys, "status": list(statuses.values()), "url": keys}), path)
+
+
+def test_a_side_file_tells_what_a_shard_lacks(tmp_path: Path) -> None:
+    root = tmp_path / "shards"
+    tar(root / "00000.tar", [*sample(0), *sample(1), *sample(2)])
+    side_file(root / "00000.parquet", {0: "success", 1: "success", 3: "failed_to_download", 4: "success"})
+    tar(root / "00001.tar", sample(5))
+    side_file(root / "00001.parquet", {5: "success", 6: "failed_to_download", 7: "failed_to_resize"})
+    given = {"store": str(tmp_path / "S"), "dataset_type": "webdataset", "max_failures": "100%"}
+    result = capt.prepare_features(**given, images=[str(root)], extractor="pixels", height=8, width=8)
+    assert (result["input"], result["ok"], result["reasons"]) == (5, 4, {"missing": 1})
+    assert result["not_downloaded"] == {"failed_to_download": 2, "failed_to_resize": 1}
+    texts = capt.prepare_captions(**given, annotations=[str(root)])
+    assert (texts["input"], texts["ok"], texts["reasons"]) == (5, 4, {"missing": 1})
+    assert texts["not_downloaded"] == result["not_downloaded"]
+
+
+def test_a_side_file_that_cannot_be_read_is_reported_and_costs_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tar(tmp_path / "0.tar", sample(0))
+    (tmp_path / "0.parquet").write_bytes(b"PAR1")
+    assert list(images(path)) == [f"{0:09d}"]
+    assert [one.levelname for one in caplog.records] == ["WARNING"]
+    pq.write_table(pa.table({"image": [b"x"], "text": ["no side file"]}), tmp_path / "0.parquet")
+    assert list(images(path)) == [f"{0:09d}"]
+    assert len(caplog.records) == 1
 
 
 def test_a_shard_that_is_no_tar_is_one_failed_record(tmp_path: Path) -> None:

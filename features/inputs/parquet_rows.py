@@ -32,20 +32,29 @@ _NULL = -1
 class _Values:
     """The decoded values of a column in a row group, as far as they have been read.
 
-    `_MAX_GROUP_MEMORY` bytes of them are in memory; if there are more, all are in a temporary file.
+    `_MAX_GROUP_MEMORY` bytes of them are in memory; if there are more, all are in a temporary file. The corrupt data
+    that ends them is kept as an error, so that it is decoded once. An error of the system is not kept.
     """
 
-    def __init__(self, batches: Iterator[Any]) -> None:
+    def __init__(self, batches: Iterator[Any], location: str) -> None:
         self.num_bytes = 0
         self._batches = batches
+        self._location = location
+        self._problem = ""
         self._file = tempfile.SpooledTemporaryFile(_MAX_GROUP_MEMORY)  # noqa: SIM115
         self._starts = array("q")
         self._sizes = array("q")
 
     def read(self, row: int) -> bytes | None:
-        """Returns the value of a row, which may be null; IndexError if there is no such row."""
+        """Returns the value of a row, which may be null.
+
+        Raises:
+            IndexError: There is no such row.
+            RecordError: It is at or behind corrupt data (`unreadable`).
+            CaptError: The file or service cannot be read.
+        """
         while row >= len(self._sizes):
-            values = next(self._batches, None)
+            values = self._read_batch()
             if values is None:
                 raise IndexError(row)
             self._file.seek(self.num_bytes)
@@ -59,6 +68,18 @@ class _Values:
 
     def close(self) -> None:
         self._file.close()
+
+    def _read_batch(self) -> Any:
+        """Returns the next decoded values; None after the last ones."""
+        if not self._problem:
+            try:
+                return next(self._batches, None)
+            except (pa.ArrowException, OSError, ValueError) as error:
+                raise_system_error(error, self._location)
+                self._problem = f"{self._location}: {error}"
+            except RecordError as error:
+                self._problem = error.detail
+        raise RecordError("read", "unreadable", self._problem, permanent=False)
 
     def _append(self, value: bytes | None) -> None:
         self._starts.append(self.num_bytes)
@@ -119,12 +140,15 @@ class ParquetRows:
         return self.read(member, label, 1 << 40)[:size]
 
     def _find(self, group: int, row: int, column: str) -> bytes | None:
-        # An error leaves no values behind.
-        kept = self._kept.pop((group, column), None) or _Values(self._decode(group, column))
+        # An error of the system leaves no values behind.
+        kept = self._kept.pop((group, column), None) or _Values(self._decode(group, column), self._location)
         try:
             value = kept.read(row)
         except IndexError:
             raise FileNotFoundError(f"{self._location}: row {row} of row group {group}") from None
+        except RecordError:
+            self._keep(group, column, kept)
+            raise
         self._keep(group, column, kept)
         return value
 

@@ -1,4 +1,7 @@
-"""Reads the rows of Parquet files by row group, so that a corrupt row group fails its own rows only."""
+"""Reads the rows of Parquet files by row group, so that a corrupt row group fails its own rows only.
+
+Bytes in a column, and in lists, are text, which some writers do not mark as such; bytes in structures stay bytes.
+"""
 
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -9,6 +12,7 @@ from features.io.open_files import raise_system_error
 from features.text.lines import FailedRecord
 
 _ROWS = 4096
+_TEXT_TYPES = {pa.binary(): pa.string(), pa.large_binary(): pa.large_string(), pa.binary_view(): pa.string_view()}
 
 
 class ParquetRow(NamedTuple):
@@ -66,7 +70,7 @@ def _read_group(
     try:
         batches = file.iter_batches(batch_size=batch_size, row_groups=[group], columns=list(columns)) if columns else ()
         for batch in batches:
-            for values in _list_values(batch, location, before + done):
+            for values in _list_values(_view_as_text(batch), location, before + done):
                 yield values
                 done += 1
         yield from ({} for _ in range(rows if not columns else 0))
@@ -75,6 +79,20 @@ def _read_group(
         raise_system_error(error, location)
         for number in range(before + done, before + rows):
             yield FailedRecord(_locate(location, number), "unreadable", f"row group {group}: {error}")
+
+
+def _view_as_text(batch: Any) -> Any:
+    """Returns a batch whose columns of bytes, and of lists of bytes, are text. Whether it is UTF-8 is not checked."""
+    fields = [pa.field(field.name, _find_text_type(field.type)) for field in batch.schema]
+    pairs = zip(batch.columns, fields, strict=True)
+    columns = [one if one.type == field.type else one.view(field.type) for one, field in pairs]
+    return pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields))
+
+
+def _find_text_type(kind: Any) -> Any:
+    if pa.types.is_list(kind):
+        return pa.list_(pa.field(kind.value_field.name, _find_text_type(kind.value_type)))
+    return _TEXT_TYPES.get(kind, kind)
 
 
 def _list_values(batch: Any, location: str, before: int) -> Iterator[dict[str, Any] | FailedRecord]:

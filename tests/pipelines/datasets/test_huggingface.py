@@ -185,6 +185,18 @@ def test_a_corrupt_row_group_costs_its_rows(tmp_path: Path) -> None:
     assert (result["ok"], result["reasons"]) == (4, {"unreadable": 2})
 
 
+def test_a_corrupt_row_group_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = parquet(tmp_path / "a.parquet", {"image": [bytes([n]) * 50 for n in range(40)]}, row_group_size=40)
+    corrupt(path, 0, "image")
+    groups, decode = [], ParquetRows._decode
+    monkeypatch.setattr(ParquetRows, "_decode", lambda *given: groups.append(given) or decode(*given))
+    rows = ParquetRows(path)
+    for number in range(40):
+        with pytest.raises(RecordError, match="unreadable"):
+            rows.read(name_member(0, number, "image"), "x", 1 << 20)
+    assert len(groups) == 1
+
+
 def test_a_file_that_is_no_parquet_is_one_failed_record(tmp_path: Path) -> None:
     whole = parquet(tmp_path / "b.parquet", {"image": [photo(0)], "caption": ["one"]})
     (tmp_path / "a.parquet").write_bytes(Path(whole).read_bytes()[:-100])

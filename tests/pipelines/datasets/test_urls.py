@@ -144,6 +144,13 @@ def test_a_row_that_is_not_utf8_costs_itself(tmp_path: Path) -> None:
     assert [one[1] for one in read_captions(path)] == ["one", "not UTF-8", "three"]
 
 
+def test_bytes_in_parquet_are_text(tmp_path: Path) -> None:
+    urls, texts = [f"http://h/{n}.jpg".encode() for n in range(3)], ["A café".encode(), b"A \xff", b"A dog"]
+    path = parquet(tmp_path / "a.parquet", {"url": urls, "caption": [[one] for one in texts]})
+    assert read_images(path) == [("http://h/0.jpg", None), ("not UTF-8", None), ("http://h/2.jpg", None)]
+    assert [text for _, text in read_captions(path)] == ["A café", "not UTF-8", "A dog"]
+
+
 def test_a_parquet_file_with_names_that_are_not_utf8_is_one_failed_record(tmp_path: Path) -> None:
     path = Path(parquet(tmp_path / "a.parquet", {"url": [url(0)], "text": ["one"], "caf_": ["x"]}))
     path.write_bytes(path.read_bytes().replace(b"caf_", b"caf\xe9"))

@@ -149,19 +149,22 @@ def application() -> typer.Typer:
     for name, group in groups.items():
         app.add_typer(group, name=name)
     for command in COMMANDS:
-        group_name, _, name = command.name.rpartition(" ")
         summary = introspection.cleandoc(command.options.__doc__ or "").partition("\n")[0]
-        (groups[group_name] if group_name else app).command(name, cls=_PlainArguments, short_help=summary)(
-            _entry(command)
-        )
+        group = groups[command.group] if command.group else app
+        name = command.name.removeprefix(f"{command.group} ")
+        group.command(name, cls=_PlainArguments, short_help=summary)(_entry(command))
     return app
 
 
 class _InOrder(TyperGroup):
-    """Lists commands and groups in the order of `COMMANDS`."""
+    """Lists commands and groups in the order of `COMMANDS`. A command outside groups may have two words."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return list(dict.fromkeys(command.name.partition(" ")[0] for command in COMMANDS))
+        return list(dict.fromkeys(command.group or command.name for command in COMMANDS))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        words = " ".join(args[:2])
+        return super().resolve_command(ctx, [words, *args[2:]] if words in self.commands else args)
 
 
 class _PlainArguments(TyperCommand):

@@ -78,7 +78,7 @@ def _command_line() -> str:
     lines = ["# Command line", "", "Every command with its options, as `--help` prints them.", ""]
     lines += ["## Options of every command", "", *_options(application.commands["demo"], COMMON)]
     for command in COMMANDS:
-        group, _, name = command.name.rpartition(" ")
+        group, name = command.group, command.name.removeprefix(f"{command.group} ")
         if group and f"## capt {group}" not in lines:
             lines += [f"## capt {group}", "", GROUPS[group], ""]
         own = (application.commands[group] if group else application).commands[name]

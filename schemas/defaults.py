@@ -9,3 +9,4 @@ VOCAB_SIZE = 5000
 PUBLISHED_CAPTCHA_SIZE = (80, 160)  # height and width in pixels at which the published CAPTCHAs are stored
 MAX_FAILURES = "5%"
 MAX_DOWNLOAD_FAILURES = "100%"  # many published URLs are dead
+DOWNLOAD_THREADS = 32  # simultaneous downloads per process

@@ -18,8 +18,8 @@ class ImageServer(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        super().__init__((host, 0), _Handler)
         self.requests: Counter[str] = Counter()
         self.headers: dict[str, dict[str, str]] = {}
         self.starts: list[float] = []
@@ -71,8 +71,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def image_server() -> Iterator[ImageServer]:
-    with ImageServer() as server:
+def image_server(host: str = "127.0.0.1") -> Iterator[ImageServer]:
+    """Serves on a host, or on all addresses of this machine if the host is empty."""
+    with ImageServer(host) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
         thread.start()
         try:

@@ -124,8 +124,12 @@ _TIFF_TABLES = frozenset(
 
 @dataclass(frozen=True)
 class _Format:
-    """A supported format. Without a check, which returns the bytes to decode, the reader detects truncation itself."""
+    """A supported format. Without a check, which returns the bytes to decode, the reader detects truncation itself.
 
+    `suffix` is the usual one of its files.
+    """
+
+    suffix: str
     signature: re.Pattern[bytes]
     # `Image.open` would apply its process-wide pixel limit first.
     reader: Callable[[BytesIO, str], ImageFile.ImageFile]
@@ -146,16 +150,16 @@ _JPEG2000 = re.compile(rb"\xff\x4f\xff\x51|\0\0\0\x0cjP  \r\n\x87\n")
 _AVIF = re.compile(rb".{4}ftyp(?:avi[fs]|(?:mif1|msf1|miaf).{4}(?:.{4}){0,7}?avi[fs])", re.DOTALL)
 _HEIF = re.compile(rb".{4}ftyp(?:hei[cmsx]|hev[cmsx]|mif1|msf1|miaf)", re.DOTALL)
 _FORMATS = (
-    _Format(re.compile(rb"\xff\xd8\xff"), JpegImagePlugin.JpegImageFile),
-    _Format(re.compile(rb"\x89PNG\r\n\x1a\n"), PngImagePlugin.PngImageFile, png_chunks.select_chunks),
-    _Format(re.compile(rb"RIFF.{4}WEBP", re.DOTALL), WebPImagePlugin.WebPImageFile, _check_webp),
-    _Format(re.compile(rb"GIF8[79]a"), GifImagePlugin.GifImageFile),
-    _Format(_BMP, BmpImagePlugin.BmpImageFile),
-    _Format(re.compile(rb"II[*+]\0|MM\0[*+]"), TiffImagePlugin.TiffImageFile, _check_tiff),
-    _Format(_JPEG2000, Jpeg2KImagePlugin.Jpeg2KImageFile, jpeg2000.check_codestream),
-    _Format(netpbm.SIGNATURE, PpmImagePlugin.PpmImageFile, netpbm.convert_to_bytes),
-    _Format(_AVIF, _open_avif, check_image_boxes),
-    _Format(_HEIF, open_heif, check_image_boxes),
+    _Format("jpg", re.compile(rb"\xff\xd8\xff"), JpegImagePlugin.JpegImageFile),
+    _Format("png", re.compile(rb"\x89PNG\r\n\x1a\n"), PngImagePlugin.PngImageFile, png_chunks.select_chunks),
+    _Format("webp", re.compile(rb"RIFF.{4}WEBP", re.DOTALL), WebPImagePlugin.WebPImageFile, _check_webp),
+    _Format("gif", re.compile(rb"GIF8[79]a"), GifImagePlugin.GifImageFile),
+    _Format("bmp", _BMP, BmpImagePlugin.BmpImageFile),
+    _Format("tif", re.compile(rb"II[*+]\0|MM\0[*+]"), TiffImagePlugin.TiffImageFile, _check_tiff),
+    _Format("jp2", _JPEG2000, Jpeg2KImagePlugin.Jpeg2KImageFile, jpeg2000.check_codestream),
+    _Format("ppm", netpbm.SIGNATURE, PpmImagePlugin.PpmImageFile, netpbm.convert_to_bytes),
+    _Format("avif", _AVIF, _open_avif, check_image_boxes),
+    _Format("heic", _HEIF, open_heif, check_image_boxes),
 )
 
 _TILE_PIXELS = 1 << 20
@@ -248,7 +252,17 @@ def _convert_errors(message: str) -> Iterator[None]:
 
 def has_image_signature(data: bytes) -> bool:
     """Returns whether at least 18 bytes start with the signature of a format that `open_image` reads."""
-    return any(known.signature.match(data) for known in _FORMATS)
+    return _find_format(data) is not None
+
+
+def find_suffix(data: bytes) -> str:
+    """Returns the usual suffix of an image by its first bytes, such as `jpg`; empty for an unknown format."""
+    known = _find_format(data)
+    return known.suffix if known else ""
+
+
+def _find_format(data: bytes) -> _Format | None:
+    return next((known for known in _FORMATS if known.signature.match(data)), None)
 
 
 def raise_pixel_limit(max_pixels: int) -> None:
@@ -269,7 +283,7 @@ def encode_thumbnail(data: bytes, side: int) -> bytes:
 
 def _read(data: bytes, max_pixels: int, draft_size: DraftSize) -> tuple[Image.Image, object]:
     """Returns the RGB image as stored, and its orientation. The decoded image is freed before it is rotated."""
-    known = next((known for known in _FORMATS if known.signature.match(data)), None)
+    known = _find_format(data)
     if known is None:
         raise RecordError("decode", "unsupported", f"no known image format starts with {data[:8]!r}")
     checked = known.check(data)

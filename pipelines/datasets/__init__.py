@@ -23,8 +23,8 @@ from pipelines.datasets.karpathy import KarpathyReader
 from pipelines.datasets.urls import UrlReader
 from pipelines.datasets.webdataset import WebDatasetReader
 from schemas.errors import UsageError
-from schemas.options.data import SynthSample
-from schemas.options.prepare import PrepareCaptions, PrepareFeatures
+from schemas.options.data import FetchUrls, SynthSample
+from schemas.options.prepare import ColumnOptions, PrepareCaptions, PrepareFeatures
 
 DATASET_READERS: dict[str, Callable[..., DatasetReader]] = {
     "coco": CocoReader,
@@ -101,15 +101,20 @@ def open_source(options: PrepareFeatures | PrepareCaptions | SynthSample) -> Dat
         options.dataset_type,
         _find_annotations(options),
         whole_descriptions=options.whole_descriptions,
-        columns=CaptionColumns(
-            options.image_column,
-            options.caption_column,
-            options.id_column,
-            options.split_column,
-            options.group_column,
-            options.hash_column if isinstance(options, PrepareFeatures) else None,
-        ),
+        columns=get_columns(options),
         caption_fields=options.caption_field,
+    )
+
+
+def get_columns(options: ColumnOptions) -> CaptionColumns:
+    """Returns the columns that the options name."""
+    return CaptionColumns(
+        options.image_column,
+        options.caption_column,
+        options.id_column,
+        options.split_column,
+        options.group_column,
+        options.hash_column if isinstance(options, PrepareFeatures | FetchUrls) else None,
     )
 
 

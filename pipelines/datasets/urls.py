@@ -44,7 +44,7 @@ _ANY_COLUMNS = FoundColumns("url", (), None, None, None)
 _HASH = re.compile(r"[0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{64}")  # MD5, SHA-1, SHA-256
 
 
-class _UrlRow(NamedTuple):
+class UrlRow(NamedTuple):
     """A row. `fields.image` is the ID of the image, `file_name` the name of its download.
 
     `expected_hash` is that of its bytes, empty if the row has none.
@@ -71,28 +71,36 @@ class UrlReader(DatasetReader):
         self._reported: set[FoundColumns] = set()
 
     def read_images(self) -> Iterator[ImageEntry]:
-        for shard in self._shards:
-            for row in self._read_rows(shard):
-                if isinstance(row, FailedRecord):
-                    yield build_failed_image(row)._replace(document=shard.label)
-                else:
-                    yield ImageEntry(
-                        row.fields.image,
-                        row.file_name,
-                        row.fields.split or shard.split,
-                        url=row.url,
-                        document=shard.label,
-                        group=row.fields.group,
-                        expected_hash=row.expected_hash,
-                    )
+        for shard, row in self.read_rows():
+            if isinstance(row, FailedRecord):
+                yield build_failed_image(row)._replace(document=shard.label)
+            else:
+                yield ImageEntry(
+                    row.fields.image,
+                    row.file_name,
+                    row.fields.split or shard.split,
+                    url=row.url,
+                    document=shard.label,
+                    group=row.fields.group,
+                    expected_hash=row.expected_hash,
+                )
 
     def read_captions(self) -> Iterator[CaptionEntry | FailedRecord]:
-        for shard in self._shards:
-            for row in self._read_rows(shard):
-                for entry in [row] if isinstance(row, FailedRecord) else _read_captions(row):
-                    yield entry if isinstance(entry, FailedRecord) else entry._replace(document=shard.label)
+        for shard, row in self.read_rows():
+            for entry in [row] if isinstance(row, FailedRecord) else read_row_captions(row):
+                yield entry if isinstance(entry, FailedRecord) else entry._replace(document=shard.label)
 
-    def _read_rows(self, shard: Shard) -> Iterator[_UrlRow | FailedRecord]:
+    @property
+    def shards(self) -> Sequence[Shard]:
+        """The files of the list, in the order of their rows."""
+        return self._shards
+
+    def read_rows(self) -> Iterator[tuple[Shard, UrlRow | FailedRecord]]:
+        """Yields the rows of all files in their order."""
+        for shard in self._shards:
+            yield from ((shard, row) for row in self._read_file_rows(shard))
+
+    def _read_file_rows(self, shard: Shard) -> Iterator[UrlRow | FailedRecord]:
         suffix = next((one for one in _READERS if shard.location.lower().endswith(one)), None)
         if suffix is None:
             message = f"the name ends in none of .parquet, {', '.join(_TEXT_READERS)}"
@@ -108,7 +116,7 @@ class UrlReader(DatasetReader):
         return columns
 
 
-def _read_captions(row: _UrlRow) -> Iterator[CaptionEntry | FailedRecord]:
+def read_row_captions(row: UrlRow) -> Iterator[CaptionEntry | FailedRecord]:
     """Yields the captions of a row. A row without a caption has failed."""
     fields = row.fields
     if not fields.captions:
@@ -125,7 +133,7 @@ def _hash_caption(caption: CaptionValue) -> str:
 # === Formats ===
 
 
-def _read_parquet(location: str, find_columns: FindColumns) -> Iterator[_UrlRow | FailedRecord]:
+def _read_parquet(location: str, find_columns: FindColumns) -> Iterator[UrlRow | FailedRecord]:
     """Yields the rows of a Parquet file. A file that is not Parquet is one failed record."""
     try:
         file = open_parquet(location)
@@ -137,7 +145,7 @@ def _read_parquet(location: str, find_columns: FindColumns) -> Iterator[_UrlRow 
         yield row if isinstance(row, FailedRecord) else _read_row(row.location, row.values, columns)
 
 
-def _read_csv(delimiter: str, location: str, find_columns: FindColumns) -> Iterator[_UrlRow | FailedRecord]:
+def _read_csv(delimiter: str, location: str, find_columns: FindColumns) -> Iterator[UrlRow | FailedRecord]:
     """Yields the rows of a text file with a header. A file without one is one failed record."""
     text = TextFile(location)
     rows = read_row_blocks(text, location, delimiter)
@@ -154,7 +162,7 @@ def _read_csv(delimiter: str, location: str, find_columns: FindColumns) -> Itera
         yield text.failure
 
 
-def _read_json_lines(location: str, find_columns: FindColumns) -> Iterator[_UrlRow | FailedRecord]:
+def _read_json_lines(location: str, find_columns: FindColumns) -> Iterator[UrlRow | FailedRecord]:
     """Yields the rows of JSON lines. The columns are the keys in the first block of the text with an object."""
     text = TextFile(location)
     keys = next(filter(None, (_find_keys(block, location) for block in text)), None)
@@ -170,7 +178,7 @@ def _find_keys(block: bytes, location: str) -> Sequence[str]:
 
 
 # By the end of a file's name. Text is compressed if its first bytes are those of gzip, zstd or bzip2.
-_TEXT_READERS: dict[str, Callable[[str, FindColumns], Iterator[_UrlRow | FailedRecord]]] = {
+_TEXT_READERS: dict[str, Callable[[str, FindColumns], Iterator[UrlRow | FailedRecord]]] = {
     ".csv": partial(_read_csv, ","),
     ".tsv": partial(_read_csv, "\t"),
     ".jsonl": _read_json_lines,
@@ -203,13 +211,13 @@ def has_urls(location: str, given: CaptionColumns) -> bool:
 # === Rows ===
 
 
-def _read_row(location: str, values: Any, columns: FoundColumns) -> _UrlRow | FailedRecord:
+def _read_row(location: str, values: Any, columns: FoundColumns) -> UrlRow | FailedRecord:
     if isinstance(values, FailedRecord):
         return values
     return read_record(location, partial(_build_row, location, values, columns))
 
 
-def _build_row(location: str, values: Mapping[str, Any], columns: FoundColumns) -> _UrlRow:
+def _build_row(location: str, values: Mapping[str, Any], columns: FoundColumns) -> UrlRow:
     """Returns the row of values by column. RecordError without a URL, or if a value is wrong."""
     is_missing = isinstance(values, dict) and columns.image not in values
     url = None if is_missing else read_value(values, columns.image)
@@ -220,7 +228,7 @@ def _build_row(location: str, values: Mapping[str, Any], columns: FoundColumns) 
     image_id = file_name.rpartition("/")[2]
     expected_hash = _read_hash(values.get(columns.hash)) if columns.hash else ""
     fields = build_row(location, {**values, columns.image: image_id}, columns)
-    return _UrlRow(url, file_name, expected_hash, fields)
+    return UrlRow(url, file_name, expected_hash, fields)
 
 
 def _read_hash(found: Any) -> str:

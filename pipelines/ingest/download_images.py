@@ -9,7 +9,6 @@ interrupted one and downloads only the others.
 
 import json
 import threading
-import time
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,12 +16,11 @@ from functools import partial
 from hashlib import sha256
 from itertools import groupby
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pyarrow as pa
 
 from features.inputs import list_files
-from features.inputs.image_urls import ROBOTS_TAG, DownloadError, DownloadLimits, build_download_name, download_into
+from features.inputs.image_urls import ROBOTS_TAG, DownloadLimits, build_download_name, download_into
 from features.io.atomic_files import atomic_write
 from features.io.host_addresses import AddressCache
 from features.io.locks import wait_for_lock
@@ -31,11 +29,11 @@ from pipelines.beam.disk_errors import report_full_disk
 from pipelines.beam.scratch import open_scratch_plan
 from pipelines.beam.work_plans import Advance, read_progress, read_results, read_unit, write_unit
 from pipelines.beam.work_units import run_units
+from pipelines.ingest.host_turns import HostLimits, HostTurns, get_host
 from pipelines.ingest.image_database import ImageDatabase
 from schemas.errors import RecordError, UsageError
 from schemas.frozen import Frozen
 from schemas.options.prepare import PrepareFeatures
-from schemas.secrets import strip_user
 from schemas.terminal.progress import show_progress
 
 DOWNLOAD_UNIT_SCHEMA = pa.schema([("url", pa.string())])
@@ -43,7 +41,6 @@ DOWNLOAD_UNIT_SCHEMA = pa.schema([("url", pa.string())])
 _BUCKETS = 256
 # A unit takes as long as its largest host, and smaller units do not speed up a host.
 _UNIT_URLS = 1 << 18
-_UNREACHABLE = frozenset(("refused", "no connection", "timed out"))
 _WAKE_SECONDS = 0.2
 
 
@@ -54,26 +51,6 @@ class FailedUrl(Frozen):
     reason: str
     detail: str
     max_bytes: int
-
-
-@dataclass(frozen=True)
-class HostLimits:
-    """Politeness limits.
-
-    Args:
-        threads: Maximum number of simultaneous downloads per worker.
-        connections: Maximum number of simultaneous downloads per host.
-        pause_seconds: Minimum time between the starts of two downloads from a host.
-        patience: Number of consecutive connection failures after which the other URLs of the host fail unrequested.
-        rest_seconds: Maximum total of consecutive pauses before retries, including `Retry-After`. After it, the other
-            URLs of the host fail unrequested.
-    """
-
-    threads: int = 32
-    connections: int = 2
-    pause_seconds: float = 0.1
-    patience: int = 10
-    rest_seconds: float = 300.0
 
 
 def get_download_directory(images: str) -> Path:
@@ -147,59 +124,15 @@ class DownloadImages:
 
 def compute_host_bucket(url: str) -> int:
     """Returns a number from 0 to 255 that all URLs of a host share."""
-    return sha256(_get_host(url).encode("utf-8", "surrogatepass")).digest()[0]
+    return sha256(get_host(url).encode("utf-8", "surrogatepass")).digest()[0]
 
 
-def _get_host(url: str) -> str:
-    try:
-        return urlsplit(url).hostname or ""
-    except ValueError:  # The download reports the invalid URL.
-        return ""
-
-
-class _Host:
-    """The remaining URLs of a host, and the earliest time of its next request."""
+class _Host(HostTurns):
+    """The remaining URLs of a host."""
 
     def __init__(self, limits: DownloadLimits, host_limits: HostLimits) -> None:
+        super().__init__(limits, host_limits)
         self.urls: deque[str] = deque()
-        self._limits, self._host_limits = limits, host_limits
-        self._lock = threading.Lock()
-        self._next = self._rested = 0.0
-        self._unreachable = 0
-        self._closed: tuple[str, str] | None = None
-
-    def wait_for_turn(self, url: str) -> None:
-        """Waits until a request to the host is allowed. DownloadError if none is allowed any more in this job."""
-        with self._lock:
-            if self._closed:
-                reason, why = self._closed
-                raise DownloadError(reason, f"{strip_user(url)}: not requested, because {why}", permanent=False)
-            start = max(self._next, time.monotonic())
-            self._next = start + self._host_limits.pause_seconds
-        time.sleep(max(0.0, start - time.monotonic()))
-
-    def rest(self, url: str, seconds: float) -> None:
-        """Pauses all connections to the host, then waits for a turn."""
-        with self._lock:
-            until = time.monotonic() + seconds
-            self._rested += max(0.0, until - max(self._next, time.monotonic()))
-            self._next = max(self._next, until)
-            if self._rested > self._host_limits.rest_seconds:
-                why = f"the host refused requests for {self._host_limits.rest_seconds:.0f} seconds"
-                self._closed = self._closed or ("busy", why)
-        self.wait_for_turn(url)
-
-    def record(self, error: RecordError | None) -> None:
-        """Records the result of a download, and closes the host if it is unreachable or requests a long pause."""
-        with self._lock:
-            self._unreachable = self._unreachable + 1 if error and error.reason in _UNREACHABLE else 0
-            if not (isinstance(error, DownloadError) and error.transient):
-                self._rested = 0.0
-            retry_after = (error.retry_after or 0.0) if isinstance(error, DownloadError) else 0.0
-            if error and retry_after > self._limits.retry_after_seconds:
-                self._closed = error.reason, f"the host requested a pause of {retry_after:.0f} seconds"
-            elif error and self._unreachable == self._host_limits.patience:
-                self._closed = error.reason, f"the host was unreachable {self._unreachable} times in a row"
 
 
 class _DownloadPool:
@@ -217,7 +150,7 @@ class _DownloadPool:
         self._broken: BaseException | None = None
         hosts: defaultdict[str, _Host] = defaultdict(partial(_Host, job.limits, job.host_limits))
         for url in urls:
-            hosts[_get_host(url)].urls.append(url)
+            hosts[get_host(url)].urls.append(url)
         self._lanes = deque[_Host]()
         for host in sorted(hosts.values(), key=lambda host: -len(host.urls)):
             self._lanes.extend([host] * min(job.host_limits.connections, len(host.urls)))

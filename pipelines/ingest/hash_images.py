@@ -62,14 +62,14 @@ def _hash_unit(max_bytes: int, unit: Path, advance: Advance) -> bytes:
 def _hash(max_bytes: int, row: dict[str, Any]) -> list[str | None]:
     try:
         data = FileReference(row["location"], row["member"]).read(max_bytes)
-        _check_hash(data, row["expected_hash"], row["location"])
+        check_hash(data, row["expected_hash"], row["location"])
     except Exception as error:
         failure = to_record_error("read", error)
         return [row["image_id"], None, failure.stage, failure.reason, failure.detail]
     return [row["image_id"], hashlib.sha256(data).hexdigest(), None, None, None]
 
 
-def _check_hash(data: bytes, expected: str, label: str) -> None:
+def check_hash(data: bytes, expected: str, label: str) -> None:
     """Raises RecordError if a file, which messages call `label`, has not the expected hash, which is empty for any."""
     if expected:
         algorithm = _ALGORITHMS[len(expected)]

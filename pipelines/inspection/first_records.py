@@ -9,8 +9,7 @@ from typing import NamedTuple
 
 from features.inputs.image_names import normalize_name
 from features.text.lines import FailedRecord
-from features.text.table_columns import CaptionColumns
-from pipelines.datasets import open_reader
+from pipelines.datasets import get_columns, open_reader
 from pipelines.datasets.annotation_files import AnnotationReader
 from pipelines.datasets.base import (
     CaptionEntry,
@@ -66,9 +65,7 @@ class FirstRecords:
     def __init__(self, options: Inspect, contents: Sequence[Contents], excerpt: Excerpt, problems: Problems) -> None:
         self.options, self.contents, self.excerpt, self.problems = options, contents, excerpt, problems
         self.unreadable: dict[str, UnreadableCaptions] = {}  # by dataset type
-        self.columns = CaptionColumns(
-            options.image_column, options.caption_column, options.id_column, options.split_column, options.group_column
-        )
+        self.columns = get_columns(options)
 
     @property
     def image_contents(self) -> list[Contents]:

@@ -24,6 +24,12 @@ class Command:
         """The name of the command in Python: `prepare_features`."""
         return self.name.replace(" ", "_")
 
+    @property
+    def group(self) -> str:
+        """The group of the command; empty without one. `fetch urls` has none, because `fetch` is a command."""
+        first = self.name.partition(" ")[0]
+        return first if first in GROUPS else ""
+
 
 GROUPS = {
     "synth": "Generate synthetic datasets, and small samples of published ones.",
@@ -41,6 +47,7 @@ _PRINT_RESULTS = "trainer.inference.image_inputs:print_results"
 COMMANDS = (
     Command("demo", workflows.Demo, "workflows.demo.command:demo", "print_demo"),
     Command("fetch", data.Fetch, "pipelines.fetch.fetch_dataset:fetch_dataset", "print_fetched"),
+    Command("fetch urls", data.FetchUrls, "pipelines.fetch_urls.command:fetch_urls", "print_fetched"),
     Command("inspect", data.Inspect, "pipelines.inspection.inspect_dataset:inspect_dataset", "print_inspection"),
     Command("synth scenes", data.SynthScenes, "features.synthetic.scenes.dataset:synth_scenes"),
     Command("synth captcha", data.SynthCaptcha, "features.synthetic.captchas.dataset:synth_captcha"),

@@ -2,9 +2,21 @@
 
 from typing import Annotated
 
+from schemas import defaults
 from schemas.choices import CaptchaBackground, CaptchaLayout
 from schemas.options.base import Argument, Count, Natural, Option, Options, option
-from schemas.options.prepare import ANNOTATIONS, WHOLE_DESCRIPTIONS, ColumnOptions, SampledDatasetType
+from schemas.options.prepare import (
+    ALLOW_PRIVATE_ADDRESSES,
+    ANNOTATIONS,
+    HASH_COLUMN,
+    IGNORE_ROBOTS_TAG,
+    MAX_FAILURES_TEXT,
+    MAX_IMAGE_BYTES,
+    MAX_IMAGE_PIXELS,
+    WHOLE_DESCRIPTIONS,
+    ColumnOptions,
+    SampledDatasetType,
+)
 
 NewDirectory = Annotated[str, Argument("Output directory. Must be new, empty, or contain the same dataset.", "DIR")]
 GENERATOR_SEED = option(0, "Seed of the random generator.")
@@ -29,6 +41,37 @@ class Fetch(Options):
     mirror_url: str | None = option(
         None, "Base URL to download from. Each file is expected at URL/FILENAME. [default: the publisher's URLs]", "URL"
     )
+
+
+class FetchUrls(ColumnOptions):
+    """Download the images of lists of URLs, and write them with their captions as WebDataset shards.
+
+    Each shard is NAME.tar, with the images and captions, and NAME.parquet, with every record and the reason of each
+    failure. Images are not resized. The same command resumes an interrupted run.
+    """
+
+    lists: Annotated[
+        tuple[str, ...],
+        Argument(
+            "List of URLs (.parquet, .csv, .tsv or .jsonl, also compressed), its directory, or a pattern such as "
+            "'part-{000..127}.parquet'; local, s3:// or gs://. Repeatable.",
+            "LIST",
+        ),
+    ]
+    directory: Annotated[
+        str,
+        Argument("Local directory of the shards. Must be new, empty, or contain shards of this command.", "DIR"),
+    ]
+    hash_column: str | None = HASH_COLUMN
+    shard_size: Count = option(10_000, "Number of records per shard. The last one has fewer.")
+    num_threads: Count = option(
+        defaults.DOWNLOAD_THREADS, "Maximum number of simultaneous downloads, of which each host has at most two."
+    )
+    max_failures: str = option(defaults.MAX_DOWNLOAD_FAILURES, MAX_FAILURES_TEXT, "N|P%")
+    max_image_pixels: Count = MAX_IMAGE_PIXELS
+    max_image_bytes: Count = MAX_IMAGE_BYTES
+    allow_private_addresses: bool = ALLOW_PRIVATE_ADDRESSES
+    ignore_robots_tag: bool = IGNORE_ROBOTS_TAG
 
 
 class Inspect(ColumnOptions):

@@ -113,13 +113,13 @@ SPLIT_RATIOS = option(
     "0.8,0.2: all images are assigned by the hash. An image already in the store keeps its split.",
     "RATIOS",
 )
-_MAX_FAILURES = (
+MAX_FAILURES_TEXT = (
     "Maximum number (100) or percentage (5%) of input records that may fail. Above it, the command commits the usable "
     "records and exits with code 3."
 )
 MAX_FAILURES = option(
     None,
-    f"{_MAX_FAILURES} [default: {defaults.MAX_FAILURES}; conceptual, urls: {defaults.MAX_DOWNLOAD_FAILURES}]",
+    f"{MAX_FAILURES_TEXT} [default: {defaults.MAX_FAILURES}; conceptual, urls: {defaults.MAX_DOWNLOAD_FAILURES}]",
     "N|P%",
 )
 REHASH = option(False, "Hash every image again instead of using the hash cache.")
@@ -128,6 +128,22 @@ ALLOW_MIXED_NUMERICS = option(
     "Allow new rows that were computed on another CPU type or GPU, or with another backend, or other versions of "
     "libraries that change bits, than the rows in the table. Such rows are not bit-identical. [default: stop with an "
     "error]",
+)
+HASH_COLUMN = option(
+    None,
+    "Column with the expected MD5, SHA-1 or SHA-256 of the image files, in hexadecimal digits. A file with another "
+    "hash fails. urls only. [default: any file is accepted]",
+    "NAME",
+)
+MAX_IMAGE_PIXELS = option(defaults.MAX_IMAGE_PIXELS, "Maximum number of pixels per image. Larger images fail.")
+MAX_IMAGE_BYTES = option(defaults.MAX_IMAGE_BYTES, "Maximum size of an image file in bytes. Larger files fail.")
+ALLOW_PRIVATE_ADDRESSES = option(
+    False, "Allow downloads from non-public IP addresses (dataset types `conceptual` and `urls` only)."
+)
+IGNORE_ROBOTS_TAG = option(
+    False,
+    "Download images also if the header X-Robots-Tag has noai, noimageai, noindex or noimageindex (dataset types "
+    "`conceptual` and `urls` only). [default: such images fail]",
 )
 FILTERS = option(
     None,
@@ -168,12 +184,7 @@ class PrepareFeatures(ExtractorOptions, ColumnOptions):
         ),
     ]
     annotations: tuple[str, ...] = ANNOTATIONS
-    hash_column: str | None = option(
-        None,
-        "Column with the expected MD5, SHA-1 or SHA-256 of the image files, in hexadecimal digits. A file with another "
-        "hash fails. urls only. [default: any file is accepted]",
-        "NAME",
-    )
+    hash_column: str | None = HASH_COLUMN
     dataset_name: str | None = DATASET_NAME
     from_arrays: tuple[str, ...] = option(
         (),
@@ -242,21 +253,11 @@ class PrepareFeatures(ExtractorOptions, ColumnOptions):
     )
     retry_failed: bool = option(False, "Process again the images and URLs that failed permanently in earlier runs.")
     rehash: bool = REHASH
-    max_image_pixels: Count = option(
-        defaults.MAX_IMAGE_PIXELS, "Maximum number of pixels per image. Larger images fail."
-    )
-    max_image_bytes: Count = option(
-        defaults.MAX_IMAGE_BYTES, "Maximum size of an image file in bytes. Larger files fail."
-    )
+    max_image_pixels: Count = MAX_IMAGE_PIXELS
+    max_image_bytes: Count = MAX_IMAGE_BYTES
     allow_mixed_numerics: bool = ALLOW_MIXED_NUMERICS
-    allow_private_addresses: bool = option(
-        False, "Allow downloads from non-public IP addresses (dataset types `conceptual` and `urls` only)."
-    )
-    ignore_robots_tag: bool = option(
-        False,
-        "Download images also if the header X-Robots-Tag has noai, noimageai, noindex or noimageindex (dataset types "
-        "`conceptual` and `urls` only). [default: such images fail]",
-    )
+    allow_private_addresses: bool = ALLOW_PRIVATE_ADDRESSES
+    ignore_robots_tag: bool = IGNORE_ROBOTS_TAG
     resource_hint: tuple[str, ...] = option(
         (),
         "Beam resource hint NAME=VALUE for the extraction step, such as min_ram=16GB. Repeatable. Runners without "
@@ -432,7 +433,7 @@ class PrepareCaptcha(Options):
         "none", "Compression of each image's pixels: none or zstd (lossless). zstd saves about 60% of the space."
     )
     num_shards: Count | None = NUM_SHARDS
-    max_failures: str | None = option(None, f"{_MAX_FAILURES} [default: {defaults.MAX_FAILURES}]", "N|P%")
+    max_failures: str | None = option(None, f"{MAX_FAILURES_TEXT} [default: {defaults.MAX_FAILURES}]", "N|P%")
     dry_run: bool = DRY_RUN
     retry_failed: bool = option(False, "Process again the images that failed permanently in earlier runs.")
     rehash: bool = REHASH

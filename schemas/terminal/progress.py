@@ -53,14 +53,19 @@ def hide_progress() -> Iterator[None]:
         _is_hidden.reset(token)
 
 
-def progress_bar(label: str, total: int, unit: str) -> contextlib.AbstractContextManager[Callable[[int, str], None]]:
-    """Shows a progress bar; yields a function that sets the number of finished units and a note beside the bar."""
+def progress_bar(
+    label: str, total: int | None, unit: str
+) -> contextlib.AbstractContextManager[Callable[[int, str], None]]:
+    """Shows a progress bar; yields a function that sets the number of finished units and a note beside the bar.
+
+    `total` is None if the number of units is unknown.
+    """
     show = _notebook_bar if is_notebook() and is_progress_shown() else _terminal_bar
     return show(label, total, unit)
 
 
 @contextlib.contextmanager
-def _terminal_bar(label: str, total: int, unit: str) -> Iterator[Callable[[int, str], None]]:
+def _terminal_bar(label: str, total: int | None, unit: str) -> Iterator[Callable[[int, str], None]]:
     label_column, note_column = TextColumn("{task.description}"), TextColumn("{task.fields[note]}")
     columns = (label_column, BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn(), note_column)
     with Progress(*columns, console=Console(stderr=True), disable=not is_progress_shown()) as progress:
@@ -69,7 +74,7 @@ def _terminal_bar(label: str, total: int, unit: str) -> Iterator[Callable[[int, 
 
 
 @contextlib.contextmanager
-def _notebook_bar(label: str, total: int, unit: str) -> Iterator[Callable[[int, str], None]]:
+def _notebook_bar(label: str, total: int | None, unit: str) -> Iterator[Callable[[int, str], None]]:
     """Shows a bar of text that is overwritten in place and removed at the end; it needs no widgets."""
     stream, shown, width = output_stream(), 0.0, 0
 
@@ -84,9 +89,11 @@ def _notebook_bar(label: str, total: int, unit: str) -> Iterator[Callable[[int, 
         if time.monotonic() - shown < _POLL_SECONDS:
             return
         shown = time.monotonic()
-        filled = _BAR_WIDTH * done // max(1, total)
-        bar = "█" * filled + "░" * (_BAR_WIDTH - filled)
-        write(printable(f"{label} {bar} {done:,}/{total:,} {unit}{f', {note}' if note else ''}"))
+        counts = f"{done:,}"
+        if total is not None:
+            filled = _BAR_WIDTH * done // max(1, total)
+            counts = f"{'█' * filled}{'░' * (_BAR_WIDTH - filled)} {done:,}/{total:,}"
+        write(printable(f"{label} {counts} {unit}{f', {note}' if note else ''}"))
 
     try:
         yield update
@@ -98,7 +105,7 @@ def _notebook_bar(label: str, total: int, unit: str) -> Iterator[Callable[[int, 
 
 
 @contextlib.contextmanager
-def show_progress(label: str, total: int, unit: str, poll: Callable[[], tuple[int, str]]) -> Iterator[None]:
+def show_progress(label: str, total: int | None, unit: str, poll: Callable[[], tuple[int, str]]) -> Iterator[None]:
     """Shows a progress bar while the block runs; `poll` returns the number of finished units and a note."""
     with progress_bar(label, total, unit) as update:
         ended = threading.Event()

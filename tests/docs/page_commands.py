@@ -29,6 +29,7 @@ EXCLUDED = [
     Excluded("pip install ", "downloads from a package index"),
     Excluded("make ", "builds an environment, or runs the tests themselves"),
     Excluded("capt fetch ", "downloads from the publishers"),
+    Excluded("capt prepare .*data/laion", "needs the images of `capt fetch urls`"),
     Excluded(r"capt .*s3://", "needs a bucket"),
     Excluded(r"docker |cp examples/dataflow/|capt .*gs://", "needs Docker and Dataflow"),
     Excluded(r"capt .*FlinkRunner|capt .*SparkRunner|python -m apache_beam", "needs a cluster"),

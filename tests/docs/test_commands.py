@@ -30,8 +30,8 @@ def test_a_documented_command_is_understood(page: str, line: str) -> None:
         if rest[0].startswith("-"):
             assert rest[0] in {name for parameter in command.params for name in parameter.opts}
             return
-        names.append(rest[0])
-        command, rest = command.commands[rest[0]], rest[1:]
+        name, command, rest = command.resolve_command(typer.Context(command), rest)
+        names.append(name)
     fields = OPTIONS[" ".join(names)].model_fields
     for name, value in command.make_context("capt", rest).params.items():
         if name in fields and value not in (None, False, []):

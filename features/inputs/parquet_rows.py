@@ -94,6 +94,11 @@ def name_member(group: int, row: int, column: str) -> str:
     return f"{group:06d}/{row:09d}/{column}"
 
 
+def names_value(member: str) -> bool:
+    """Returns whether a member has the form of `name_member`."""
+    return _MEMBER.fullmatch(member) is not None
+
+
 def open_parquet(location: str) -> Any:
     """Opens a Parquet file at a path or URI.
 

@@ -21,6 +21,7 @@ from features.io.atomic_files import atomic_write, hold_local_copy, working_path
 
 _PROGRESS_SECONDS = 0.3
 _ROWS_PER_WRITE = 4096
+_ROWS_PER_READ = 1024
 
 # Adds numbers of processed and of failed records to the progress of a unit.
 Advance = Callable[[int, int], None]
@@ -45,6 +46,13 @@ def write_batches(plan: Path, name: str, batches: Iterable[pa.RecordBatch], sche
 def read_unit(unit: Path) -> list[dict[str, Any]]:
     with open_unit(unit) as file:
         return list(file.read().to_pylist())
+
+
+def iterate_unit(unit: Path) -> Iterator[dict[str, Any]]:
+    """Yields the references of a unit that does not fit into memory."""
+    with open_unit(unit) as file:
+        for batch in file.iter_batches(_ROWS_PER_READ):
+            yield from batch.to_pylist()
 
 
 @contextlib.contextmanager

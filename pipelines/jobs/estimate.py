@@ -17,8 +17,8 @@ from features.extractors.runtimes import RuntimeChoice, load_extractor
 from features.images.decode import ImageLimits
 from features.io.atomic_files import ensure_local, put_if_absent
 from features.store.shards import choose_shard_count
-from pipelines.jobs.extract_shard import open_images
 from pipelines.jobs.frozen_extractor import FrozenExtractor
+from pipelines.jobs.image_blocks import open_images
 from schemas.manifests import DroppedMetadata, FileEntry, Manifest, Shard
 from schemas.table_config import SHORT_FINGERPRINT, FeatureTableConfig
 

@@ -1,28 +1,23 @@
 """Extracts one work unit of image references into one shard."""
 
-import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
-from features.extractors.extraction import EncodedImage, ExtractedRow, ExtractionCore, FailedImage
+from features.extractors.extraction import ExtractedRow, ExtractionCore, FailedImage
 from features.extractors.runtimes import TENSORFLOW_CPU, RuntimeChoice, load_shared_extractor
 from features.images.decode import ImageLimits, raise_pixel_limit
-from features.inputs import FileReference
 from features.io.atomic_files import ensure_local
 from features.io.locations import parse_location
 from features.runtime.keras_backend import select_backend
 from features.runtime.numerics import detect_toolchain
 from features.store.shards import ShardWriter
-from pipelines.beam.work_plans import Advance, read_unit
-from pipelines.ingest.image_database import CHANGED
+from pipelines.beam.work_plans import Advance, iterate_unit
+from pipelines.jobs.image_blocks import open_images
 from pipelines.jobs.provenance import Provenance
 from schemas.defaults import BATCH_SIZE
-from schemas.errors import RecordError
 from schemas.frozen import Frozen
 from schemas.manifests import Shard
 from schemas.table_config import FeatureTableConfig
@@ -80,7 +75,7 @@ class ExtractShard:
         raise_pixel_limit(self.limits.pixels)
         core = ExtractionCore.for_extractor(self.table_config, model, self.batch_size, self.limits.pixels)
         writer = open_writer(self.root, self.commit, self.table_config, self.shape, unit, self.count)
-        rows = core.run(open_images(read_unit(unit), self.limits.bytes))
+        rows = core.run(open_images(iterate_unit(unit), self.limits.bytes))
         shard, failures = write_rows(writer, rows, advance)
         provenance = Provenance(numerics=model.numerics, toolchain=detect_toolchain())
         extracted = ExtractedUnit(shard=shard, failures=failures, provenance=provenance)
@@ -111,17 +106,3 @@ def write_rows(
         return writer.close(), tuple(failures)
     finally:
         writer.abandon()
-
-
-def open_images(rows: Iterable[dict[str, Any]], max_bytes: int) -> Iterator[EncodedImage]:
-    """Yields the images of a unit. Reading one fails if its content hash is not its key."""
-    for row in rows:
-        key, reference = row["key"], FileReference(row["location"], row["member"])
-        yield EncodedImage(key, partial(_read_unchanged, key, reference, max_bytes))
-
-
-def _read_unchanged(key: bytes, reference: FileReference, max_bytes: int) -> bytes:
-    data = reference.read(max_bytes)
-    if hashlib.sha256(data).digest() != key:
-        raise RecordError("read", CHANGED, f"{reference.label} changed during the job", permanent=False)
-    return data

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from features.io.atomic_files import atomic_write
+from pipelines.datasets.side_files import SUCCESS
 from pipelines.fetch_urls.records import UrlRecord
 from pipelines.fetch_urls.unfinished_shard import Outcome, UnfinishedShard
 from schemas.errors import CaptError
@@ -120,13 +121,13 @@ def _encode_texts(record: UrlRecord, outcome: Outcome) -> Iterator[tuple[str, by
 
 
 def _describe(record: UrlRecord, outcome: Outcome) -> Mapping[str, Any]:
-    """Returns the row of a record in the Parquet file."""
+    """Returns the row of a record in the Parquet file, which is a side file for readers of WebDatasets."""
     is_ok = not outcome.reason
     return {
         "key": record.key,
         "url": record.url,
         "captions": record.captions,
-        "status": "ok" if is_ok else "failed",
+        "status": SUCCESS if is_ok else "failed",
         "reason": outcome.reason,
         "detail": outcome.detail,
         "sha256": outcome.sha256,

@@ -86,7 +86,7 @@ def test_records_become_samples_by_position(tmp_path: Path, server: ImageServer)
         "key": "000000",
         "url": urls[0],
         "caption": "one",
-        "status": "ok",
+        "status": "success",
         "sha256": hashlib.sha256(jpeg(0)).hexdigest(),
         "bytes": len(jpeg(0)),
         "width": 96,
@@ -97,7 +97,8 @@ def test_records_become_samples_by_position(tmp_path: Path, server: ImageServer)
     assert list(members(tmp_path / "D" / "00001.tar")) == ["000011.jpg", "000011.txt", "000011.json"]
     failed, ok = rows(tmp_path / "D" / "00001.parquet")
     assert (failed["key"], failed["status"], failed["reason"], failed["width"]) == ("000010", "failed", "no URL", None)
-    assert (ok["key"], ok["url"], ok["captions"], ok["status"], ok["reason"]) == ("000011", urls[4], ["five"], "ok", "")
+    assert (ok["key"], ok["url"], ok["captions"]) == ("000011", urls[4], ["five"])
+    assert (ok["status"], ok["reason"], ok["detail"]) == ("success", "", "")
 
 
 def test_the_content_decides_on_the_suffix_and_on_failure(tmp_path: Path, server: ImageServer) -> None:
@@ -118,6 +119,9 @@ def test_the_content_decides_on_the_suffix_and_on_failure(tmp_path: Path, server
     }
     assert [row["reason"] for row in rows(tmp_path / "D" / "00000.parquet")][4:6] == ["hash mismatch", "robots tag"]
     assert not (tmp_path / "D" / ".unfinished").exists()
+    reader = open_reader("webdataset", [str(tmp_path / "D")])
+    assert len(list(reader.read_images())) == 2
+    assert reader.summarize() == {"not_downloaded": {"failed": 6}}
 
 
 def encode(kind: str) -> bytes:

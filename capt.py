@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from features.inputs.named_image import open_image
     from features.store import Store
     from features.text.padding import pad_tokens
+    from trainer.data.caption_source import caption_source
     from trainer.data.keras_dataset import keras_dataset
     from trainer.runs.captioner_run import CaptionerRun
     from trainer.runs.recognizer_run import RecognizerRun
@@ -41,6 +42,7 @@ _FUNCTIONS = {command.function: command for command in COMMANDS}
 
 # Further functions, whose modules import TensorFlow or NumPy.
 _LIBRARY = {
+    "caption_source": "trainer.data.caption_source:caption_source",
     "keras_dataset": "trainer.data.keras_dataset:keras_dataset",
     "open_image": "features.inputs.named_image:open_image",
     "pad_tokens": "features.text.padding:pad_tokens",
@@ -49,6 +51,7 @@ _LIBRARY = {
 __all__ = [  # noqa: PLE0604
     "CaptError",
     "UsageError",
+    "caption_source",
     "keras_dataset",
     "load_run",
     "open_image",

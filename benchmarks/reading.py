@@ -36,8 +36,9 @@ from features.store.shards import read_index, tensor_fields, value_span
 from schemas.choices import Format
 from schemas.records import build_parsing_spec
 from schemas.table_config import END, START
-from trainer.data.caption_batches import BatchReader, shuffle_captions
+from trainer.data.caption_batches import BatchReader
 from trainer.data.caption_data import Captions
+from trainer.data.caption_order import shuffle_captions
 
 Reader = Callable[[], int]
 

@@ -38,8 +38,8 @@ import capt
 from features.store import Store, create_store
 from schemas.table_config import PAD, START
 from trainer.config import CaptionerTraining
-from trainer.data.caption_batches import shuffle_captions
 from trainer.data.caption_data import Captions, join_captions
+from trainer.data.caption_order import shuffle_captions
 from trainer.data.table_selection import select_tables
 from trainer.models.model_specs import model_spec
 from trainer.runs.checkpoints import Progress

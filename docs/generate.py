@@ -21,6 +21,7 @@ from schemas.errors import ExitCode
 from schemas.options.commands import COMMANDS, GROUPS
 from schemas.tables import ASSIGNED_SPLITS, CAPTIONS, CATALOG, FAILURES, FILE_NAMES, LABELS, REPORT
 from trainer.config import CaptionerTraining, LoopConfig, RecognizerTraining
+from trainer.data.caption_source import CaptionBatches, CaptionSource
 from trainer.metrics import score
 from trainer.models.configs import RecognizerConfig
 from trainer.models.model_specs import MODELS
@@ -160,6 +161,10 @@ def _python_api() -> str:
     for kind in (Store, Dataset, FeatureTable, CaptionTable):
         lines += _class(kind)
     lines += ["## Data for Keras", "", *_function(capt.keras_dataset, "capt.keras_dataset")]
+    lines += ["## Data for PyTorch and Grain", "", *_function(capt.caption_source, "capt.caption_source")]
+    for kind in (CaptionSource, CaptionBatches):
+        lines += _class(kind)
+    lines += ["## Tokens", ""]
     lines += [*_function(capt.pad_tokens, "capt.pad_tokens"), *_class(Tokenizer), *_class(Tokens)]
     lines += ["## Images", "", *_function(capt.open_image, "capt.open_image")]
     lines += ["## Training runs", "", *_function(capt.load_run, "capt.load_run")]

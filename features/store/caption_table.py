@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from features.store.corruption import check_file
+from features.store.data_sources import RowSource
 from features.store.dataset import Dataset
 from features.store.random_access import key_bytes
 from features.store.snapshot import TableSnapshot, read_table_config
@@ -57,6 +58,10 @@ class CaptionTable(TableSnapshot[CaptionMetadata]):
         Columns are tf.string [N]; `tokens` is a tf.RaggedTensor of int64 [N, (length)].
         """
         return row_dataset(lambda: self.record_batches(batch_size), CAPTIONS, prefetch)
+
+    def data_source(self) -> RowSource:
+        """Returns the rows of `captions` as a map-style dataset for PyTorch and a data source for Grain."""
+        return RowSource(self, CAPTIONS)
 
     def get(self, key: bytes | str) -> dict[str, Any]:
         """Returns the row of one caption as a dict by column. It reads one shard.

@@ -7,6 +7,7 @@ from typing import Any, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from features.store.data_sources import RowSource
 from features.store.snapshot import TableSnapshot
 from features.store.streaming import read_parquet, row_batches, row_dataset
 from schemas.errors import MissingKeyError
@@ -76,6 +77,10 @@ class Dataset(TableSnapshot[DatasetMetadata]):
     def dataset(self, batch_size: int = 1024, prefetch: int = 2) -> Any:
         """Returns the rows of `catalog` as a tf.data.Dataset of dicts by column: tf.string [N], `bytes` tf.int64."""
         return row_dataset(lambda: self.record_batches(batch_size), CATALOG, prefetch)
+
+    def data_source(self) -> RowSource:
+        """Returns the rows of `catalog` as a map-style dataset for PyTorch and a data source for Grain."""
+        return RowSource(self, CATALOG)
 
     def get(self, image_id: str) -> dict[str, Any]:
         """Returns the row of one image as a dict by column; its `key` is what `FeatureTable.get` accepts.

@@ -15,6 +15,7 @@ from features.io.atomic_files import ensure_local
 from features.io.cache import fetch_files
 from features.io.locations import is_remote
 from features.runtime.aligned_arrays import empty_aligned
+from features.store.data_sources import FeatureSource
 from features.store.layout import extractor_path
 from features.store.merge import Keys, ShardMerge, as_bytes, as_keys, find_keys
 from features.store.random_access import MAX_OPEN, OpenShards, key_bytes
@@ -32,8 +33,8 @@ class FeatureTable(TableSnapshot[FeatureMetadata]):
     """The features of images, by content hash.
 
     `get` returns the features of one image, `get_many` the features of several. `lookup` and `read` are the two steps
-    of `get_many`, for callers that read the same images repeatedly. `record_batches`, `to_arrow` and `dataset` return
-    the whole table, by key.
+    of `get_many`, for callers that read the same images repeatedly. `record_batches`, `to_arrow`, `dataset` and
+    `data_source` return the whole table, by key.
 
     Args:
         root: The table's directory.
@@ -76,13 +77,21 @@ class FeatureTable(TableSnapshot[FeatureMetadata]):
     @property
     def rows(self) -> int:
         """Number of distinct images in the table."""
-        return len(self._sorted[0])
+        return len(self.positions_by_key[0])
 
     def key_blocks(self) -> Iterator[NDArray[np.uint8]]:
         """Iterates over the content hashes of each shard, uint8 [rows, 32], without reading a feature."""
         for shard in self.shards:
             assert shard.index is not None
             yield read_index(self.file(shard.index), self.table)["key"]
+
+    @cached_property
+    def positions_by_key(self) -> tuple[Keys, NDArray[np.int64]]:
+        """The distinct keys in ascending order, and the position of each; at the end −1 for a missing key."""
+        blocks = (self._opened.index(number)["key"] for number in range(len(self.shards)))
+        keys = as_keys(np.concatenate([np.zeros((0, KEY_BYTES), np.uint8), *blocks]))
+        ordered, first = np.unique(keys, return_index=True)
+        return ordered, np.append(first, -1).astype(np.int64)
 
     def lookup(self, keys: NDArray[np.uint8]) -> NDArray[np.int64]:
         """Returns the positions of the rows with these content hashes, for `read` and `read_columns` of this object.
@@ -93,7 +102,7 @@ class FeatureTable(TableSnapshot[FeatureMetadata]):
         Returns:
             int64 array [N]: row numbers in this snapshot; −1 if the table does not contain the row.
         """
-        ordered, positions = self._sorted
+        ordered, positions = self.positions_by_key
         return positions[find_keys(ordered, as_keys(keys))]
 
     def read(self, positions: NDArray[np.int64]) -> NDArray[np.generic]:
@@ -208,6 +217,15 @@ class FeatureTable(TableSnapshot[FeatureMetadata]):
         with show_progress("downloading", total >> 20, "MiB", lambda: (received["bytes"] >> 20, "")):
             fetch_files(wanted, lambda size: received.update(bytes=size))
 
+    def data_source(self) -> FeatureSource:
+        """Returns the whole table by key as a map-style dataset for PyTorch and a data source for Grain.
+
+        Example:
+            loader = torch.utils.data.DataLoader(table.data_source(), batch_size=64)
+            dataset = grain.MapDataset.source(table.data_source())
+        """
+        return FeatureSource(self)
+
     def failures(self) -> dict[bytes, tuple[str, str, str]]:
         """Returns the recorded permanent failures: content hash → (stage, reason, detail)."""
         entries = (one.files["failures"] for one in self.manifests if "failures" in one.files)
@@ -257,14 +275,6 @@ class FeatureTable(TableSnapshot[FeatureMetadata]):
     def _starts(self) -> NDArray[np.int64]:
         """The position of each shard's first row."""
         return np.cumsum([0, *(shard.rows for shard in self.shards)], dtype=np.int64)[: len(self.shards)]
-
-    @cached_property
-    def _sorted(self) -> tuple[Keys, NDArray[np.int64]]:
-        """The distinct keys in ascending order, and the position of each; at the end −1 for a missing key."""
-        blocks = (self._opened.index(number)["key"] for number in range(len(self.shards)))
-        keys = as_keys(np.concatenate([np.zeros((0, KEY_BYTES), np.uint8), *blocks]))
-        ordered, first = np.unique(keys, return_index=True)
-        return ordered, np.append(first, -1).astype(np.int64)
 
 
 def _to_binary(values: NDArray[np.generic]) -> pa.Array:

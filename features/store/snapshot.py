@@ -2,8 +2,9 @@
 
 import hashlib
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 import pyarrow as pa
 from pydantic import ValidationError
@@ -58,6 +59,13 @@ class TableSnapshot(Generic[Facts]):
     def file(self, entry: FileEntry) -> Path:
         """Returns the path of a referenced file on this machine, after its checksum was verified."""
         return check_file(self.root, entry)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Open files and indexes stay in this process. A copy opens its own.
+        kind = type(self)
+        return {
+            name: one for name, one in vars(self).items() if not isinstance(getattr(kind, name, None), cached_property)
+        }
 
     def _paths(self, table: Table) -> list[Path]:
         """Returns the file with the rows of `table` in the latest commit, if there is one."""

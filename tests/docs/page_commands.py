@@ -42,6 +42,10 @@ EXCLUDED = [
         "needs 200 labelled images and trains four times; tests/trainer/tasks/test_learning_curve.py runs it",
     ),
     Excluded("tensorboard ", "serves until it is interrupted"),
+    Excluded("python examples/training/", "trains for minutes; tests/trainer/data/test_training_examples.py runs both"),
+    Excluded(
+        "(from|import) (torch|grain)", "needs PyTorch or Grain; tests/trainer/data/test_caption_source.py runs both"
+    ),
     Excluded("capt models (promote|rollback) ", "needs a second champion, so new data; tests/workflows run both"),
     Excluded(
         "capt (prepare|train) captcha .*(--images|--dataset) open",

@@ -33,6 +33,7 @@ PREPARED = {
     "docs/how_to/extractors.md": [],
     "docs/how_to/gpu.md": ["S"],
     "docs/how_to/maintain_store.md": ["S"],
+    "docs/how_to/pytorch_jax.md": ["S"],
     "docs/how_to/reproduce.md": [],
     "docs/how_to/report.md": ["S", "R"],
     "docs/how_to/retraining.md": ["demo"],

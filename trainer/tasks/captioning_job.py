@@ -12,8 +12,9 @@ from features.io.atomic_files import write
 from features.runtime.keras_settings import keras
 from features.text.vocabulary import write_vocabulary
 from trainer.config import CaptionerTraining
-from trainer.data.caption_batches import BatchReader, Order, shuffle_captions, sort_captions, steps_per_epoch
+from trainer.data.caption_batches import BatchReader
 from trainer.data.caption_data import Captions
+from trainer.data.caption_order import Order, shuffle_captions, sort_captions, steps_per_epoch
 from trainer.models.backbone import Backbone, open_backbone
 from trainer.models.captioner import Captioner
 from trainer.models.custom_models import check_captioner

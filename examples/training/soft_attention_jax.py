@@ -97,12 +97,13 @@ def caption_image(parameters: Parameters, features: np.ndarray[Any, Any], max_le
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("store")
+    parser.add_argument("--feature-table", help="fingerprint, if the store has several tables")
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--batch-size", type=int, default=64)
     options = parser.parse_args()
 
     words = capt.open_store(options.store).caption_tables()[0].vocabulary()
-    source = capt.caption_source(options.store, "train")
+    source = capt.caption_source(options.store, "train", feature_table=options.feature_table)
     parameters = make_parameters(jax.random.key(0), len(words), source.feature_shape[-1])
     zeros = jax.tree.map(jnp.zeros_like, parameters)
     moments, number = (zeros, zeros), 0

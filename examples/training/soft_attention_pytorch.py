@@ -70,6 +70,7 @@ class SoftAttention(nn.Module):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("store")
+    parser.add_argument("--feature-table", help="fingerprint, if the store has several tables")
     parser.add_argument("--checkpoint", type=Path, default=Path("soft_attention.pt"))
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--batch-size", type=int, default=64)
@@ -78,7 +79,7 @@ def main() -> None:
     options = parser.parse_args()
 
     words = capt.open_store(options.store).caption_tables()[0].vocabulary()
-    source = capt.caption_source(options.store, "train")
+    source = capt.caption_source(options.store, "train", feature_table=options.feature_table)
     torch.manual_seed(0)
     model = SoftAttention(len(words), source.feature_shape[-1])
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)

@@ -3,8 +3,9 @@ import numpy as np
 import pytest
 
 from schemas.errors import CorruptFileError
-from trainer.data.caption_batches import BatchReader, shuffle_captions, sort_captions, steps_per_epoch
+from trainer.data.caption_batches import BatchReader
 from trainer.data.caption_data import Captions
+from trainer.data.caption_order import shuffle_captions, sort_captions, steps_per_epoch
 
 SHAPE = (4, 3)
 

@@ -152,7 +152,7 @@ def core(given: Given) -> float:
     """Measures capt's extraction core as a job runs it: one work unit of references to one shard."""
     table, plan = given.store.table, given.fresh("unit")
     keyed = sorted((hashlib.sha256(path.read_bytes()).digest(), str(path)) for path in given.paths())
-    write_unit(plan, "00000", ({"key": key, "location": at, "member": None} for key, at in keyed), EXTRACT_UNIT_SCHEMA)
+    write_unit(plan, "00000", ({"key": key, "location": at, "member": ""} for key, at in keyed), EXTRACT_UNIT_SCHEMA)
     network, size = (
         load_shared_frozen_graph(table.extractor_path, table.table_config.precision),
         (table.table_config.height, table.table_config.width),

@@ -27,7 +27,7 @@ from pipelines.fetch_urls.records import ShardRecords, divide_rows
 from pipelines.fetch_urls.unfinished_shard import UnfinishedShard, UrlTask
 from pipelines.ingest.host_turns import HostLimits
 from pipelines.jobs.failure_limit import check_failures, parse_max_failures
-from schemas.errors import CaptError
+from schemas.errors import CaptError, NoUsableImageError
 from schemas.options.data import FetchUrls
 from schemas.terminal.console import Printer
 from schemas.terminal.progress import show_progress
@@ -55,6 +55,7 @@ def fetch_urls(options: FetchUrls) -> dict[str, Any]:
     Raises:
         UsageError: A list or an option is invalid, or the directory has other contents.
         TooManyFailuresError: More records failed than `max_failures` allows.
+        NoUsableImageError: No image was downloaded.
         CaptError: The disk is full, a finished shard was changed, or no host can be reached.
     """
     started = time.monotonic()
@@ -75,6 +76,8 @@ def fetch_urls(options: FetchUrls) -> dict[str, Any]:
             f"capt prepare features --store STORE --dataset-type webdataset --images {shlex.quote(options.directory)}"
         ],
     }
+    if not counts["ok"]:
+        raise NoUsableImageError(counts["input"], next(iter(counts["reasons"])), summary)
     check_failures({**summary, "report": options.directory}, max_failures)
     return summary
 

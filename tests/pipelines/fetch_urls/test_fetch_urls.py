@@ -31,7 +31,7 @@ from pipelines.fetch_urls import finished_shards
 from pipelines.fetch_urls.command import print_fetched
 from pipelines.fetch_urls.download_queue import DownloadQueue
 from pipelines.ingest.host_turns import HostLimits, HostTurns
-from schemas.errors import CaptError, TooManyFailuresError, UsageError
+from schemas.errors import CaptError, ExitCode, NoUsableImageError, TooManyFailuresError, UsageError
 from tests.conftest import noise_image
 from tests.image_server import ImageServer, answer, image_server, jpeg
 from tests.pipelines.datasets.test_urls import hashes, in_csv, parquet, put
@@ -274,8 +274,11 @@ def test_a_shard_without_any_answer_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(CaptError, match="100 private address"):
         fetch(tmp_path, path, allow_private_addresses=False, shard_size=100)
     assert not files(tmp_path / "D")
-    result = fetch(tmp_path, path, allow_private_addresses=False, shard_size=99, directory=tmp_path / "E")
-    assert (result["failed"], result["shards"]) == (100, 2)
+    with pytest.raises(NoUsableImageError) as caught:
+        fetch(tmp_path, path, allow_private_addresses=False, shard_size=99, directory=tmp_path / "E")
+    assert caught.value.summary is not None
+    assert (caught.value.summary["failed"], caught.value.summary["shards"]) == (100, 2)
+    assert caught.value.exit_code == ExitCode.TOO_MANY_FAILURES
 
 
 def test_more_failures_than_allowed_have_their_exit_code(tmp_path: Path, server: ImageServer) -> None:
@@ -305,7 +308,8 @@ def test_a_directory_of_another_run_is_refused(options: dict[str, Any], finished
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run over one list, without an image."""
     root = tmp_path_factory.mktemp("finished")
-    fetch(root, put(root / "a.csv", in_csv({"url": ["ftp://a/b"], "text": ["x"]})))
+    with pytest.raises(NoUsableImageError):
+        fetch(root, put(root / "a.csv", in_csv({"url": ["ftp://a/b"], "text": ["x"]})))
     return root
 
 
@@ -341,7 +345,10 @@ def test_wrong_paths_are_wrong_usage(tmp_path: Path) -> None:
 
 
 def test_the_result_is_printed(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    print_fetched(fetch(finished, str(finished / "a.csv")))
+    with pytest.raises(NoUsableImageError) as caught:
+        fetch(finished, str(finished / "a.csv"))
+    assert caught.value.summary is not None
+    print_fetched(dict(caught.value.summary))
     assert "scheme" in capsys.readouterr().out
 
 

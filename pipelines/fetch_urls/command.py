@@ -22,7 +22,7 @@ from pipelines.datasets.urls import UrlReader
 from pipelines.fetch_urls.download_queue import DownloadQueue
 from pipelines.fetch_urls.finished_shards import ShardCounts, read_counts, write_shard
 from pipelines.fetch_urls.image_download import ImageDownloads
-from pipelines.fetch_urls.output_directory import hold_directory
+from pipelines.fetch_urls.output_directory import UNFINISHED, hold_directory
 from pipelines.fetch_urls.records import ShardRecords, divide_rows
 from pipelines.fetch_urls.unfinished_shard import UnfinishedShard, UrlTask
 from pipelines.ingest.host_turns import HostLimits
@@ -34,9 +34,8 @@ from schemas.terminal.progress import show_progress
 
 # More shards hide more slow hosts, and take more memory: about 1 kB per record.
 _MAX_UNFINISHED = 4
-_UNFINISHED = ".unfinished"
-# In a shard with fewer records, all downloads may fail by chance.
-_MIN_RECORDS = 100
+# Fewer downloads may all fail by chance, and those of fewer hosts because of the hosts.
+_MIN_DOWNLOADS, _MIN_HOSTS = 20, 10
 _WAKE_SECONDS = 0.2
 
 _log = logging.getLogger("capt.fetch")
@@ -116,7 +115,11 @@ class _FetchJob:
         self._queue = DownloadQueue[UrlTask](self._downloads.run, limits, host_limits)
 
     def run(self, shards: Iterable[ShardRecords]) -> None:
-        with self._queue.start(), show_progress("downloading", None, "images", self._downloads.get_progress):
+        with (
+            contextlib.closing(self._downloads),
+            self._queue.start(),
+            show_progress("downloading", None, "images", self._downloads.get_progress),
+        ):
             for shard in shards:
                 counts = read_counts(self._directory, shard.name)
                 if counts:
@@ -129,7 +132,7 @@ class _FetchJob:
             while self._unfinished:
                 self._finish_one()
         # A run that was killed may have left the images of a shard that it had finished.
-        shutil.rmtree(self._directory / _UNFINISHED, ignore_errors=True)
+        shutil.rmtree(self._directory / UNFINISHED, ignore_errors=True)
 
     def summarize(self) -> dict[str, Any]:
         return {
@@ -147,7 +150,7 @@ class _FetchJob:
         }
 
     def _begin(self, shard: ShardRecords) -> None:
-        unfinished = UnfinishedShard(shard, self._directory / _UNFINISHED / shard.name, self._ended.put)
+        unfinished = UnfinishedShard(shard, self._directory / UNFINISHED / shard.name, self._ended.put)
         self._unfinished += 1
         self._kept += unfinished.kept
         self._queue.add(unfinished.list_tasks())
@@ -160,8 +163,8 @@ class _FetchJob:
             # A signal that another thread received is handled when this thread runs again.
             with contextlib.suppress(queue.Empty):
                 shard = self._ended.get(timeout=_WAKE_SECONDS)
-        reasons = shard.count_passing_failures()
-        if reasons and len(shard.records) >= _MIN_RECORDS:
+        reasons, hosts = shard.count_passing_failures()
+        if reasons.total() >= _MIN_DOWNLOADS and hosts >= _MIN_HOSTS:
             listed = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
             message = f"all downloads of shard {shard.name} failed for reasons that may pass ({listed})"
             hint = "Check the network and its name servers, then run the same command again."

@@ -50,6 +50,8 @@ def write_shard(directory: Path, shard: UnfinishedShard) -> ShardCounts:
     """Writes the tar and then the Parquet file of an ended shard, each atomically."""
     rows = [(record, shard.find_outcome(record)) for record in shard.records]
     tar = _tar_path(directory, shard.name)
+    # A tar that was deleted leaves a Parquet file, which does not describe the new one.
+    _parquet_path(directory, shard.name).unlink(missing_ok=True)
     with atomic_write(tar) as temporary, tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as archive:
         for record, outcome in rows:
             if not outcome.reason:

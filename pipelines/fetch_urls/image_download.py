@@ -4,6 +4,7 @@ import hashlib
 import os
 import threading
 from functools import partial
+from typing import BinaryIO
 
 from features.images.decode import find_suffix, open_image, raise_pixel_limit
 from features.inputs.image_urls import DownloadLimits, download_into
@@ -24,6 +25,7 @@ class ImageDownloads:
         self._decoders = threading.BoundedSemaphore(os.cpu_count() or 1)
         self._lock = threading.Lock()
         self.succeeded = self.failed = 0
+        self._is_closed = False
         raise_pixel_limit(max_pixels)
 
     def run(self, host: HostTurns, task: UrlTask) -> None:
@@ -31,12 +33,20 @@ class ImageDownloads:
         try:
             outcome = self._download(host, task)
         except RecordError as error:
-            task.path.unlink(missing_ok=True)
             outcome = Outcome.from_error(task.record.key, error)
         with self._lock:
+            if self._is_closed:
+                return
+            if outcome.reason:
+                task.path.unlink(missing_ok=True)
             self.succeeded += not outcome.reason
             self.failed += bool(outcome.reason)
-        task.shard.insert(outcome)
+            task.shard.insert(outcome)
+
+    def close(self) -> None:
+        """Keeps the downloads under way from writing: another run of this process may hold the directory next."""
+        with self._lock:
+            self._is_closed = True
 
     def get_progress(self) -> tuple[int, str]:
         """Returns the number of downloads that have ended, and a note."""
@@ -45,7 +55,7 @@ class ImageDownloads:
     def _download(self, host: HostTurns, task: UrlTask) -> Outcome:
         try:
             host.wait_for_turn(task.url)
-            with task.path.open("wb") as file:
+            with self._open(task) as file:
                 download_into(task.url, file, self._limits, partial(host.rest, task.url), self._addresses)
         except RecordError as error:
             host.record(error)
@@ -53,6 +63,14 @@ class ImageDownloads:
         host.record(None)
         with self._decoders:
             return self._examine(task)
+
+    def _open(self, task: UrlTask) -> BinaryIO:
+        """Opens a new file. A download of an interrupted run may still write to the file that had the name."""
+        with self._lock:
+            if self._is_closed:
+                raise RecordError("download", "interrupted", strip_user(task.url), permanent=False)
+            task.path.unlink(missing_ok=True)
+            return task.path.open("xb")
 
     def _examine(self, task: UrlTask) -> Outcome:
         """Describes a downloaded image. RecordError if it has another hash than expected, or cannot be decoded."""

@@ -18,6 +18,7 @@ from schemas.table_config import canonical_json
 
 _SETTINGS = "fetch.json"
 _LOCK = ".fetching.lock"
+UNFINISHED = ".unfinished"  # directory of the shards whose downloads have not ended
 # Options that change no record of a shard.
 _FREE_OPTIONS = {"lists", "directory", "num_threads", "max_failures"}
 
@@ -33,6 +34,7 @@ def hold_directory(options: FetchUrls, lists: Sequence[Shard]) -> Iterator[Path]
         CaptError: A list cannot be read.
     """
     directory = local_path(options.directory)
+    _check_lists(options.lists, directory)
     _check_contents(directory)
     with hold_lock(directory / _LOCK, "downloading"):
         settings = {
@@ -43,6 +45,16 @@ def hold_directory(options: FetchUrls, lists: Sequence[Shard]) -> Iterator[Path]
         for path in filter(is_temporary, directory.iterdir()):
             path.unlink()
         yield directory
+
+
+def _check_lists(lists: Sequence[str], directory: Path) -> None:
+    """Checks that the Parquet files of the directory do not become lists of the next run."""
+    for given in lists:
+        if is_uri(given) or not local_path(given).is_dir():
+            continue
+        if directory.absolute().is_relative_to(local_path(given).absolute()):
+            message = "the directory of the shards is in the directory of the lists"
+            raise UsageError(message, location=str(directory), hint="Choose another directory.")
 
 
 def _check_contents(directory: Path) -> None:
@@ -71,8 +83,9 @@ def _describe_list(shard: Shard) -> dict[str, str]:
 
 
 def _check_settings(path: Path, settings: dict[str, Any]) -> None:
-    """Writes the settings of the first run, or compares them with those of this one."""
-    if not path.exists():
+    """Writes the settings of this run, or compares them with those of the run that began the shards."""
+    has_shards = any(one.suffix in (".tar", ".parquet") or one.name == UNFINISHED for one in path.parent.iterdir())
+    if not path.exists() or not has_shards:
         write(path, canonical_json(settings))
         return
     try:

@@ -14,10 +14,13 @@ from pathlib import Path
 
 from features.io.atomic_files import hash_file, write
 from pipelines.fetch_urls.records import ShardRecords, UrlRecord
+from pipelines.ingest.host_turns import get_host
 from schemas.errors import RecordError
 from schemas.frozen import Frozen
 
 _OUTCOMES = "outcomes.jsonl"
+# Failures that say nothing about the network.
+_UNASKED = frozenset(("scheme", "bad address", "no such host"))
 
 
 class Outcome(Frozen):
@@ -73,6 +76,7 @@ class UnfinishedShard:
         self._lock = threading.Lock()
         directory.mkdir(parents=True, exist_ok=True)
         self._outcomes = self._read_outcomes()
+        self._known = frozenset(self._outcomes)
         self.kept = sum(not one.reason for one in self._outcomes.values())
 
     def list_tasks(self) -> Sequence[UrlTask]:
@@ -102,11 +106,16 @@ class UnfinishedShard:
             return Outcome(key=record.key, reason=record.failure.reason, detail=record.failure.detail)
         return self._outcomes[self._first[record.url, record.expected_hash].key]
 
-    def count_passing_failures(self) -> Counter[str]:
-        """Returns the failures by reason if all downloads failed and none permanently; otherwise nothing."""
-        outcomes = self._outcomes.values()
-        have_failed = all(one.reason and not one.is_permanent for one in outcomes)
-        return Counter(one.reason for one in outcomes) if have_failed else Counter()
+    def count_passing_failures(self) -> tuple[Counter[str], int]:
+        """Returns the failures by reason and the number of hosts, if no host answered a download of this run.
+
+        The reasons are empty if a host answered, with an image or a permanent failure.
+        """
+        asked = [record for record in self._first.values() if record.key not in self._known]
+        outcomes = [self._outcomes[record.key] for record in asked]
+        reasons = Counter(one.reason for one in outcomes if one.reason and not one.is_permanent)
+        answered = any(not one.reason or (one.is_permanent and one.reason not in _UNASKED) for one in outcomes)
+        return Counter() if answered else reasons, len({get_host(record.url) for record in asked})
 
     def remove(self) -> None:
         """Deletes the files of the shard."""

@@ -275,10 +275,60 @@ def test_a_shard_without_any_answer_is_not_written(tmp_path: Path) -> None:
         fetch(tmp_path, path, allow_private_addresses=False, shard_size=100)
     assert not files(tmp_path / "D")
     with pytest.raises(NoUsableImageError) as caught:
-        fetch(tmp_path, path, allow_private_addresses=False, shard_size=99, directory=tmp_path / "E")
+        fetch(tmp_path, path, allow_private_addresses=False, shard_size=19, directory=tmp_path / "E")
     assert caught.value.summary is not None
-    assert (caught.value.summary["failed"], caught.value.summary["shards"]) == (100, 2)
+    assert (caught.value.summary["failed"], caught.value.summary["shards"]) == (100, 6)
     assert caught.value.exit_code == ExitCode.TOO_MANY_FAILURES
+
+
+def test_a_network_that_goes_down_writes_no_further_shard(
+    tmp_path: Path, server: ImageServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = [f"http://127.0.1.{n}:1/x.jpg" for n in range(1, 31)]
+    urls = [address(server, 1), *refused, "ftp://a/b"]
+    path = put(tmp_path / "a.csv", in_csv({"url": urls, "text": ["x"] * 32}))
+    with monkeypatch.context() as patch:
+        patch.setattr(finished_shards.tarfile.TarFile, "addfile", raise_full_disk)
+        with pytest.raises(CaptError, match="no space"):
+            fetch(tmp_path, path, shard_size=50)
+    with pytest.raises(CaptError, match="may pass"):
+        fetch(tmp_path, path, shard_size=50)
+    without = put(tmp_path / "b.csv", in_csv({"url": urls[1:], "text": ["x"] * 31}))
+    with pytest.raises(CaptError, match="may pass"):
+        fetch(tmp_path, without, shard_size=50, directory=tmp_path / "E")
+    assert not files(tmp_path / "D")
+    assert not files(tmp_path / "E")
+
+
+def test_a_host_that_is_down_ends_no_run(tmp_path: Path) -> None:
+    urls = [f"http://127.0.1.1:1/{n}.jpg" for n in range(30)]
+    path = put(tmp_path / "a.csv", in_csv({"url": urls, "text": ["x"] * 30}))
+    with pytest.raises(NoUsableImageError):
+        fetch(tmp_path, path, shard_size=50)
+    assert len(files(tmp_path / "D")) == 2
+
+
+def test_a_tar_that_was_deleted_takes_its_parquet_file_along(
+    tmp_path: Path, server: ImageServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = put(tmp_path / "a.csv", in_csv({"url": [address(server, 1)], "text": ["x"]}))
+    fetch(tmp_path, path)
+    (tmp_path / "D" / "00000.tar").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(finished_shards.pq, "write_table", raise_full_disk)
+        with pytest.raises(CaptError, match="no space"):
+            fetch(tmp_path, path)
+    assert list(files(tmp_path / "D")) == ["00000.tar"]
+    assert fetch(tmp_path, path)["kept"] == 1
+
+
+def test_a_wrong_option_leaves_the_directory_free(tmp_path: Path, server: ImageServer) -> None:
+    path = put(tmp_path / "a.csv", in_csv({"url": [address(server, 1)], "text": ["x"]}))
+    with pytest.raises(UsageError):
+        fetch(tmp_path, path, hash_column=["nope"])
+    assert fetch(tmp_path, path)["ok"] == 1
+    with pytest.raises(UsageError, match="in the directory of the lists"):
+        fetch(tmp_path, str(tmp_path), directory=tmp_path / "F")
 
 
 def test_more_failures_than_allowed_have_their_exit_code(tmp_path: Path, server: ImageServer) -> None:

@@ -41,7 +41,10 @@ class _Block:
         self._lock = threading.Lock()
         self._found: dict[bytes, tuple[int, int] | RecordError] = {}
         self._num_bytes = 0
+        self._max_bytes = max_bytes
         for row in sorted(rows, key=lambda row: (row["location"], row["member"])):
+            if self._num_bytes >= _BLOCK_BYTES:
+                break  # The images that are left, larger than those before, are read one by one.
             self._found[row["key"]] = self._copy(row, max_bytes)
 
     def choose_next_count(self) -> int:
@@ -50,7 +53,9 @@ class _Block:
         return min(_MAX_IMAGES, max(_FIRST_IMAGES, images))
 
     def read(self, row: dict[str, Any]) -> bytes:
-        found = self._found[row["key"]]
+        found = self._found.get(row["key"])
+        if found is None:
+            return _read_unchanged(row, self._max_bytes)
         if isinstance(found, RecordError):
             raise found
         start, size = found

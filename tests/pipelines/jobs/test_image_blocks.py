@@ -17,6 +17,23 @@ from schemas.errors import RecordError
 GROUPS, ROWS = 6, 40
 
 
+def test_images_beyond_the_size_of_a_block_are_read_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, values = tmp_path / "a.parquet", [bytes([n]) * 100 for n in range(8)]
+    pq.write_table(pa.table({"image": values}), path)
+    rows = [
+        {"key": hashlib.sha256(data).digest(), "location": str(path), "member": name_member(0, n, "image")}
+        for n, data in enumerate(values)
+    ]
+    monkeypatch.setattr(image_blocks, "_BLOCK_BYTES", 250)
+    reads = []
+    read = image_blocks._read_unchanged
+    monkeypatch.setattr(image_blocks, "_read_unchanged", lambda *given: reads.append(given) or read(*given))
+    images = list(image_blocks.open_images(rows, 1 << 20))
+    assert len(reads) == 3
+    assert [one.read() for one in images] == values
+    assert len(reads) == 8
+
+
 def test_each_row_group_is_decoded_once_per_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     values = [bytes([n]) * (n + 1) for n in range(GROUPS * ROWS)]
     path = tmp_path / "a.parquet"

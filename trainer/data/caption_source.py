@@ -18,7 +18,7 @@ from features.store import FeatureTable, open_store
 from features.store.data_sources import OpenedPerProcess
 from schemas.errors import CaptError, UsageError
 from trainer.data.caption_data import Captions, join_captions
-from trainer.data.caption_order import Order, pad_captions, shuffle_captions, sort_captions
+from trainer.data.caption_order import Order, pad_captions, shuffle_captions, sort_captions, steps_per_epoch
 from trainer.data.table_selection import select_tables
 from trainer.models.model_specs import AnyInput
 
@@ -202,7 +202,8 @@ class CaptionBatches:
     num_ranks: int
 
     def __len__(self) -> int:
-        steps = len(self.source) // self.batch_size if self.drop_remainder else -(-len(self.source) // self.batch_size)
+        captions, size = self.source.captions, self.batch_size
+        steps = len(captions) // size if self.drop_remainder else steps_per_epoch(captions, size)
         return max(0, steps - self.first_step)
 
     def __getitem__(self, number: int) -> dict[str, NDArray[Any]]:

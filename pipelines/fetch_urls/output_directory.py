@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from features.inputs.archives import escape_bytes
 from features.io.atomic_files import hash_file, make_directory, write
 from features.io.locations import local_path
 from features.io.locks import hold_lock
@@ -35,6 +36,10 @@ def hold_directory(options: FetchUrls, lists: Sequence[Shard]) -> Iterator[Path]
     """
     directory = local_path(options.directory)
     _check_lists(options.lists, directory)
+    unnamed = next((one for one in lists if escape_bytes(one.label) != one.label), None)
+    if unnamed:
+        location = escape_bytes(unnamed.location)
+        raise UsageError("the name of the list is not UTF-8", location=location, hint="Rename the file.")
     _check_contents(directory)
     with hold_lock(directory / _LOCK, "downloading"):
         settings = {

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -327,6 +328,11 @@ def test_a_wrong_option_leaves_the_directory_free(tmp_path: Path, server: ImageS
     with pytest.raises(UsageError):
         fetch(tmp_path, path, hash_column=["nope"])
     assert fetch(tmp_path, path)["ok"] == 1
+    unnamed = os.fsdecode(os.fsencode(tmp_path) + b"/\xff.csv")
+    shutil.copy(path, unnamed)
+    with pytest.raises(UsageError, match="not UTF-8"):
+        fetch(tmp_path, unnamed, directory=tmp_path / "G")
+    Path(unnamed).unlink()
     with pytest.raises(UsageError, match="in the directory of the lists"):
         fetch(tmp_path, str(tmp_path), directory=tmp_path / "F")
 

@@ -30,6 +30,7 @@ S3 = ["boto3>=1.35"]
 GCS = ["google-cloud-storage>=2.18"]
 HEIF = ["pi-heif>=1.1"]
 JAX = ["jax>=0.7"]
+OPENVINO = ["nncf>=3.4", "openvino>=2026.4"]
 
 EXTRAS = {
     "docs": ["furo>=2025.9", "myst-parser>=5", "sphinx>=9"],
@@ -37,6 +38,7 @@ EXTRAS = {
     "gcs": GCS,
     "heif": HEIF,
     "jax": JAX,
+    "openvino": OPENVINO,
     "s3": S3,
     "test": [
         *EVALUATE,

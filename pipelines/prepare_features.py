@@ -47,6 +47,7 @@ from pipelines.jobs.frozen_extractor import (
 )
 from pipelines.jobs.label_summary import summarize_labels
 from pipelines.jobs.provenance import check_launch
+from pipelines.jobs.quantized_extractor import find_or_quantize_extractor
 from pipelines.jobs.sinks import Sink, log_removed, open_sink
 from schemas.choices import Precision
 from schemas.errors import CaptError, UsageError
@@ -191,7 +192,7 @@ def _check(options: PrepareFeatures) -> None:
 
 def _choose_runtime(options: PrepareFeatures) -> RuntimeChoice:
     is_local = runs_locally(options.beam_options)
-    return choose_runtime(options.backend, options.device, options.extractor, is_local=is_local)
+    return choose_runtime(options.backend, options.device, options.extractor, options.precision, is_local=is_local)
 
 
 def _check_import(options: PrepareFeatures) -> None:
@@ -267,8 +268,9 @@ def build_table_config(
         compression=options.compression,
     )
     if choice.precision is None and options.precision == "auto":
-        # The precision of the only table in the store that is otherwise equal.
-        candidates = [table_config.model_copy(update={"precision": precision}) for precision in get_args(Precision)]
+        # The precision of the only table in the store that is otherwise equal. int8 is chosen by name only.
+        precisions = [precision for precision in get_args(Precision) if precision != "int8"]
+        candidates = [table_config.model_copy(update={"precision": precision}) for precision in precisions]
         stored = [candidate for candidate in candidates if store.has_feature_table(candidate)]
         table_config = stored[0] if len(stored) == 1 else table_config
     _log.info("Precision %s, fingerprint %s.", table_config.precision, table_config.fingerprint[:SHORT_FINGERPRINT])
@@ -308,7 +310,7 @@ def _plan(
     else:
         if is_missing:
             check_launch(table, repair.table_config, runtime, options.beam_options, options.allow_mixed_numerics)
-        extractor = _open_frozen_extractor(options, runtime, sink, repair, is_missing)
+        extractor = _open_frozen_extractor(options, runtime, sink, database, repair, limits, is_missing)
         batch_size = choose_batch_size(runtime.device) if options.batch_size == "auto" else options.batch_size
         source = ExtractorSource(extractor, batch_size, limits, runtime) if extractor else None
     return ExtractionJob(
@@ -337,7 +339,13 @@ def _classify(
 
 
 def _open_frozen_extractor(
-    options: PrepareFeatures, runtime: RuntimeChoice, sink: Sink, repair: FeatureTableRepair, is_needed: bool
+    options: PrepareFeatures,
+    runtime: RuntimeChoice,
+    sink: Sink,
+    database: ImageDatabase,
+    repair: FeatureTableRepair,
+    limits: ImageLimits,
+    is_needed: bool,
 ) -> FrozenExtractor | None:
     """Returns the stored extractor if it is needed; otherwise repairs those of the table's commits.
 
@@ -349,7 +357,10 @@ def _open_frozen_extractor(
         if known or not is_needed:
             return known
     root = Store(sink.root).feature_table_root(repair.table_config)
-    build = partial(find_or_freeze_extractor, root, sink.root, repair.table_config, open_extractor(options))
+    where = (root, sink.root, repair.table_config, open_extractor(options))
+    if runtime.is_int8:
+        return find_or_quantize_extractor(*where, database.list_planned(), limits) if is_needed else None
+    build = partial(find_or_freeze_extractor, *where)
     if is_needed:
         return build(extractor_format)
     for damaged in find_damaged_extractors(root, store, read_recorded_corruption(store, store / FROZEN_EXTRACTORS)):

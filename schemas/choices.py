@@ -2,10 +2,10 @@
 
 from typing import Literal
 
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "bfloat16", "int8"]
 Backend = Literal["tensorflow", "jax", "torch"]
 DeviceChoice = Literal["auto", "cpu", "gpu"]
-ExtractorFormat = Literal["pb", "keras"]
+ExtractorFormat = Literal["pb", "keras", "openvino"]
 StorageDtype = Literal["float32", "float16", "bfloat16", "int8", "uint8"]
 Format = Literal["tfrecord", "parquet"]
 Compression = Literal["none", "zstd"]

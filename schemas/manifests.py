@@ -62,7 +62,7 @@ class FeatureMetadata(Frozen):
     Args:
         shape: Shape of one row's value.
         network: SHA-256 of the extractor, `networks/<sha256>.<format>` in the store; None for imported features.
-        network_format: Format of the extractor: `pb`, a frozen graph, or `keras`, a Keras model.
+        network_format: Format of the extractor: `pb`, a frozen graph; `keras`, a Keras model; or `openvino`, quantized.
         numerics: The numerics class: device, instruction set or chip, library and precision; `pixels`; or `imported`.
         toolchain: Versions of libraries. `pipelines.jobs.provenance` says on which of them the bits of rows depend.
     """

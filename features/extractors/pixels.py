@@ -29,7 +29,7 @@ class PixelExtractor:
             "--layer": options.layer is not None,
             "--preprocess": options.preprocess is not None,
             "--pooling": options.pooling != "none",
-            "--precision": options.precision == "bfloat16",
+            "--precision": options.precision in ("bfloat16", "int8"),
         }
         for option, is_given in inapplicable.items():
             if is_given:

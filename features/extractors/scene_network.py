@@ -31,7 +31,7 @@ class SceneNetworkExtractor:
         own = {
             "--weights": (options.weights is not None, "has its own weights"),
             "--preprocess": (options.preprocess is not None, "has its own preprocessing"),
-            "--precision": (options.precision == "bfloat16", "compares coordinates in float32"),
+            "--precision": (options.precision in ("bfloat16", "int8"), "compares coordinates in float32"),
         }
         for option, (is_given, message) in own.items():
             if is_given:

@@ -19,6 +19,7 @@ _INSTRUCTION_SETS = ("amx_bf16", "avx512_bf16", "avx512f", "avx2", "sve2", "sve"
 _BFLOAT16 = frozenset(("amx_bf16", "avx512_bf16", "bf16"))
 # oneDNN emulates bfloat16 with them.
 _EMULATE_BFLOAT16 = frozenset(("avx512f", "avx_ne_convert", "asimd"))
+_VNNI = frozenset(("avx512_vnni", "avx_vnni", "avx_vnni_int8"))
 _FLOAT16 = frozenset(("amx_fp16", "avx512_fp16", "asimdhp"))
 # Instruction sets that oneDNN may use, by the longest matching prefix of the value of its variable.
 _ISA_VARIABLES = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
@@ -27,7 +28,7 @@ _ALLOWED = {
     "AVX": frozenset[str](),
     "AVX2": frozenset(("avx2",)),
     "AVX512_CORE": frozenset(("avx2", "avx512f")),
-    "AVX512_CORE_BF16": frozenset(("avx2", "avx512f", "avx512_bf16")),
+    "AVX512_CORE_BF16": frozenset(("avx2", "avx512f", "avx512_vnni", "avx512_bf16")),
 }
 # They silently lower TensorFlow's precision or enable another compiler.
 _HARMFUL = (
@@ -48,6 +49,8 @@ _BACKEND_PACKAGES: dict[Backend, tuple[str, ...]] = {
 
 # Libraries that compute frozen graphs.
 FROZEN_LIBRARIES = ("tensorflow-onednn", "tensorflow-eigen")
+# The library that computes networks quantized to int8.
+OPENVINO = "openvino"
 # Packages of CUDA libraries and of JAX's plugins, which compute on GPUs.
 GPU_PACKAGES = (
     *("nvidia-cublas", "nvidia-cublas-cu12", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13"),
@@ -70,7 +73,7 @@ class Device:
 class Runtime:
     """A device, a library and a precision, which compute features and determine their bits.
 
-    `library` is a backend of Keras, or one of `FROZEN_LIBRARIES`.
+    `library` is a backend of Keras, one of `FROZEN_LIBRARIES`, or `OPENVINO`.
     """
 
     device: Device
@@ -94,6 +97,13 @@ def resolve_frozen_runtime(processor: Device, has_onednn: bool, precision: Preci
     """Returns the runtime of frozen graphs, which run on processors. Only oneDNN computes in bfloat16."""
     onednn, eigen = FROZEN_LIBRARIES
     return Runtime(processor, *((onednn, precision) if has_onednn else (eigen, "float32")))
+
+
+def detect_openvino_runtime(flags: frozenset[str] | None = None) -> Runtime:
+    """Returns the runtime of quantized networks. Processors with and without VNNI have different kernels for int8."""
+    flags = read_cpu_flags() if flags is None else flags
+    chip = select_instruction_set(flags) + ("+vnni" if flags & _VNNI else "")
+    return Runtime(Device("cpu", chip), OPENVINO, "int8")
 
 
 def detect_cpu() -> Device:
@@ -156,9 +166,10 @@ def detect_toolchain() -> dict[str, str]:
         "openjpeg": features.version("jpg_2000"),
         "pi-heif": _find_version("pi-heif"),
     }
+    openvino = {OPENVINO: _find_version(OPENVINO)}
     versions = {name: importlib.metadata.version(name) for name in packages}
     gpu_versions = {name: _find_version(name) for name in GPU_PACKAGES}
-    optional = {name: str(version) for name, version in (decoders | gpu_versions).items() if version}
+    optional = {name: str(version) for name, version in (decoders | openvino | gpu_versions).items() if version}
     return versions | optional
 
 

@@ -25,7 +25,7 @@ class ExtractorRecord:
         return extractor_path(store, self.sha256, self.format)
 
     def encode(self) -> bytes:
-        """Returns the content of `network.json`. Only Keras models have a format in it."""
+        """Returns the content of `network.json`. Frozen graphs have no format in it."""
         record: dict[str, Any] = {"network": self.sha256, "shape": list(self.shape)}
         return canonical_json(record if self.format == _GRAPH else {**record, "format": self.format})
 

@@ -7,6 +7,7 @@ STORE/datasets/<name>/            log/, manifests/, <commit>/catalog.parquet, la
 STORE/models/<name>/              log/, manifests/, runs/<run>/
 STORE/networks/<sha256>.pb        extractors as frozen graphs of TensorFlow
 STORE/networks/<sha256>.keras     extractors as Keras models, for JAX, PyTorch and GPUs
+STORE/networks/<sha256>.openvino  extractors quantized to int8, for OpenVINO
 STORE/work/                       work plans of running jobs; their job databases, run-<id>/ledger.sqlite
 STORE/pins/                       leases of running jobs
 STORE/cache/                      stat.sqlite (hash cache), damage.json (files that verification found corrupt)
@@ -36,7 +37,7 @@ RECIPE = "recipe.json"
 EXTRACTOR_RECORD = "network.json"
 
 COMMIT_NAME = re.compile(rf"[0-9a-f]{{{SHORT_FINGERPRINT}}}")
-EXTRACTOR_NAME = re.compile(r"[0-9a-f]{64}\.(pb|keras)")
+EXTRACTOR_NAME = re.compile(r"[0-9a-f]{64}\.(pb|keras|openvino)")
 
 # The writer of a temporary file younger than this may be running.
 GRACE_SECONDS = 3600.0

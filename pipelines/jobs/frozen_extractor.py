@@ -53,11 +53,10 @@ def find_or_freeze_extractor(
     `root` is the table's directory, whose record names the extractor; `store` is the directory of the store.
     StoreError if the new extractor differs from the one that computed the table's rows.
     """
-    known = committed = _look_up(root, store, extractor_format)
+    known = committed = look_up(root, store, extractor_format)
     if known is None or not known.is_intact():
         _log.info("Building extractor %s with weights %s.", table_config.extractor, table_config.weights)
-        data, shape = (_build if extractor_format == "pb" else _build_model)(table_config, extractor)
-        gc.collect()  # Keras models and traced graphs are reference cycles that contain their weights several times.
+        data, shape = (build_graph if extractor_format == "pb" else _build_model)(table_config, extractor)
         sha256 = hashlib.sha256(data).hexdigest()
         known = committed or _open(ExtractorRecord(sha256, extractor_format, shape), store)
         if sha256 != known.sha256:
@@ -78,7 +77,7 @@ def find_or_freeze_extractor(
 
 def find_frozen_extractor(root: Path, store: Path, extractor_format: ExtractorFormat) -> FrozenExtractor | None:
     """Returns the extractor of the table in `root` in a format if it exists and is intact. Writes nothing."""
-    known = _look_up(root, store, extractor_format)
+    known = look_up(root, store, extractor_format)
     return known if known and known.is_intact() else None
 
 
@@ -93,7 +92,7 @@ def find_damaged_extractors(root: Path, store: Path, suspect: Collection[str] = 
     return damaged or unrecorded
 
 
-def _look_up(root: Path, store: Path, extractor_format: ExtractorFormat) -> FrozenExtractor | None:
+def look_up(root: Path, store: Path, extractor_format: ExtractorFormat) -> FrozenExtractor | None:
     """Returns the last extractor of a table in a format."""
     recorded = _read_record(root, store)
     candidates = [*_list_known(root, store), *([recorded] if recorded else [])]
@@ -122,6 +121,13 @@ def _read_record(root: Path, store: Path) -> FrozenExtractor | None:
 
 def _open(record: ExtractorRecord, store: Path) -> FrozenExtractor:
     return FrozenExtractor(record.path(store), record.sha256, record.shape, record.format)
+
+
+def build_graph(table_config: FeatureTableConfig, extractor: Extractor) -> tuple[bytes, tuple[int, ...]]:
+    """Builds the frozen graph of an extractor, and returns it and the shape of one image's features."""
+    graph, shape = _build(table_config, extractor)
+    gc.collect()  # Keras models and traced graphs are reference cycles that contain their weights several times.
+    return graph, shape
 
 
 def _build(table_config: FeatureTableConfig, extractor: Extractor) -> tuple[bytes, tuple[int, ...]]:

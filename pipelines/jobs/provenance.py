@@ -8,6 +8,7 @@ from features.extractors.runtimes import TENSORFLOW_CPU, RuntimeChoice
 from features.runtime.numerics import (
     FROZEN_LIBRARIES,
     GPU_PACKAGES,
+    OPENVINO,
     detect_toolchain,
     parse_numerics,
     warn_about_emulation,
@@ -44,11 +45,14 @@ class Provenance(Frozen):
 def _list_deciding(numerics: str) -> tuple[str, ...]:
     """Returns the libraries that affect the bits of rows of a numerics class.
 
-    A frozen graph is computed by TensorFlow alone. Keras builds a compiled model from its file.
+    A frozen graph is computed by TensorFlow alone, a quantized network by OpenVINO. Keras builds a compiled model from
+    its file.
     """
     if numerics == PIXEL_NUMERICS:
         return _IMAGE_LIBRARIES
     kind, library = parse_numerics(numerics) or (None, None)
+    if library == OPENVINO:
+        return (*_IMAGE_LIBRARIES, OPENVINO)
     is_compiled = library is not None and library not in FROZEN_LIBRARIES
     of_keras = ("keras",) if is_compiled else ()
     return (*_IMAGE_LIBRARIES, *_BACKENDS, *of_keras, *(GPU_PACKAGES if kind == "gpu" else ()))

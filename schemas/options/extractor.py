@@ -45,8 +45,9 @@ class ExtractorOptions(Options):
     )
     precision: Literal["auto"] | Precision = option(
         "auto",
-        "Compute precision of the extractor: float32, bfloat16, or auto (the precision of an existing table; "
-        "otherwise bfloat16 on a GPU, and on a CPU that supports it).",
+        "Compute precision of the extractor: float32, bfloat16, int8 (on CPUs, with the extra openvino; features "
+        "differ visibly), or auto (the precision of an existing table; otherwise bfloat16 on a GPU, and on a CPU that "
+        "supports it; never int8).",
     )
     storage_dtype: StorageDtype | None = option(
         None,

@@ -2,6 +2,7 @@
 
 RUN/run.json          model, hyperparameters and data: `trainer.runs.metadata`
 RUN/network.pb        the frozen extractor, or the graph that resizes images to pixels; none for imported features
+RUN/network.openvino  instead of network.pb: the extractor quantized to int8, if the table was computed in int8
 RUN/network.keras     instead of network.pb: the extractor as a Keras model, if JAX, PyTorch or a GPU computed the table
 RUN/vocabulary.txt    captioner: one token per line, line number = token ID
 RUN/transform/        captioner: the saved graph that tokenizes captions
@@ -43,7 +44,12 @@ TRANSFORM = "transform"
 LABELS = "words.txt"
 FROZEN_EXTRACTOR = "network.pb"
 EXTRACTOR_MODEL = "network.keras"
-_EXTRACTORS: dict[ExtractorFormat, str] = {"pb": FROZEN_EXTRACTOR, "keras": EXTRACTOR_MODEL}
+QUANTIZED_EXTRACTOR = "network.openvino"
+_EXTRACTORS: dict[ExtractorFormat, str] = {
+    "pb": FROZEN_EXTRACTOR,
+    "keras": EXTRACTOR_MODEL,
+    "openvino": QUANTIZED_EXTRACTOR,
+}
 TRAINING_IMAGES = "learned.keys"
 CHECKPOINTS = "checkpoints"
 METRICS = "metrics.jsonl"
@@ -63,6 +69,7 @@ _EARLY_FILES = {
     TRANSFORM,
     FROZEN_EXTRACTOR,
     EXTRACTOR_MODEL,
+    QUANTIZED_EXTRACTOR,
     EXTRACTOR,
     MODEL_FILE,
     LABELS,

@@ -1,0 +1,129 @@
+"""Quantizes frozen graphs to int8 and runs them with OpenVINO, which the extra `openvino` installs.
+
+frozen graph + pixels of calibration images → NNCF: ranges of activations, int8 weights per channel → OpenVINO's IR
+
+The ranges depend on the calibration images, so a quantized network is built once and stored. Its file is a zip of the
+two files of the IR, `network.xml` and `network.bin`.
+"""
+
+import importlib.util
+import os
+import tempfile
+import threading
+import zipfile
+from functools import lru_cache
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.images.resize import Pixels
+from features.runtime.numerics import detect_openvino_runtime
+from schemas.errors import CorruptFileError, UsageError
+
+_XML, _BIN = "network.xml", "network.bin"
+_HINT = "Run `pip install 'capt[openvino]'`."
+# NNCF sends usage statistics to a server, unless this variable is set.
+_NO_TELEMETRY = "NNCF_CI"
+
+_sharing = threading.Lock()
+
+
+class QuantizedModel:
+    """A quantized network on the processor. `shape` is that of one image's features.
+
+    Convolutions and products are sums of integers, which are exact in any order.
+    """
+
+    parallel_calls = 1  # one forward pass uses all cores
+
+    def __init__(self, data: bytes) -> None:
+        import openvino
+
+        with zipfile.ZipFile(BytesIO(data)) as file:
+            model = openvino.Core().read_model(file.read(_XML), file.read(_BIN))
+        self.shape: tuple[int, ...] = tuple(axis.get_length() for axis in [*model.output(0).partial_shape][1:])
+        # Layers that are not quantized must not compute in bfloat16.
+        compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        self._request: Any = compiled.create_infer_request()
+        self._computing = threading.Lock()
+        runtime = detect_openvino_runtime()
+        self.device = runtime.device
+        self.numerics = runtime.numerics  # numerics class of the features
+
+    def predict(self, pixels: Pixels) -> NDArray[np.float32]:
+        """Returns features float32 [N, ...] of pixels [N, H, W, 3], of the dtype that the graph was frozen for."""
+        with self._computing:
+            features: NDArray[np.float32] = self._request.infer([pixels])[0].copy()
+        return features
+
+
+def check_installed(location: str, *packages: str) -> None:
+    """Raises UsageError if a package of the extra `openvino` is missing."""
+    missing = next((name for name in packages if importlib.util.find_spec(name) is None), None)
+    if missing:
+        raise UsageError(f"int8 needs the package {missing!r}, which is not installed", location=location, hint=_HINT)
+
+
+def load_quantized_model(path: Path) -> QuantizedModel:
+    """Loads a quantized network from a file.
+
+    Raises:
+        CorruptFileError: The file is missing, or not a quantized network.
+        UsageError: OpenVINO is not installed.
+    """
+    check_installed(str(path), "openvino")
+    try:
+        return QuantizedModel(path.read_bytes())
+    except FileNotFoundError:
+        raise CorruptFileError("the quantized network is missing", location=str(path)) from None
+    except (zipfile.BadZipFile, KeyError, RuntimeError) as error:  # OpenVINO raises RuntimeError for a corrupt IR.
+        raise CorruptFileError("the quantized network is corrupt", location=str(path)) from error
+
+
+def load_shared_quantized_model(path: Path) -> QuantizedModel:
+    """Loads a quantized network once per process; threads share it."""
+    with _sharing:
+        return _load_last(path)
+
+
+_load_last = lru_cache(maxsize=1)(load_quantized_model)
+
+
+def quantize(graph: bytes, pixels: Pixels) -> bytes:
+    """Quantizes a frozen graph in float32. `pixels` [N, H, W, 3] are those of the calibration images.
+
+    Activations have a range per tensor, asymmetric where they are negative, too; weights one per channel. Biases are
+    corrected by the mean error of the calibration images. The network is correct on processors with and without VNNI.
+    """
+    import openvino
+
+    os.environ.setdefault(_NO_TELEMETRY, "1")
+    import nncf
+    from openvino._offline_transformations import apply_moc_transformations
+
+    with tempfile.TemporaryDirectory(prefix="capt-quantize-") as directory:
+        frozen = Path(directory, "graph.pb")
+        frozen.write_bytes(graph)
+        model = openvino.Core().read_model(frozen)
+        # Folds normalizations into convolutions, whose weights are quantized next.
+        apply_moc_transformations(model, cf=True)
+        quantized = nncf.quantize(
+            model,
+            nncf.Dataset([pixels[number : number + 1] for number in range(len(pixels))]),
+            preset=nncf.QuantizationPreset.MIXED,
+            subset_size=len(pixels),
+            # Weights have 7 bits, because sums of products overflow 16 bits on processors without VNNI.
+            advanced_parameters=nncf.AdvancedQuantizationParameters(
+                overflow_fix=nncf.quantization.advanced_parameters.OverflowFix.ENABLE
+            ),
+        )
+        xml, weights = Path(directory, _XML), Path(directory, _BIN)
+        openvino.serialize(quantized, xml, weights)
+        data = BytesIO()
+        with zipfile.ZipFile(data, "w") as file:
+            for path in (xml, weights):
+                file.writestr(zipfile.ZipInfo(path.name), path.read_bytes())  # has a fixed time
+    return data.getvalue()

@@ -1,0 +1,146 @@
+"""A table in int8 has one quantized network, which every later job uses and no job replaces."""
+
+import importlib.util
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import pytest
+
+import capt
+from features.runtime.numerics import detect_openvino_runtime
+from features.store import FeatureTable
+from pipelines.jobs import quantized_extractor
+from schemas.errors import CaptError, StoreError, UsageError
+
+SIDE = 32
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with a small extractor."""
+    path: Path = tmp_path_factory.mktemp("model") / "model.keras"
+    keras.utils.set_random_seed(3)
+    image = keras.Input((SIDE, SIDE, 3))
+    maps = keras.layers.Conv2D(8, 3, strides=2, activation="relu")(image)
+    keras.Model(image, keras.layers.Conv2D(12, 3, padding="same", activation="relu")(maps)).save(path)
+    return path
+
+
+def prepare(store: Path, images: Path, model: Path, precision: str = "int8", **options: Any) -> dict[str, Any]:
+    return capt.prepare_features(  # type: ignore[no-any-return]
+        store=str(store),
+        images=[str(images)],
+        extractor=f"custom:{model}",
+        dataset_type="folder",
+        preprocess="tf",
+        precision=precision,
+        **options,
+    )
+
+
+def open_table(store: Path, fingerprint: str) -> FeatureTable:
+    tables = capt.open_store(store).feature_tables()
+    return next(table for table in tables if table.fingerprint == fingerprint)
+
+
+def test_every_job_computes_with_the_network_of_the_first(
+    tmp_path: Path, photos: Callable[..., Path], model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for package in ("openvino", "nncf"):
+        pytest.importorskip(package, reason=f"{package} is not installed")
+    store = tmp_path / "store"
+    with pytest.raises(CaptError) as too_few:
+        prepare(store, photos(3), model)
+    assert too_few.value.location == "--precision"
+    with caplog.at_level(logging.WARNING):
+        first = prepare(store, photos(12), model)
+    assert first["ok"] == 12
+    assert "12 images" in caplog.text
+    table = open_table(store, first["fingerprint"])
+    assert (table.facts.network_format, table.facts.numerics) == ("openvino", detect_openvino_runtime().numerics)
+    assert "openvino" in table.facts.toolchain
+    network = table.extractor_path.read_bytes()
+
+    # More images, another dataset and collection of garbage keep the network.
+    assert prepare(store, photos(14), model)["ok"] == 2
+    assert prepare(store, photos(3, "others", first=20), model, dataset_name="others")["ok"] == 3
+    capt.store_gc(store=str(store), older_than="0s")
+    assert capt.store_verify(store=str(store))["damaged"] == []
+    table = open_table(store, first["fingerprint"])
+    assert table.rows == 17
+    assert {manifest.facts.network for manifest in table.manifests} == {table.facts.network}
+    assert table.extractor_path.read_bytes() == network
+
+    # `auto` never chooses int8, not even if the store has no other table.
+    other = prepare(store, photos(14), model, "auto")
+    assert other["precision"] != "int8"
+    assert other["fingerprint"] != first["fingerprint"]
+
+    # A corrupt network is neither used nor replaced.
+    table.extractor_path.write_bytes(b"corrupt")
+    with pytest.raises(StoreError) as corrupt:
+        prepare(store, photos(15), model)
+    assert corrupt.value.location == str(table.extractor_path)
+    table.extractor_path.unlink()
+    with pytest.raises(StoreError):
+        prepare(store, photos(15), model)
+    table.extractor_path.write_bytes(network)
+    assert prepare(store, photos(15), model)["ok"] == 1
+
+
+def test_of_two_jobs_that_quantize_at_once_both_use_the_network_recorded_first(
+    tmp_path: Path, photos: Callable[..., Path], model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for package in ("openvino", "nncf"):
+        pytest.importorskip(package, reason=f"{package} is not installed")
+    store, quantize = tmp_path / "store", quantized_extractor.quantize
+
+    def lose(graph: bytes, pixels: Any) -> bytes:
+        with monkeypatch.context() as other:
+            other.setattr(quantized_extractor, "quantize", quantize)
+            assert prepare(store, photos(12, "others", first=20), model, dataset_name="others")["ok"] == 12
+        return b"a network that is recorded second"
+
+    monkeypatch.setattr(quantized_extractor, "quantize", lose)
+    summary = prepare(store, photos(12), model)
+    assert summary["ok"] == 12
+    table = open_table(store, summary["fingerprint"])
+    assert table.rows == 24
+    assert len({manifest.facts.network for manifest in table.manifests}) == 1
+    assert capt.store_verify(store=str(store))["damaged"] == []
+
+
+@pytest.mark.parametrize(
+    ("options", "location"),
+    [
+        ({"device": "gpu"}, "--device"),
+        ({"extractor": "pixels"}, "--precision"),
+        ({"extractor": "scene_network"}, "--precision"),
+    ],
+)
+def test_options_that_do_not_fit_int8_are_refused(
+    tmp_path: Path, photos: Callable[..., Path], options: dict[str, Any], location: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        capt.prepare_features(
+            store=str(tmp_path / "store"),
+            images=[str(photos(1))],
+            dataset_type="folder",
+            precision="int8",
+            **options,
+        )
+    assert caught.value.location == location
+
+
+def test_a_missing_package_is_one_line_that_names_the_extra(
+    tmp_path: Path, photos: Callable[..., Path], model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "openvino" else find_spec(name))
+    with pytest.raises(UsageError) as caught:
+        prepare(tmp_path / "store", photos(1), model)
+    assert "capt[openvino]" in str(caught.value)
+    assert "\n" not in str(caught.value)

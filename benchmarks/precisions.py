@@ -1,6 +1,7 @@
-"""Benchmark: cosine similarity between bfloat16 and float32 features of an extractor.
+"""Benchmark: cosine similarity between bfloat16 or int8 features of an extractor and those in float32.
 
     python benchmarks/precisions.py                                             InceptionV3, random weights, scenes
+    python benchmarks/precisions.py --precision int8                            in int8, with the extra openvino
     python benchmarks/precisions.py --extractor custom:MODEL.keras --layer NAME --images DIR…
 
 Prepares one table per precision with `capt prepare features`, stored as float32, and compares them image by image.
@@ -13,7 +14,7 @@ import os
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -31,15 +32,13 @@ def main() -> None:
     """Prepares, compares and prints."""
     logging.getLogger("capt").setLevel(logging.ERROR)
     options = _options()
-    if resolve_onednn_precision("bfloat16", read_cpu_flags()) != "bfloat16":
+    precision: Precision = options.precision
+    if precision == "bfloat16" and resolve_onednn_precision(precision, read_cpu_flags()) != precision:
         sys.exit("This processor computes bfloat16 in float32, so there is nothing to compare.")
     with tempfile.TemporaryDirectory(dir=options.work) as work:
         images = options.images or [scene_images(Path(work) / "scenes", options.scenes)]
-        features = {
-            precision: _features(Path(work) / "store", images, options, precision) for precision in get_args(Precision)
-        }
-    near = cosines(features["bfloat16"], features["float32"])
-    print(f"{len(near)} images, {options.extractor}, {options.weights or 'its own weights'}, bfloat16 to float32:")
+        near = cosines(*(_features(Path(work) / "store", images, options, one) for one in (precision, "float32")))
+    print(f"{len(near)} images, {options.extractor}, {options.weights or 'its own weights'}, {precision} to float32:")
     print(f"cosine {near.mean():.6f} in the mean, {near.min():.6f} at worst")
 
 
@@ -50,6 +49,7 @@ def _options() -> Any:
     parser.add_argument("--extractor", default="inception_v3")
     parser.add_argument("--layer", help="default: the extractor's own")
     parser.add_argument("--weights", help="default: random:7, and a custom network's own")
+    parser.add_argument("--precision", choices=("bfloat16", "int8"), default="bfloat16")
     parser.add_argument("--work", help="directory for the tables; default: the system's temporary directory")
     options = parser.parse_args()
     if not (options.weights or options.extractor.startswith("custom:")):

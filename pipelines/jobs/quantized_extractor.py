@@ -76,7 +76,7 @@ def find_or_quantize_extractor(
         raise StoreError(
             "the table's quantized network is corrupt or missing, and quantizing again would give another one",
             location=str(known.path if known else root / EXTRACTOR_RECORD),
-            hint="Restore the file from a backup, or drop the table (`capt store drop`) and prepare it again.",
+            hint="Restore the file from a copy of the store, or prepare the features in another --store.",
         )
     if not (root / EXTRACTOR_RECORD).is_file():
         write(root / EXTRACTOR_RECORD, known.record.encode())

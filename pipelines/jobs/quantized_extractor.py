@@ -21,8 +21,8 @@ from features.io.atomic_files import put_if_absent, write
 from features.store.extractor_record import ExtractorRecord
 from features.store.layout import EXTRACTOR_RECORD
 from pipelines.jobs import frozen_extractor
-from pipelines.jobs.extract_shard import open_images
 from pipelines.jobs.frozen_extractor import FrozenExtractor
+from pipelines.jobs.image_blocks import open_images
 from schemas.choices import ExtractorFormat
 from schemas.errors import CaptError, StoreError
 from schemas.table_config import FeatureTableConfig
@@ -87,16 +87,14 @@ def _decode_calibration_images(
     table_config: FeatureTableConfig, rows: Iterable[dict[str, Any]], limits: ImageLimits
 ) -> Pixels:
     """Returns the pixels [N, height, width, 3] of the first images that can be decoded."""
-    resizer = Resizer.from_table_config(table_config)
-
-    def decode_readable() -> Iterable[Pixels]:
-        for image in open_images(rows, limits.bytes):
+    resizer, remaining, pixels = Resizer.from_table_config(table_config), iter(rows), list[Pixels]()
+    # As many at a time as are needed, because images in Parquet are read in blocks.
+    while some := [*islice(remaining, CALIBRATION_IMAGES - len(pixels))]:
+        for image in open_images(some, limits.bytes):
             try:
-                yield decode(image.read(), resizer, max_pixels=limits.pixels)
+                pixels.append(decode(image.read(), resizer, max_pixels=limits.pixels))
             except Exception as error:  # The job records the failure when it extracts the image.
                 _log.debug("Not a calibration image: %s", error)
-
-    pixels = [*islice(decode_readable(), CALIBRATION_IMAGES)]
     if len(pixels) < MIN_CALIBRATION_IMAGES:
         raise CaptError(
             f"int8 needs {MIN_CALIBRATION_IMAGES} images to calibrate a new table, and {len(pixels)} can be decoded",

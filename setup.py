@@ -45,6 +45,7 @@ EXTRAS = {
         *GCS,
         *HEIF,
         *JAX,
+        *OPENVINO,
         *S3,
         "duckdb>=1.1",
         "flask-cors>=5",  # with moto, a server that speaks S3

@@ -1,18 +1,24 @@
 """Quantizes frozen graphs to int8 and runs them with OpenVINO, which the extra `openvino` installs.
 
-frozen graph + pixels of calibration images → NNCF: ranges of activations, int8 weights per channel → OpenVINO's IR
+frozen graph + pixels of calibration images → NNCF: ranges of activations, int8 weights per channel
+                                            → layers that lose most precision return to float32 → OpenVINO's IR
 
-The ranges depend on the calibration images, so a quantized network is built once and stored. Its file is a zip of the
+The result depends on the calibration images, so a quantized network is built once and stored. Its file is a zip of the
 two files of the IR, `network.xml` and `network.bin`.
 """
 
+import contextlib
 import importlib.util
+import logging
+import math
 import os
 import tempfile
 import threading
 import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import lru_cache
-from io import BytesIO
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +33,10 @@ _XML, _BIN = "network.xml", "network.bin"
 _HINT = "Run `pip install 'capt[openvino]'`."
 # NNCF sends usage statistics to a server, unless this variable is set.
 _NO_TELEMETRY = "NNCF_CI"
+
+# Largest difference of the mean cosine of calibration images to 1. Other images lose a little more.
+MAX_LOSS = 0.004
+_RANKING_IMAGES = 20  # calibration images that rank operations by the precision that they lose
 
 _sharing = threading.Lock()
 
@@ -45,9 +55,7 @@ class QuantizedModel:
         with zipfile.ZipFile(BytesIO(data)) as file:
             model = openvino.Core().read_model(file.read(_XML), file.read(_BIN))
         self.shape: tuple[int, ...] = tuple(axis.get_length() for axis in [*model.output(0).partial_shape][1:])
-        # Layers that are not quantized must not compute in bfloat16.
-        compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-        self._request: Any = compiled.create_infer_request()
+        self._request: Any = _compile(model).create_infer_request()
         self._computing = threading.Lock()
         runtime = detect_openvino_runtime()
         self.device = runtime.device
@@ -92,12 +100,21 @@ def load_shared_quantized_model(path: Path) -> QuantizedModel:
 _load_last = lru_cache(maxsize=1)(load_quantized_model)
 
 
-def quantize(graph: bytes, pixels: Pixels) -> bytes:
+@dataclass(frozen=True)
+class QuantizedNetwork:
+    """A new quantized network: its file, and the cosines float64 [N] of the calibration images to float32."""
+
+    data: bytes
+    cosines: NDArray[np.float64]
+
+
+def quantize(graph: bytes, pixels: Pixels) -> QuantizedNetwork:
     """Quantizes a frozen graph in float32. `pixels` [N, H, W, 3] are those of the calibration images.
 
     Activations have a range per tensor, asymmetric where they are negative, too; weights one per channel. Depthwise
-    convolutions stay in float32. Biases are corrected by the mean error of the calibration images. No sum of products
-    overflows on processors without VNNI.
+    convolutions stay in float32. Biases are corrected by the mean error of the calibration images. If the mean cosine
+    of their features to those in float32 is below `1 - MAX_LOSS`, NNCF returns operations to float32, those first that
+    lose most. No sum of products overflows on processors without VNNI.
     """
     import openvino
 
@@ -105,28 +122,79 @@ def quantize(graph: bytes, pixels: Pixels) -> bytes:
     import nncf
     from openvino._offline_transformations import apply_moc_transformations
 
-    with tempfile.TemporaryDirectory(prefix="capt-quantize-") as directory:
+    nncf.set_log_level(logging.ERROR)
+    with (
+        tempfile.TemporaryDirectory(prefix="capt-quantize-") as directory,
+        contextlib.redirect_stdout(StringIO()),  # NNCF prints progress bars to it
+    ):
         frozen = Path(directory, "graph.pb")
         frozen.write_bytes(graph)
         model = openvino.Core().read_model(frozen)
+        exact = _compile(model)
+        images = [_CalibrationImage(one, _infer(exact, one)) for one in np.split(pixels, len(pixels))]
         # Folds normalizations into convolutions, whose weights are quantized next.
         apply_moc_transformations(model, cf=True)
-        quantized = nncf.quantize(
+        quantized = nncf.quantize_with_accuracy_control(
             model,
-            nncf.Dataset([pixels[number : number + 1] for number in range(len(pixels))]),
+            calibration_dataset=nncf.Dataset(images, lambda image: image.pixels),
+            validation_dataset=nncf.Dataset(images),
+            validation_fn=_validate,
+            max_drop=MAX_LOSS,
+            drop_type=nncf.DropType.ABSOLUTE,
             preset=nncf.QuantizationPreset.MIXED,
-            subset_size=len(pixels),
+            subset_size=len(images),
             # Depthwise convolutions take little time and lose most of the precision.
             ignored_scope=nncf.IgnoredScope(types=["GroupConvolution"], validate=False),
             # Weights have 7 bits, because sums of products overflow 16 bits on processors without VNNI.
-            advanced_parameters=nncf.AdvancedQuantizationParameters(
+            advanced_quantization_parameters=nncf.AdvancedQuantizationParameters(
                 overflow_fix=nncf.quantization.advanced_parameters.OverflowFix.ENABLE
             ),
+            advanced_accuracy_restorer_parameters=nncf.AdvancedAccuracyRestorerParameters(
+                ranking_subset_size=_RANKING_IMAGES
+            ),
         )
+        cosines = _compute_cosines(_compile(quantized), images)
         xml, weights = Path(directory, _XML), Path(directory, _BIN)
         openvino.serialize(quantized, xml, weights)
         data = BytesIO()
         with zipfile.ZipFile(data, "w") as file:
             for path in (xml, weights):
                 file.writestr(zipfile.ZipInfo(path.name), path.read_bytes())  # has a fixed time
-    return data.getvalue()
+    return QuantizedNetwork(data.getvalue(), np.array(cosines))
+
+
+@dataclass(frozen=True)
+class _CalibrationImage:
+    """Pixels [1, H, W, 3] and the features in float32 [1, ...] that they have in float32."""
+
+    pixels: Pixels
+    features: NDArray[np.float32]
+
+
+def _compile(model: Any) -> Any:
+    """Compiles a model for the processor. Layers that are not quantized must not compute in bfloat16."""
+    import openvino
+
+    return openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+
+
+def _infer(compiled: Any, pixels: Pixels) -> NDArray[np.float32]:
+    features: NDArray[np.float32] = compiled(pixels)[0].copy()
+    return features
+
+
+def _validate(compiled: Any, images: Iterable[_CalibrationImage]) -> tuple[float, list[float]]:
+    """Returns the mean of the cosines of calibration images, and each of them."""
+    cosines = _compute_cosines(compiled, images)
+    return sum(cosines) / len(cosines), cosines
+
+
+def _compute_cosines(compiled: Any, images: Iterable[_CalibrationImage]) -> list[float]:
+    return [_compute_cosine(_infer(compiled, image.pixels), image.features) for image in images]
+
+
+def _compute_cosine(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
+    """Returns the cosine of two arrays; 1 if both are zero, 0 if one is."""
+    a, b = (one.ravel().astype(np.float64) for one in (first, second))
+    norm = math.sqrt((a @ a) * (b @ b))
+    return float(a @ b / norm) if norm else float(np.array_equal(a, b))

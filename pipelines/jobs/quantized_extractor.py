@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from features.extractors.extractor import Extractor
-from features.extractors.quantized_model import check_installed, quantize
+from features.extractors.quantized_model import MAX_LOSS, check_installed, quantize
 from features.images.decode import ImageLimits, decode
 from features.images.resize import Pixels, Resizer
 from features.io.atomic_files import put_if_absent, write
@@ -67,9 +68,10 @@ def find_or_quantize_extractor(
             )
         in_float32 = table_config.model_copy(update={"precision": "float32"})
         graph, shape = frozen_extractor.build_graph(in_float32, extractor)
-        data = quantize(graph, pixels)
-        record = ExtractorRecord(hashlib.sha256(data).hexdigest(), _FORMAT, shape)
-        write(record.path(store), data)
+        network = quantize(graph, pixels)
+        _report(network.cosines)
+        record = ExtractorRecord(hashlib.sha256(network.data).hexdigest(), _FORMAT, shape)
+        write(record.path(store), network.data)
         put_if_absent(root / EXTRACTOR_RECORD, record.encode())
         known = frozen_extractor.look_up(root, store, _FORMAT)
     if known is None or not known.is_intact():
@@ -81,6 +83,15 @@ def find_or_quantize_extractor(
     if not (root / EXTRACTOR_RECORD).is_file():
         write(root / EXTRACTOR_RECORD, known.record.encode())
     return known
+
+
+def _report(cosines: NDArray[np.float64]) -> None:
+    """Logs how close the features of calibration images are to float32."""
+    text = f"{cosines.mean():.4f} on average and {cosines.min():.4f} at worst"
+    if cosines.mean() < 1 - MAX_LOSS:
+        _log.warning("int8 features of the calibration images have a cosine to float32 of only %s.", text)
+    else:
+        _log.info("int8 features of the calibration images have a cosine to float32 of %s.", text)
 
 
 def _decode_calibration_images(

@@ -1,5 +1,6 @@
 """A table in int8 has one quantized network, which every later job uses and no job replaces."""
 
+import hashlib
 import importlib.util
 import logging
 from collections.abc import Callable
@@ -7,15 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import pytest
 
 import capt
+from features.extractors.quantized_model import QuantizedNetwork
 from features.runtime.numerics import detect_openvino_runtime
 from features.store import FeatureTable
 from pipelines.jobs import quantized_extractor
 from schemas.errors import CaptError, StoreError, UsageError
+from tests.golden.data import write_captions, write_images
 
 SIDE = 32
+NIC = {"embedding_dim": 12, "units": 16, "batch_size": 8}
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +44,10 @@ def prepare(store: Path, images: Path, model: Path, precision: str = "int8", **o
         precision=precision,
         **options,
     )
+
+
+def sha256(path: Path) -> bytes:
+    return hashlib.sha256(path.read_bytes()).digest()
 
 
 def open_table(store: Path, fingerprint: str) -> FeatureTable:
@@ -98,11 +107,11 @@ def test_of_two_jobs_that_quantize_at_once_both_use_the_network_recorded_first(
         pytest.importorskip(package, reason=f"{package} is not installed")
     store, quantize = tmp_path / "store", quantized_extractor.quantize
 
-    def lose(graph: bytes, pixels: Any) -> bytes:
+    def lose(graph: bytes, pixels: Any) -> QuantizedNetwork:
         with monkeypatch.context() as other:
             other.setattr(quantized_extractor, "quantize", quantize)
             assert prepare(store, photos(12, "others", first=20), model, dataset_name="others")["ok"] == 12
-        return b"a network that is recorded second"
+        return QuantizedNetwork(b"a network that is recorded second", np.ones(len(pixels)))
 
     monkeypatch.setattr(quantized_extractor, "quantize", lose)
     summary = prepare(store, photos(12), model)
@@ -144,3 +153,31 @@ def test_a_missing_package_is_one_line_that_names_the_extra(
         prepare(tmp_path / "store", photos(1), model)
     assert "capt[openvino]" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_run_captions_with_the_quantized_network_of_its_table(tmp_path: Path, model: Path) -> None:
+    for package in ("openvino", "nncf"):
+        pytest.importorskip(package, reason=f"{package} is not installed")
+    store, run_dir = tmp_path / "store", tmp_path / "run"
+    images, annotations = write_images(tmp_path / "images", 16), write_captions(tmp_path / "captions.jsonl", 16)
+    given: dict[str, Any] = {"store": str(store), "dataset_type": "jsonl", "annotations": [str(annotations)]}
+    seen = capt.prepare_features(
+        images=[str(images)], extractor=f"custom:{model}", preprocess="tf", pooling="avg", precision="int8", **given
+    )
+    capt.prepare_captions(**given)
+    capt.train_captioner(store=str(store), run_dir=str(run_dir), model="nic", epochs=1, hyperparameters=NIC)
+    table = open_table(store, seen["fingerprint"])
+    run = capt.load_run(run_dir)
+    assert (run.path / "network.openvino").read_bytes() == table.extractor_path.read_bytes()
+
+    # Features of the store and those of an image give the same caption.
+    (expected,) = run.caption_features(table.get(sha256(images / "003.png"))[None])
+    caption = run.caption(images / "003.png")
+    assert (caption.text, caption.score) == (expected.text, expected.score)
+    capt.evaluate(runs=str(run_dir), split="val", num_examples=0)
+
+    # TensorFlow's graph cannot have its extractor.
+    with pytest.raises(UsageError) as refused:
+        capt.export(run=str(run_dir), out=str(tmp_path / "saved"))
+    assert refused.value.location == str(run.path / "network.openvino")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from features.extractors.frozen_graph import FrozenGraph, freeze
-from features.extractors.quantized_model import QuantizedModel, load_quantized_model, quantize
+from features.extractors.quantized_model import MAX_LOSS, QuantizedModel, load_quantized_model, quantize
 from features.extractors.runtimes import load_extractor, read_frozen_graph
 from features.extractors.weights import generate_noise_images
 from features.runtime.numerics import detect_openvino_runtime
@@ -38,7 +38,10 @@ def graph() -> bytes:
 def quantized(graph: bytes, pixels: Any) -> bytes:
     pytest.importorskip("openvino", reason="OpenVINO is not installed")
     pytest.importorskip("nncf", reason="NNCF is not installed")
-    return quantize(graph, pixels)
+    network = quantize(graph, pixels)
+    assert network.cosines.shape == (len(pixels),)
+    assert network.cosines.mean() >= 1 - MAX_LOSS
+    return network.data
 
 
 def test_features_are_close_to_those_of_the_frozen_graph(graph: bytes, quantized: bytes, pixels: Any) -> None:

@@ -24,6 +24,7 @@ from schemas.errors import ACCESS_DENIED, CaptError, ExitCode, UsageError
 from schemas.options.base import Options
 from schemas.options.command_line import HELP_NAMES, to_parameter
 from schemas.options.commands import COMMANDS, GROUPS, Command
+from schemas.service import Service
 from schemas.terminal.logs import start_logging
 from schemas.terminal.printable import printable
 
@@ -216,7 +217,11 @@ def _entry(command: Command) -> Callable[..., None]:
             )
             parsed = command.options.parse({**from_file, **given}, config or "")
             start_logging(quiet, debug, log_file)
-            print_result(_run(command, parsed))
+            result = _run(command, parsed)
+            print_result(result)
+            if isinstance(result, Service):
+                sys.stdout.flush()
+                result.wait()
 
     parameters = [*(to_parameter(*one) for one in command.options.declared()), *_common_options(command)]
     run.__signature__ = introspection.Signature(parameters)  # type: ignore[attr-defined]

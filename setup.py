@@ -12,16 +12,20 @@ INSTALL = [
     "numpy>=2.0",
     "pandas<2.4",  # of a dependency; Beam fails to import beside pandas 3 inside IPython
     "pillow>=12",
+    "prometheus-client>=0.22",
     "pyarrow>=18",
     "pydantic>=2.12",
+    "python-multipart>=0.0.20",  # forms, for Starlette
     "pyyaml>=6.0",
     "rich>=13",
+    "starlette>=1",
     "tensorboard>=2.19",
     "tensorflow>=2.21,<2.22",
     "tensorflow-text>=2.21,<2.22",
     "tensorflow-transform>=1.21,<1.22",
     "typer>=0.15",
     "urllib3>=2",
+    "uvicorn>=0.35",
 ]
 
 EVALUATE = ["pycocoevalcap>=1.2,<2"]
@@ -77,6 +81,7 @@ setup(
         "features.synthetic.captchas": ["*.txt"],
         "trainer.evaluation": ["*.yaml"],
         "trainer.reports": ["*.css"],
+        "workflows.serving": ["page/*"],
         "workflows.reproduction": ["recipes/*.yaml", "recipes/*.sha256", "recipes/base/*.yaml"],
     },
     py_modules=["capt"],

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from schemas.options import data, inference, prepare, store, training, workflows
+from schemas.options import data, inference, prepare, serving, store, training, workflows
 from schemas.options.base import Options
 
 
@@ -74,6 +74,7 @@ COMMANDS = (
     Command("predict captions", inference.PredictCaptions, "trainer.inference.predict_captions:predict_captions"),
     Command("predict captcha", inference.PredictCaptcha, "trainer.inference.predict_captcha:predict_captcha"),
     Command("export", inference.Export, "trainer.export.saved_model:export_run"),
+    Command("serve", serving.Serve, "workflows.serving.command:serve", "print_served"),
     Command("experiment run", workflows.ExperimentRun, "workflows.experiments.run:run_experiment", "print_experiment"),
     Command(
         "experiment report",

@@ -47,6 +47,11 @@ OPEN_DIR = option(
     "correction. Must not exist. Requires --min-confidence.",
     "DIR",
 )
+NUM_RETURN_SEQUENCES = option(
+    None,
+    "Number of captions to return per image, best first. At most --num-beams, unless --temperature is given. "
+    "[default: 1]",
+)
 Probability = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -257,11 +262,7 @@ class Caption(GenerationOptions):
         "has attention.",
         "FILE",
     )
-    num_return_sequences: Count | None = option(
-        None,
-        "Number of captions to return per image, best first. At most --num-beams, unless --temperature is given. "
-        "[default: 1]",
-    )
+    num_return_sequences: Count | None = NUM_RETURN_SEQUENCES
     allow_private_addresses: bool = ALLOW_PRIVATE_ADDRESSES
 
 

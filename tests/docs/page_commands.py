@@ -41,6 +41,7 @@ EXCLUDED = [
         "capt train captcha .*--learning-curve",
         "needs 200 labelled images and trains four times; tests/trainer/tasks/test_learning_curve.py runs it",
     ),
+    Excluded("capt serve |curl .*127.0.0.1", "serves until it is interrupted; tests/workflows/serving run it"),
     Excluded("tensorboard ", "serves until it is interrupted"),
     Excluded("python examples/training/", "trains for minutes; tests/trainer/data/test_training_examples.py runs both"),
     Excluded(

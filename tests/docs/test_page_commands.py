@@ -38,6 +38,7 @@ PREPARED = {
     "docs/how_to/report.md": ["S", "R"],
     "docs/how_to/retraining.md": ["demo"],
     "docs/how_to/runners.md": [],
+    "docs/how_to/serve.md": ["R"],
     "docs/how_to/serving.md": ["R"],
     "docs/how_to/tokenization.md": [],
     "docs/how_to/training.md": ["S"],

@@ -1,7 +1,7 @@
 """Runs `capt predict captions`: writes one JSON line per image; an interrupted run resumes."""
 
 import json
-from itertools import islice
+from itertools import count, islice
 from typing import Any
 
 from features.extractors.extraction import EncodedImage
@@ -39,7 +39,7 @@ def predict_captions(options: PredictCaptions) -> dict[str, Any]:
     # The last digits of a score depend on the batch of its image.
     resumed = first - first % DECODE_BATCH
     rest = images[resumed:]
-    results = run.caption_encoded((EncodedImage(b"", image.read) for image in rest), config, resumed)
+    results = run.caption_encoded((EncodedImage(b"", image.read) for image in rest), config, count(resumed))
     numbered = (
         (number, json.dumps({"image": image.name, **to_json(result)}, ensure_ascii=False))
         for number, (image, result) in enumerate(zip(rest, results, strict=True), resumed)

@@ -42,13 +42,11 @@ def recognize(options: Recognize) -> dict[str, Any]:
     recognized = run.recognize_all_strategies(EncodedImage(b"", image.read) for image in images)
     rows, left_open = [], []
     for image, result in zip(images, recognized, strict=True):
-        row = {"image": image.name, **_to_json(result, options.decoding_strategy)}
+        rows.append({"image": image.name, **to_json(result, options.decoding_strategy, options.min_confidence)})
         if isinstance(result, RecognizedImage):
             prediction = result.by(options.decoding_strategy)
             if is_open(prediction, options.min_confidence):
                 left_open.append(OpenImage(image, prediction))
-                row |= {"text": "", "prediction": prediction.text}
-        rows.append(row)
     summary = {"open": len(left_open)} if options.min_confidence is not None else {}
     checked = check_images({"results": rows, **summary})
     try:
@@ -59,6 +57,18 @@ def recognize(options: Recognize) -> dict[str, Any]:
         raise
 
 
+def to_json(
+    result: RecognizedImage | RecordError, strategy: DecodingStrategy, min_confidence: float | None
+) -> dict[str, Any]:
+    """Returns the row of an image without its name, as `recognize` describes it."""
+    if isinstance(result, RecordError):
+        return {"error": str(result)}
+    each: dict[str, Any] = {one: result.by(one).to_dict() for one in STRATEGIES}
+    prediction = result.by(strategy)
+    left_open = {"text": "", "prediction": prediction.text} if is_open(prediction, min_confidence) else {}
+    return {**each[strategy], **each, **left_open}
+
+
 def print_recognized(result: dict[str, Any]) -> None:
     """Prints the result of `recognize`, one line per image, and on standard error how many labels are left open."""
     print_results(result)
@@ -67,10 +77,3 @@ def print_recognized(result: dict[str, Any]) -> None:
         why = "too low confidence, or no character"
         text = f"{result['open']:,} of {len(result['results']):,} labels are left open: {why}.{copied}"
         print(printable(text), file=sys.stderr)
-
-
-def _to_json(result: RecognizedImage | RecordError, strategy: DecodingStrategy) -> dict[str, Any]:
-    if isinstance(result, RecordError):
-        return {"error": str(result)}
-    each: dict[str, Any] = {one: result.by(one).to_dict() for one in STRATEGIES}
-    return {**each[strategy], **each}

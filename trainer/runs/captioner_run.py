@@ -6,7 +6,7 @@ image → extractor and storage dtype of the run's feature table → decoder →
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from trainer.figures.attention_maps import AttentionMaps
     from trainer.models.captioner import Captioner
 
+_MAX_DECODERS = 32  # compiled functions that are kept, one per config of caption generation
 _MAX_PIXELS = 600  # of the longer side of an image in a figure
 
 
@@ -150,7 +151,7 @@ class CaptionerRun(Run):
 
     def __init__(self, path: Path, metadata: CaptionerMetadata, epoch: int | None = None) -> None:
         super().__init__(path, metadata, epoch)
-        self._decoders: dict[GenerationConfig, AutoregressiveDecoder] = {}
+        self._make_decoder = lru_cache(_MAX_DECODERS)(self._compile_decoder)
         if metadata.source is None and metadata.model not in MODELS:
             raise StoreError(f"this version of capt does not have the model {metadata.model!r}", location=str(path))
 
@@ -200,20 +201,23 @@ class CaptionerRun(Run):
         return self.caption_encoded(to_encoded_images(images), decoding)
 
     def caption_encoded(
-        self, images: Iterable[EncodedImage], decoding: GenerationConfig | None = None, first: int = 0
+        self,
+        images: Iterable[EncodedImage],
+        decoding: GenerationConfig | None = None,
+        numbers: Iterable[int] | None = None,
     ) -> Iterator[Caption | RecordError]:
         """Captions encoded images in batches, in order.
 
         Args:
             images: The images.
             decoding: The config of caption generation; None for greedy decoding.
-            first: Number of the first image in a longer sequence, which seeds its random samples.
+            numbers: Number of each image in its sequence, which seeds its random samples; None for 0, 1, ….
         """
         pending: deque[EncodedImage] = deque()
         results = self._predict(
             _append_each(images, pending),
-            lambda features, numbers: self.caption_features(features, decoding, numbers),
-            first,
+            lambda features, batch_numbers: self.caption_features(features, decoding, batch_numbers),
+            numbers,
         )
         for result in results:
             source = CaptionedImage(self, pending.popleft())
@@ -229,12 +233,8 @@ class CaptionerRun(Run):
             decoding: The config of caption generation; None for greedy decoding.
             numbers: Number of each image in a longer sequence, which seeds its random samples.
         """
-        from trainer.decoding.factory import make_decoder
-
-        config = decoding or self.decoding()
-        if config not in self._decoders:
-            self._decoders[config] = make_decoder(self.model, config)
-        output = self._decoders[config](features, range(len(features)) if numbers is None else numbers)
+        decoder = self._make_decoder(decoding or self.decoding())
+        output = decoder(features, range(len(features)) if numbers is None else numbers)
         return [self._to_caption(output, image) for image in range(len(features))]
 
     def compute_attention(self, image: EncodedImage, caption: Caption) -> NDArray[np.float32]:
@@ -286,6 +286,11 @@ class CaptionerRun(Run):
     def predict_texts(self, features: NDArray[Any]) -> list[str]:
         """Predicts one caption per image by greedy decoding."""
         return [caption.text for caption in self.caption_features(features)]
+
+    def _compile_decoder(self, config: GenerationConfig) -> "AutoregressiveDecoder":
+        from trainer.decoding.factory import make_decoder
+
+        return make_decoder(self.model, config)
 
     def _score_words(self, features: NDArray[Any], captions: Sequence[Sequence[str]]) -> list[NDArray[np.float32]]:
         from features.runtime.keras_settings import ops

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache, cached_property, partial
 from io import BytesIO
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -26,6 +26,7 @@ from features.io.locations import local_path
 from features.store.merge import as_keys
 from features.store.model_history import find_champion
 from features.store.storage_dtypes import decode
+from schemas.defaults import MAX_IMAGE_PIXELS
 from schemas.errors import CorruptFileError, RecordError, UsageError
 from schemas.table_config import compute_digest
 from trainer.runs.directory import CHECKPOINTS, locate_extractor, read_training_images
@@ -54,13 +55,15 @@ AnyRun = TypeVar("AnyRun", bound="Run")
 class Run(ABC):
     """A trained run; open it with `load_run`. The model and the extractor are loaded when first needed.
 
-    `epoch` is the epoch whose weights the model has; None for the best one.
+    `epoch` is the epoch whose weights the model has; None for the best one. Images with more than `max_image_pixels`
+    pixels fail before they are decoded; set it before the first prediction.
     """
 
     def __init__(self, path: Path, metadata: RunMetadata, epoch: int | None = None) -> None:
         self.path = path
         self.metadata = metadata
         self.epoch = epoch
+        self.max_image_pixels = MAX_IMAGE_PIXELS
 
     @abstractmethod
     def predict_texts(self, features: NDArray[Any]) -> list[str]:
@@ -179,26 +182,30 @@ class Run(ABC):
         self,
         images: Iterable[EncodedImage],
         predict: Callable[[NDArray[Any], Sequence[int]], list[AnyPrediction]],
-        first: int = 0,
+        numbers: Iterable[int] | None = None,
     ) -> Iterator[AnyPrediction | RecordError]:
         """Predicts from encoded images in batches, in order; a failed image yields its error.
 
-        `predict` maps features [N, *shape] and the numbers of the images, from `first` on, to N predictions.
+        `predict` maps features [N, *shape] and the numbers of the images, by default 0, 1, …, to N predictions.
         """
-        results = self._extract(images)
+        results = zip(self._extract(images), count() if numbers is None else numbers, strict=False)
         while batch := list(islice(results, DECODE_BATCH)):
-            rows = {n: result for n, result in enumerate(batch, first) if not isinstance(result, RecordError)}
-            predictions = iter(predict(np.stack(list(rows.values())), list(rows)) if rows else ())
-            first += len(batch)
-            for result in batch:
+            rows = [(result, number) for result, number in batch if not isinstance(result, RecordError)]
+            features, numbered = zip(*rows, strict=True) if rows else ((), ())
+            predictions = iter(predict(np.stack(features), numbered) if rows else ())
+            for result, _ in batch:
                 yield result if isinstance(result, RecordError) else next(predictions)
 
     def _extract(self, images: Iterable[EncodedImage]) -> Iterator[NDArray[Any] | RecordError]:
         """Extracts features [*shape] of encoded images as the run's feature table contains them, in order."""
-        path, table_config = self.require_extractor(), self.metadata.features.table_config
-        core = ExtractionCore.for_extractor(table_config, load_shared_extractor(path, table_config))
-        for result in core.run(images):
+        for result in self._extraction.run(images):
             yield result.error if isinstance(result, FailedImage) else decode(result.values)
+
+    @cached_property
+    def _extraction(self) -> ExtractionCore:
+        path, table_config = self.require_extractor(), self.metadata.features.table_config
+        extractor = load_shared_extractor(path, table_config)
+        return ExtractionCore.for_extractor(table_config, extractor, max_pixels=self.max_image_pixels)
 
 
 def load_run(path: str | Path, epoch: int | None = None) -> Any:

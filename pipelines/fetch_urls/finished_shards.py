@@ -5,10 +5,8 @@ so equal images yield equal bytes.
 """
 
 import json
-import tarfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from features.io.atomic_files import atomic_write
+from features.io.tar_writer import TarWriter, open_tar_writer
 from pipelines.datasets.side_files import SUCCESS
 from pipelines.fetch_urls.records import UrlRecord
 from pipelines.fetch_urls.unfinished_shard import Outcome, UnfinishedShard
@@ -52,7 +51,7 @@ def write_shard(directory: Path, shard: UnfinishedShard) -> ShardCounts:
     tar = _tar_path(directory, shard.name)
     # A tar that was deleted leaves a Parquet file, which does not describe the new one.
     _parquet_path(directory, shard.name).unlink(missing_ok=True)
-    with atomic_write(tar) as temporary, tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as archive:
+    with atomic_write(tar) as temporary, open_tar_writer(temporary) as archive:
         for record, outcome in rows:
             if not outcome.reason:
                 _add_sample(archive, record, outcome, shard.find_image(record))
@@ -101,16 +100,11 @@ def _parquet_path(directory: Path, name: str) -> Path:
 # === Samples ===
 
 
-def _add_sample(archive: tarfile.TarFile, record: UrlRecord, outcome: Outcome, image: Path) -> None:
+def _add_sample(archive: TarWriter, record: UrlRecord, outcome: Outcome, image: Path) -> None:
     """Adds the image, the caption as text if there is one alone, and the description, in this order."""
-    info = tarfile.TarInfo(f"{record.key}.{outcome.suffix}")
-    info.size = outcome.bytes
-    with image.open("rb") as file:
-        archive.addfile(info, file)
+    archive.add_file(f"{record.key}.{outcome.suffix}", image, outcome.bytes)
     for suffix, data in _encode_texts(record, outcome):
-        info = tarfile.TarInfo(f"{record.key}.{suffix}")
-        info.size = len(data)
-        archive.addfile(info, BytesIO(data))
+        archive.add_bytes(f"{record.key}.{suffix}", data)
 
 
 def _encode_texts(record: UrlRecord, outcome: Outcome) -> Iterator[tuple[str, bytes]]:

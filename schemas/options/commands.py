@@ -34,7 +34,7 @@ class Command:
 GROUPS = {
     "synth": "Generate synthetic datasets, and small samples of published ones.",
     "prepare": "Compute features, caption tokens and CAPTCHA pixels, and write them to a store.",
-    "store": "Inspect and maintain a store.",
+    "store": "Inspect, export and maintain a store.",
     "train": "Train a model on the tables of a store.",
     "predict": "Run batch inference and write the predictions to a file.",
     "experiment": "Run and compare a grid of training runs.",
@@ -60,6 +60,7 @@ COMMANDS = (
     Command("store stats", store.StoreStats, "features.store.stats:store_stats", "workflows.print_store:print_stats"),
     Command("store show", store.StoreShow, "workflows.show_examples:show_examples", "print_examples"),
     Command("store words", store.StoreWords, "workflows.show_words:show_words", "print_words"),
+    Command("store export", store.StoreExport, "pipelines.store_export.command:export_store", "print_exported"),
     Command("store verify", store.StoreVerify, "features.store.verification:verify_store"),
     Command("store compact", store.StoreCompact, "features.store.compaction:compact_store"),
     Command("store drop", store.StoreDrop, "features.store.drop:drop_dataset"),

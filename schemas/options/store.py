@@ -2,8 +2,8 @@
 
 from typing import Annotated
 
-from schemas.choices import Split
-from schemas.options.base import Argument, Count, Natural, Options, option
+from schemas.choices import ExportFormat, Split
+from schemas.options.base import Argument, Count, Natural, Option, Options, option
 from schemas.options.shared import CAPTION_TABLE, NUM_SHARDS, StoreArgument
 
 
@@ -43,6 +43,51 @@ class StoreWords(Options):
     caption_table: str | None = CAPTION_TABLE
     output: str | None = option(None, "HTML file to write the words and images to. [default: print tables]", "FILE")
     num_examples: Natural = option(3, "Number of example images per word, from the train split first.")
+
+
+class StoreExport(Options):
+    """Write the features, captions and labels of a dataset to files for other libraries.
+
+    A row is an image: its ID, SHA-256, features, captions with token IDs, and label. Each split has its own files, in
+    the order of the image IDs. Images without features are left out and counted. Finished files are verified and kept,
+    so the same command resumes an interrupted export.
+    """
+
+    store: StoreArgument
+    format: Annotated[
+        ExportFormat,
+        Option(
+            "webdataset (tars of KEY.npy, KEY.json and KEY.txt), huggingface (Parquet for datasets.load_dataset), npy "
+            "(arrays for numpy.load, with a Parquet index), or arrow (Arrow IPC files)."
+        ),
+    ]
+    output: Annotated[
+        str,
+        Option(
+            "Directory to write to, or an s3:// or gs:// URI. Must be new, empty, or hold the same export already.",
+            "DIR",
+        ),
+    ]
+    dataset: str | None = option(None, "Dataset in the store. [default: the only dataset]", "NAME")
+    split: Split | None = option(None, "Split to export: train, val, test or unused. [default: all]")
+    feature_table: str | None = option(
+        None,
+        "Feature table, by fingerprint or the beginning of one. [default: the only table that has features of the "
+        "dataset]",
+        "FINGERPRINT",
+    )
+    caption_table: str | None = option(
+        None,
+        "Caption table, by fingerprint or the beginning of one. [default: the only table of the dataset, if it has "
+        "captions]",
+        "FINGERPRINT",
+    )
+    without_captions: bool = option(False, "Export neither captions nor token IDs.")
+    shard_size: Count | None = option(
+        None,
+        "Maximum number of images per file. [default: files of about 256 MiB of features; npy: one file per split]",
+        "N",
+    )
 
 
 class StoreVerify(Options):

@@ -47,6 +47,7 @@ EXCLUDED = [
     Excluded(
         "(from|import) (torch|grain)", "needs PyTorch or Grain; tests/trainer/data/test_caption_source.py runs both"
     ),
+    Excluded("import (datasets|webdataset)", "needs these libraries; tests/pipelines/libraries runs both"),
     Excluded("capt models (promote|rollback) ", "needs a second champion, so new data; tests/workflows run both"),
     Excluded(
         "capt (prepare|train) captcha .*(--images|--dataset) open",

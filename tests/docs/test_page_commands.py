@@ -30,6 +30,7 @@ PREPARED = {
     "docs/how_to/download_datasets.md": ["captchas"],
     "docs/how_to/evaluation.md": ["S", "R", "R2"],
     "docs/how_to/experiments.md": [],
+    "docs/how_to/export_store.md": [],
     "docs/how_to/extractors.md": [],
     "docs/how_to/gpu.md": ["S"],
     "docs/how_to/maintain_store.md": ["S"],

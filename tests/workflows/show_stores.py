@@ -21,7 +21,7 @@ from features.text.vocabulary import identify_given_vocabulary, write_vocabulary
 from schemas.manifests import CaptionMetadata, DatasetMetadata, FeatureMetadata, FileEntry, Manifest, Shard
 from schemas.records import Row, to_arrow
 from schemas.table_config import END, SPECIAL_TOKENS, START, UNKNOWN, CaptionTableConfig, FeatureTableConfig
-from schemas.tables import CAPTIONS, CATALOG, FAILURES, REPORT, Table
+from schemas.tables import CAPTIONS, CATALOG, FAILURES, LABELS, REPORT, Table
 
 WORDS = (*SPECIAL_TOKENS, "a", "dog", "runs", "sleeps")
 SHAPE = (4, 8)
@@ -60,8 +60,10 @@ def photo(
     return Photo(str(number), data, FileReference(str(path)), split, tuple(captions))
 
 
-def add_dataset(store: Store, photos: Sequence[Photo], name: str = "pets") -> None:
-    """Commit the photos as a dataset, in place of what it was."""
+def add_dataset(
+    store: Store, photos: Sequence[Photo], name: str = "pets", labels: Mapping[str, str] | None = None
+) -> None:
+    """Commit the photos as a dataset, in place of what it was; `labels` by image ID."""
     root = store.dataset_root(name)
     rows = [
         {
@@ -74,10 +76,14 @@ def add_dataset(store: Store, photos: Sequence[Photo], name: str = "pets") -> No
         }
         for photo in sorted(photos, key=lambda photo: photo.image_id)
     ]
-    entry = _parquet(root, f"{len(CommitLog(root).entries())}/catalog", CATALOG, rows)
+    commit = len(CommitLog(root).entries())
+    files = {"catalog": _parquet(root, f"{commit}/catalog", CATALOG, rows)}
+    if labels:
+        words = [{"image_id": image_id, "word": word} for image_id, word in sorted(labels.items())]
+        files["labels"] = _parquet(root, f"{commit}/labels", LABELS, words)
     facts = DatasetMetadata(source="folder", images=Counter(photo.split for photo in photos))
     replaces = tuple(manifest.digest for manifest in CommitLog(root).live())
-    CommitLog(root).append(Manifest(table=name, replaces=replaces, files={"catalog": entry}, facts=facts))
+    CommitLog(root).append(Manifest(table=name, replaces=replaces, files=files, facts=facts))
 
 
 def add_features(

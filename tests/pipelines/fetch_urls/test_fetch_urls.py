@@ -255,7 +255,7 @@ def test_a_full_disk_ends_the_run_and_the_next_one_resumes(
     columns = {"url": [address(server, n) for n in range(6)], "text": ["x"] * 6}
     path = put(tmp_path / "a.csv", in_csv(columns))
     with monkeypatch.context() as patch:
-        patch.setattr(finished_shards.tarfile.TarFile, "addfile", raise_full_disk)
+        patch.setattr(tarfile.TarFile, "addfile", raise_full_disk)
         with pytest.raises(CaptError, match="no space"):
             fetch(tmp_path, path)
     assert not files(tmp_path / "D")
@@ -289,7 +289,7 @@ def test_a_network_that_goes_down_writes_no_further_shard(
     urls = [address(server, 1), *refused, "ftp://a/b"]
     path = put(tmp_path / "a.csv", in_csv({"url": urls, "text": ["x"] * 32}))
     with monkeypatch.context() as patch:
-        patch.setattr(finished_shards.tarfile.TarFile, "addfile", raise_full_disk)
+        patch.setattr(tarfile.TarFile, "addfile", raise_full_disk)
         with pytest.raises(CaptError, match="no space"):
             fetch(tmp_path, path, shard_size=50)
     with pytest.raises(CaptError, match="may pass"):

@@ -1,0 +1,44 @@
+"""Lists the formats of exports: how each writes a file."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipelines.store_export.arrow_files import write_arrow
+from pipelines.store_export.huggingface_files import write_parquet
+from pipelines.store_export.npy_files import write_npy
+from pipelines.store_export.rows import Block, Layout
+from pipelines.store_export.webdataset_files import write_tar
+from schemas.choices import ExportFormat
+
+_FILE_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class FileFormat:
+    """A format.
+
+    Attributes:
+        write: Writes rows to files, given by suffix.
+        suffixes: Suffixes of the files that belong together.
+        directory: Directory of the files, within that of the export.
+        file_bytes: Features per file, if the user sets no number of images; None for all of a split.
+    """
+
+    write: Callable[[Mapping[str, Path], Layout, int, Iterator[Block]], None]
+    suffixes: tuple[str, ...]
+    directory: str = ""
+    file_bytes: int | None = _FILE_BYTES
+
+    def choose_shard_size(self, layout: Layout, rows: int) -> int:
+        """Returns the number of images per file, for a split with so many rows."""
+        return rows if self.file_bytes is None else max(1, self.file_bytes // max(1, layout.row_bytes))
+
+
+FORMATS: dict[ExportFormat, FileFormat] = {
+    "webdataset": FileFormat(write_tar, (".tar",)),
+    # The library finds splits by the names of files in this directory.
+    "huggingface": FileFormat(write_parquet, (".parquet",), "data"),
+    "npy": FileFormat(write_npy, (".npy", ".parquet"), file_bytes=None),
+    "arrow": FileFormat(write_arrow, (".arrow",)),
+}

@@ -1,0 +1,67 @@
+"""The libraries that the formats of `capt store export` are for load the values of the store.
+
+CAPT_LIBRARIES names the Python of an environment with `requirements.txt`; without it, the tests are skipped.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+import capt
+from features.store import Store, create_store
+from schemas.choices import ExportFormat
+from tests.pipelines.libraries.test_library_files import PYTHON
+from tests.workflows import show_stores
+
+READER = Path(__file__).with_name("read_exports.py")
+SPLITS = ("train", "val")
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(PYTHON not in os.environ, reason=f"{PYTHON} names no Python with the libraries"),
+]
+
+
+def run_reader(*arguments: object, cache: Path) -> Any:
+    """Runs `read_exports.py`, which returns what it prints."""
+    environment = {**os.environ, "HF_HOME": str(cache), "HF_HUB_OFFLINE": "1"}
+    command = [os.environ[PYTHON], str(READER), *map(str, arguments)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def pets(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Nine images in two splits, with one or two captions."""
+    root = tmp_path_factory.mktemp("pets")
+    store = create_store(root / "S")
+    photos = [
+        show_stores.photo(root / "a.b", n, SPLITS[n % 3 == 0], ("a dog", "a dog runs")[: 1 + n % 2]) for n in range(9)
+    ]
+    for one in photos:
+        object.__setattr__(one, "image_id", f"a.b/{one.image_id}.jpg")
+    show_stores.add_dataset(store, photos)
+    show_stores.add_features(store, [one.key for one in photos])
+    show_stores.add_captions(store, photos)
+    return store
+
+
+def test_libraries_load_the_rows_of_the_store(pets: Store, tmp_path: Path) -> None:
+    (dataset,), (table,), (texts,) = pets.datasets(), pets.feature_tables(), pets.caption_tables()
+    captions = sorted(texts.captions().to_pylist(), key=lambda row: row["caption_id"])
+    expected: dict[str, list[Any]] = {split: [] for split in SPLITS}
+    for row in dataset.catalog().to_pylist():
+        own = [one for one in captions if one["image_id"] == row["image_id"]]
+        digest = hashlib.sha256(table.get(row["key"]).tobytes()).hexdigest()
+        lists = [one["caption"] for one in own], [one["tokens"] for one in own]
+        expected[row["split"]].append([row["image_id"], *lists, list(table.shape), "float16", digest])
+    names = get_args(ExportFormat)
+    for name in names:
+        capt.store_export(store=str(pets.path), format=name, output=str(tmp_path / name), shard_size=4)
+    assert run_reader(tmp_path, cache=tmp_path / "cache") == dict.fromkeys(names, expected)

@@ -1,6 +1,9 @@
 """Runs the demo and writes `report.html`: `capt demo`."""
 
 import os
+import shlex
+import shutil
+import sys
 import time
 from typing import Any
 
@@ -64,6 +67,10 @@ def print_demo(summary: dict[str, Any]) -> None:
     for caption in summary["captioning"]["examples"]:
         print(caption)
     print(f"{summary['headline']} Seconds: {summary['seconds']:.0f}. Report: {summary['report']}")
+    runs = [os.path.relpath(summary[part]["run_dir"]) for part in ("captioning", "captcha") if part in summary]
+    # `make demo` does not put capt on the path.
+    program = "capt" if shutil.which("capt") else sys.argv[0]
+    print(f"Try them on images of your own: {shlex.join([program, 'serve', *runs])}")
 
 
 def _cpu_seconds() -> float:

@@ -1,10 +1,12 @@
 """Answers the requests of a server: the routes and their errors.
 
-GET  /                the page, with its files
-GET  /v1/models       the models
-POST /v1/caption      captions of images
-POST /v1/recognize    the text in CAPTCHA images
-GET  /healthz, /metrics
+    GET  /                the page, with its files
+    GET  /v1/models       the models
+    POST /v1/caption      captions of images
+    POST /v1/recognize    the text in CAPTCHA images
+    GET  /healthz, /metrics, /openapi.json
+
+Every error is a JSON object with a code and a sentence.
 """
 
 import logging
@@ -22,6 +24,7 @@ from schemas.errors import UsageError
 from workflows.serving.access import AccessControl, AccessRules
 from workflows.serving.limits import ServingLimits
 from workflows.serving.metrics import ServerMetrics
+from workflows.serving.openapi import describe_api
 from workflows.serving.page_files import read_page
 from workflows.serving.request_images import ImageReader
 from workflows.serving.responses import RequestError, error_response, invalid_option, json_response
@@ -56,6 +59,7 @@ class Application:
             *(self._route(path, _constant(response)) for path, response in page.items()),
             self._route("/healthz", self._show_health),
             self._route("/metrics", self._show_metrics),
+            self._route("/openapi.json", _constant(json_response(describe_api(needs_key=api_key is not None)))),
             self._route("/v1/models", self._list_models),
             *(self._route(task.path, self._predictor(task), "POST") for task in SERVED_TASKS),
         ]

@@ -9,6 +9,7 @@ from schemas.options.serving import Serve
 from schemas.service import Service
 from workflows.serving.access import is_loopback, read_api_key
 from workflows.serving.application import Application
+from workflows.serving.champion_watch import ChampionWatch
 from workflows.serving.http_server import HttpServer, listen
 from workflows.serving.limits import ServingLimits
 from workflows.serving.metrics import ServerMetrics
@@ -19,9 +20,16 @@ from workflows.serving.served_model import ServedModel, open_models
 class RunningServer(Service):
     """A running server; `url` is that of its page, `models` are the names of its models."""
 
-    def __init__(self, url: str, models: Sequence[ServedModel], application: Application, server: HttpServer) -> None:
+    def __init__(
+        self,
+        url: str,
+        models: Sequence[ServedModel],
+        application: Application,
+        server: HttpServer,
+        champions: ChampionWatch,
+    ) -> None:
         super().__init__(url=url, models=[model.name for model in models])
-        self._models, self._application, self._server = models, application, server
+        self._models, self._application, self._server, self._champions = models, application, server, champions
 
     def wait(self) -> None:
         self._server.wait_for_signal(self._begin_stop)
@@ -30,6 +38,7 @@ class RunningServer(Service):
     def stop(self) -> None:
         self._begin_stop()
         self._server.join()
+        self._champions.stop()
         for model in self._models:
             model.close()
 
@@ -70,7 +79,8 @@ def start(options: Serve, limits: ServingLimits) -> RunningServer:
     application = Application(models, limits, metrics, reader)
     server = HttpServer(application.build([options.host, *options.allowed_host], key), listener, limits)
     host = f"[{options.host}]" if ":" in options.host else options.host
-    return RunningServer(f"http://{host}:{listener.getsockname()[1]}/", models, application, server)
+    url = f"http://{host}:{listener.getsockname()[1]}/"
+    return RunningServer(url, models, application, server, ChampionWatch(models, limits.champion_seconds))
 
 
 def print_served(result: Mapping[str, Any]) -> None:

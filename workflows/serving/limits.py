@@ -19,4 +19,4 @@ class ServingLimits:
     download_seconds: float = 20.0
     prediction_seconds: float = 60.0
     shutdown_seconds: float = 90.0
-    champion_poll_seconds: float = 2.0
+    champion_seconds: float = 5.0  # between two looks for new champions

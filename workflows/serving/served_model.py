@@ -1,9 +1,11 @@
 """Opens the runs that a server serves, and predicts from the images of requests, in batches of all clients."""
 
 import asyncio
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -18,6 +20,8 @@ from workflows.serving.metrics import ServerMetrics
 from workflows.serving.responses import RequestError, overloaded
 from workflows.serving.served_tasks import SERVED_TASKS, Prediction, RequestImage, ServedTask
 
+_log = logging.getLogger("capt.serving")
+
 _WARM_UP_SIDE = 64  # pixels
 
 
@@ -30,7 +34,7 @@ class LoadedRun:
     has_attention: bool
 
     @classmethod
-    def load(cls, location: str, limits: ServingLimits) -> "LoadedRun":
+    def load(cls, location: str | Path, limits: ServingLimits) -> "LoadedRun":
         """Loads a run and predicts from two blank images, so that the first request is as fast as the others.
 
         Raises:
@@ -41,7 +45,7 @@ class LoadedRun:
         run.max_image_pixels = limits.max_pixels
         task = next((one for one in SERVED_TASKS if one.name == run.metadata.task), None)
         if task is None:
-            raise UsageError(f"runs of the task {run.metadata.task} cannot be served", location=location)
+            raise UsageError(f"runs of the task {run.metadata.task} cannot be served", location=str(location))
         run.require_extractor()
         options = task.options()
         # A graph for batches of any size is traced with the second size.
@@ -90,6 +94,21 @@ class ServedModel:
         self.name = location.rstrip("/").rpartition("/")[2] if self.is_registered else self._loaded.run.path.name
         self._batcher = Batcher[_Request, Answer](self.name, self._compute, limits)
         metrics.watch_queue(self.name, lambda: self._batcher.waiting_images)
+
+    def follow_champion(self) -> None:
+        """Replaces the run by the model's champion if that is another one, when it is loaded; errors as the class.
+
+        Requests in the queue are computed by the run that is current when their batch begins.
+        """
+        path, earlier = find_champion(self.location), self._loaded
+        if path is None or path == earlier.run.path:
+            return
+        loaded = LoadedRun.load(path, self._limits)
+        if loaded.task is not earlier.task:
+            raise UsageError(f"the new champion has the task {loaded.task.name}", location=self.location)
+        self._loaded = loaded
+        self._metrics.count_swap(self.name)
+        _log.info("Model %s: the champion %s has replaced %s.", self.name, path.name, earlier.run.path.name)
 
     @property
     def task(self) -> ServedTask:

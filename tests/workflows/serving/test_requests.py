@@ -10,11 +10,12 @@ import pytest
 from PIL import Image
 
 from schemas.errors import CaptError, UsageError
-from schemas.options.serving import Serve
+from schemas.options.serving import CaptionRequest, RecognizeRequest, Serve
 from tests.workflows.serving.http_client import Client, encode_form
 from workflows.serving.command import serve, start
 from workflows.serving.limits import ServingLimits
 
+TASKS = {"/v1/caption": CaptionRequest, "/v1/recognize": RecognizeRequest}
 KEY = "a-key-for-the-tests"
 
 
@@ -77,6 +78,17 @@ def test_every_response_has_the_security_headers(guarded, client) -> None:
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert "server" not in answer.headers
     assert client.send("").headers["content-type"].startswith("text/html")
+
+
+def test_the_openapi_document_describes_every_path_and_option(guarded, client) -> None:
+    document = client.send("openapi.json").json
+    parameters = {path: {one["name"] for one in document["paths"][path]["post"]["parameters"]} for path in TASKS}
+    assert parameters == {path: set(options.model_fields) for path, options in TASKS.items()}
+    for path, methods in document["paths"].items():
+        for method in methods:
+            assert client.send(path[1:], method=method.upper()).status != 404
+    assert "security" not in document
+    assert guarded.send("openapi.json", headers=authorized()).json["security"] == [{"key": []}]
 
 
 def test_unknown_paths_and_methods_are_errors(client) -> None:

@@ -34,6 +34,7 @@ S3 = ["boto3>=1.35"]
 GCS = ["google-cloud-storage>=2.18"]
 HEIF = ["pi-heif>=1.1"]
 JAX = ["jax>=0.7"]
+KERAS_HUB = ["keras-hub>=0.32,<0.33"]  # its layers and presets change between minor versions
 OPENVINO = ["nncf>=3.4", "openvino>=2026.4"]
 
 EXTRAS = {
@@ -42,6 +43,7 @@ EXTRAS = {
     "gcs": GCS,
     "heif": HEIF,
     "jax": JAX,
+    "keras_hub": KERAS_HUB,
     "openvino": OPENVINO,
     "s3": S3,
     "test": [
@@ -49,6 +51,7 @@ EXTRAS = {
         *GCS,
         *HEIF,
         *JAX,
+        *KERAS_HUB,
         *OPENVINO,
         *S3,
         "duckdb>=1.1",

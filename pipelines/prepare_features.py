@@ -248,7 +248,7 @@ def build_table_config(
     `imported` are the settings of imported features; None to extract features with `runtime`.
     """
     choice = imported or open_extractor(options).resolve_config()
-    how = (options.resize_method, options.resize_mode, options.shortest_edge)
+    how = (options.resize_method, options.resize_mode or choice.fit, options.shortest_edge)
     native: Precision = "bfloat16" if runtime.device == "gpu" else detect_native_precision()
     resizer = make_resizer(choice.height, choice.width, *how)
     table_config = FeatureTableConfig(

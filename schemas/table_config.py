@@ -62,7 +62,8 @@ class FeatureTableConfig(TableConfig):
         fit: Resize mode (`--resize-mode`); a changed mode needs a new name.
         shorter_side: Length in pixels of the shortest edge before the crop (`--shortest-edge`); None for the smallest
             length that covers the input size.
-        preprocess: Input preprocessing of a custom extractor; None for the other extractors, which have their own.
+        preprocess: Input preprocessing of a custom extractor, or scale and offset of a preset of KerasHub; None for the
+            other extractors, which have their own.
         decoder: Decoder rules of `features.images.decode`; changed rules need a new name.
     """
 

@@ -3,5 +3,5 @@
 ExtractorOptions → factory → Extractor → ExtractorConfig (for the table config)
                                        → FeatureFunction → frozen_graph or compiled_model → extraction
 
-`keras_applications`, `custom` and `pixels` each implement one kind of `Extractor`.
+`keras_applications`, `keras_hub`, `custom` and `pixels` each implement one kind of `Extractor`.
 """

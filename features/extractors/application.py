@@ -122,5 +122,6 @@ def find_application(name: str) -> Application:
     plain = {known.replace("_", ""): known for known in APPLICATIONS}
     near = [plain[one] for one in difflib.get_close_matches(name.lower().replace("_", "").replace("-", ""), plain)]
     others = [known for known in APPLICATIONS if known not in near]
-    hint = f"Use one of {', '.join([*near, *others])}, alexnet, scene_network, custom:FILE.keras, pixels."
+    others += ["alexnet", "scene_network", "custom:FILE.keras", "keras_hub:PRESET", "pixels"]
+    hint = f"Use one of {', '.join([*near, *others])}."
     raise UsageError(f"unknown extractor {name!r}", location="--extractor", hint=hint)

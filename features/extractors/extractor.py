@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from features.extractors.output_layers import FeatureFunction
-from schemas.choices import Precision, StorageDtype
+from schemas.choices import Precision, ResizeMode, StorageDtype
 from schemas.errors import UsageError
 from schemas.options.extractor import ExtractorOptions
 from schemas.table_config import FeatureTableConfig
@@ -12,7 +12,10 @@ from schemas.table_config import FeatureTableConfig
 
 @dataclass(frozen=True)
 class ExtractorConfig:
-    """Resolved settings of an extractor: fields of `FeatureTableConfig`. None leaves the precision open."""
+    """Resolved settings of an extractor: fields of `FeatureTableConfig`. None leaves the precision open.
+
+    `fit` is the one without `--resize-mode`.
+    """
 
     extractor: str
     weights: str
@@ -22,6 +25,7 @@ class ExtractorConfig:
     dtype: StorageDtype
     precision: Precision | None = None
     preprocess: str | None = None
+    fit: ResizeMode = "stretch"
 
 
 class Extractor(Protocol):

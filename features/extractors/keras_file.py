@@ -10,8 +10,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from features.extractors import alexnet_layers  # noqa: F401 (registers layers that a file can name)
 from features.extractors.output_layers import summarize_error
+from features.extractors.registered_layers import register_layers
 from features.runtime.keras_settings import keras
 from schemas.errors import CorruptFileError
 
@@ -33,8 +33,18 @@ def encode_model(model: Any) -> bytes:
     return data.getvalue()
 
 
-def load_model(path: Path) -> Any:
-    """Loads the `keras.Model` of a file in safe mode; raises CorruptFileError if it is missing, or not a model."""
+def load_model(path: Path, extractor: str) -> Any:
+    """Loads the `keras.Model` of a file in safe mode.
+
+    Args:
+        path: The file.
+        extractor: Name of the extractor in a table config.
+
+    Raises:
+        CorruptFileError: The file is missing, or not a model.
+        UsageError: The extractor is one of KerasHub, which is not installed.
+    """
+    register_layers(extractor)
     if not path.is_file():
         raise CorruptFileError("the extractor is missing", location=str(path))
     try:

@@ -176,7 +176,7 @@ def load_extractor(
     from features.extractors.compiled_model import compile_extractor
     from features.extractors.keras_file import load_model
 
-    function = build_stored_function(load_model(path), table_config)
+    function = build_stored_function(load_model(path, table_config.extractor), table_config)
     compiled = compile_extractor(function, table_config.precision, device)
     compiled.batch_sizes = frozenset(() if batch_size is None else (batch_size,))
     return compiled
@@ -209,7 +209,8 @@ def read_frozen_graph(path: Path, table_config: FeatureTableConfig) -> bytes:
     if table_config.extractor == PIXELS:
         function = build_pixel_function()
     else:
-        function = replace(build_stored_function(load_model(path), table_config), dtype="float32")
+        model = load_model(path, table_config.extractor)
+        function = replace(build_stored_function(model, table_config), dtype="float32")
     dtype = Resizer.from_table_config(table_config).dtype
     return freeze(function, table_config.height, table_config.width, dtype)
 

@@ -14,19 +14,20 @@ class ExtractorOptions(Options):
     extractor: str = option(
         "inception_v3",
         "Feature extractor: a keras.applications model in snake case (such as vgg16), alexnet, scene_network (a small "
-        "network for synthetic scenes, which ships with capt), custom:FILE.keras, or pixels (the resized image).",
+        "network for synthetic scenes, which ships with capt), custom:FILE.keras, keras_hub:PRESET (an image backbone "
+        "of KerasHub: a directory that save_to_preset wrote, or a name), or pixels (the resized image).",
         "EXTRACTOR",
     )
     weights: str | None = option(
         None,
         "Extractor weights: imagenet (downloaded by Keras; not for alexnet), random:SEED, or a weights file. Not valid "
-        "with scene_network, custom: or pixels. [default: imagenet]",
+        "with scene_network, custom:, keras_hub: or pixels. [default: imagenet]",
         "WEIGHTS",
     )
     layer: str | None = option(
         None,
         "Name of the layer whose output is stored. [default: the last layer before global pooling; scene_network: "
-        "locations; custom: the model output]",
+        "locations; custom: the model output; keras_hub: patches, see also pooled and output]",
         "NAME",
     )
     pooling: Pooling = option(

@@ -204,10 +204,11 @@ class PrepareFeatures(ExtractorOptions, ColumnOptions):
         "Resize method: pillow (bilinear, antialiased), draft (as pillow, with large JPEGs decoded at reduced "
         "size: faster, other pixels), or tf (tf.image.resize, not antialiased).",
     )
-    resize_mode: ResizeMode = option(
-        "stretch",
+    resize_mode: ResizeMode | None = option(
+        None,
         "Resize mode: stretch ignores the aspect ratio; crop keeps it and crops the edges; pad keeps it and adds "
-        "black borders; pad-border adds borders in the median color of the image's own border.",
+        "black borders; pad-border adds borders in the median color of the image's own border. [default: stretch; "
+        "keras_hub: that of the preset's image converter]",
     )
     shortest_edge: Count | None = option(
         None,

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features.extractors import alexnet_layers  # noqa: F401 (registers layers that a file can name)
 from features.extractors.factory import choose_input_preprocessing, open_extractor
 from features.extractors.output_layers import ModelFunction, build_model_function
 from features.extractors.pixels import NAME as PIXELS
+from features.extractors.registered_layers import register_layers
 from features.runtime.keras_settings import keras, ops
 from schemas.errors import CorruptFileError, UsageError
 from schemas.options.extractor import ExtractorOptions
@@ -79,7 +79,7 @@ def open_backbone(config: BackboneConfig, spec: ModelSpec, pixels: FeatureTableC
         extractor = open_extractor(options)
         choice = {**asdict(extractor.resolve_config()), "pooling": options.pooling, "precision": "float32"}
         resizing = {name: getattr(pixels, name) for name in ("resize", "fit", "shorter_side")}
-        table_config = FeatureTableConfig(**choice, **resizing)
+        table_config = FeatureTableConfig(**{**choice, **resizing})
         function = extractor.build_function(table_config)
     except UsageError as error:
         # Hyperparameters instead of command-line options.
@@ -132,7 +132,9 @@ def load_backbone(path: Path, table_config: FeatureTableConfig, trainable_extrac
 
     Raises:
         CorruptFileError: The file is missing or corrupt.
+        UsageError: The extractor is one of KerasHub, which is not installed.
     """
+    register_layers(table_config.extractor)
     try:
         network = keras.saving.deserialize_keras_object(parse_json(path.read_bytes()), safe_mode=True)
         preprocessing, size = choose_input_preprocessing(table_config), (table_config.height, table_config.width)

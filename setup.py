@@ -54,6 +54,7 @@ EXTRAS = {
         *KERAS_HUB,
         *OPENVINO,
         *S3,
+        "axe-playwright-python>=0.1.8",
         "duckdb>=1.1",
         "flask-cors>=5",  # with moto, a server that speaks S3
         "gcp-storage-emulator>=2026.7",
@@ -63,6 +64,7 @@ EXTRAS = {
         "moto[s3]>=5",
         "mypy>=1.13",
         "nbclient>=0.10",
+        "playwright>=1.65",
         "pytest>=8.3",
         "pytest-xdist>=3.6",
         "ruff>=0.8",

@@ -131,7 +131,7 @@ class WebDatasetReader(EmbeddedReader):
         problems = []
         for shard in self._shards:
             try:
-                archive = _open_tar(shard.location)
+                archive = open_tar(shard.location)
             except UsageError as error:
                 problems.append(error)
                 yield shard, FailedRecord(shard.location, "no tar archive", error.message)
@@ -212,7 +212,20 @@ class WebDatasetReader(EmbeddedReader):
             yield entry if isinstance(entry, FailedRecord) else entry._replace(document=shard.label)
 
 
-def _open_tar(location: str) -> Tar:
+class SampleName(NamedTuple):
+    """The parts of a file's name: the key of its sample, and its field in lower case."""
+
+    key: str
+    field: str
+
+
+def split_name(name: str) -> SampleName | None:
+    """Splits the name of a file in a shard; None if it has no key or no field."""
+    match = _KEY.fullmatch(name)
+    return SampleName(match["key"], match["field"].lower()) if match else None
+
+
+def open_tar(location: str) -> Tar:
     """Opens a shard; UsageError if it is not a tar archive, and CaptError if it cannot be read."""
     try:
         archive = open_archive(location)
@@ -227,17 +240,17 @@ def _open_tar(location: str) -> Tar:
 
 def _insert_members(database: sqlite3.Connection, shard: Shard, archive: Tar, read_fields: Collection[str]) -> None:
     def is_wanted(name: str) -> bool:
-        match = _KEY.fullmatch(name)
-        return match is not None and match["field"].lower() in read_fields
+        sample = split_name(name)
+        return sample is not None and sample.field in read_fields
 
     members = archive.read_in_order(shard.state, is_wanted, _MAX_FIELD_BYTES)
     for position, (member, found) in enumerate(members):
-        match = _KEY.fullmatch(member.name)
-        if match is None:
+        sample = split_name(member.name)
+        if sample is None:
             continue
         data = None if isinstance(found, RecordError) else found
         failure = (found.reason, found.detail) if isinstance(found, RecordError) else ("", "")
-        row = (match["key"], position, match["field"].lower(), member.name, member.member, member.size, member.stamp)
+        row = (sample.key, position, sample.field, member.name, member.member, member.size, member.stamp)
         database.execute("INSERT INTO member VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*row, data, *failure))
 
 

@@ -45,7 +45,8 @@ def select_tables(store: Store, options: StoreExport) -> ExportTables:
     else:
         dataset = _get_only(store.datasets(), location, "dataset", "--dataset NAME", "the store has no dataset")
     features = _select_features(store, dataset, options.feature_table)
-    captions = None if options.without_captions else _select_captions(store, dataset, options.caption_table)
+    is_plain = options.without_captions or bool(options.aligned_with)
+    captions = None if is_plain else _select_captions(store, dataset, options.caption_table)
     if captions and (len(captions.file_names()) or len(dataset.file_names())):
         check_file_names(captions, captions.captions(), dataset, dataset.catalog())
     return ExportTables(dataset, features, captions)

@@ -82,6 +82,13 @@ class StoreExport(Options):
         "captions]",
         "FINGERPRINT",
     )
+    aligned_with: tuple[str, ...] = option(
+        (),
+        "Write side shards instead: for each of these WebDataset shards, a tar of the same name with KEY.features.npy for "
+        "each sample, in its order. A tar, a directory, a pattern such as 'shards/{00000..00099}.tar', or a URI. "
+        "Repeatable. Only with --format webdataset.",
+        "SHARDS",
+    )
     without_captions: bool = option(False, "Export neither captions nor token IDs.")
     shard_size: Count | None = option(
         None,

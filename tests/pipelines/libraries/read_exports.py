@@ -1,9 +1,10 @@
 """Reads exports of a store with the libraries that they are for, and prints what these find.
 
-    python read_exports.py OUT
+    python read_exports.py OUT             JSON: by format and split, a list of image ID, captions, token IDs, and
+                                           shape, dtype and SHA-256 of the features
+    python read_exports.py SHARDS SIDE     JSON: a list of key, SHA-256 of the image and of the features, or null
 
-It runs in an environment with `requirements.txt` and without capt. The output is JSON: by format and split, a list of
-image ID, captions, token IDs, and shape, dtype and SHA-256 of the features.
+It runs in an environment with `requirements.txt` and without capt.
 """
 
 import hashlib
@@ -67,15 +68,33 @@ def read_arrow(root: Path, split: str) -> Iterator[Row]:
 READERS = {"webdataset": read_webdataset, "huggingface": read_huggingface, "npy": read_npy, "arrow": read_arrow}
 
 
-def main(out: Path) -> None:
-    """Reads the exports `OUT/FORMAT`. A warning is an error."""
-    warnings.simplefilter("error")
-    # webdataset and datasets use functions that Python and fsspec will change.
-    warnings.filterwarnings("ignore", category=DeprecationWarning)
+def read_exports(out: Path) -> Any:
+    """Reads the exports `OUT/FORMAT`."""
     splits = ("train", "val")
-    found = {name: {split: list(read(out / name, split)) for split in splits} for name, read in READERS.items()}
-    print(json.dumps(found))
+    return {name: {split: list(read(out / name, split)) for split in splits} for name, read in READERS.items()}
+
+
+def read_side_shards(shards: Path, side: Path) -> Any:
+    """Reads shards of images and their side shards in step."""
+    found = []
+    for path in sorted(shards.glob("*.tar")):
+        own = webdataset.WebDataset(str(path), shardshuffle=False)
+        added = webdataset.WebDataset(str(side / path.name), shardshuffle=False).decode()
+        for sample, other in zip(own, added, strict=True):
+            assert sample["__key__"] == other["__key__"]
+            features = other.get("features.npy")
+            digests = [data and hashlib.sha256(data).hexdigest() for data in (sample["jpg"], get_bytes(features))]
+            found.append([sample["__key__"], *digests])
+    return found
+
+
+def get_bytes(features: Any) -> bytes | None:
+    return None if features is None else np.ascontiguousarray(features).tobytes()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    # A warning is an error, but webdataset and datasets use functions that Python and fsspec will change.
+    warnings.simplefilter("error")
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    arguments = list(map(Path, sys.argv[1:]))
+    print(json.dumps(read_exports(*arguments) if len(arguments) == 1 else read_side_shards(*arguments)))

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import subprocess
+import tarfile
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,6 +16,7 @@ import pytest
 import capt
 from features.store import Store, create_store
 from schemas.choices import ExportFormat
+from tests.conftest import noise_image
 from tests.pipelines.libraries.test_library_files import PYTHON
 from tests.workflows import show_stores
 
@@ -65,3 +67,28 @@ def test_libraries_load_the_rows_of_the_store(pets: Store, tmp_path: Path) -> No
     for name in names:
         capt.store_export(store=str(pets.path), format=name, output=str(tmp_path / name), shard_size=4)
     assert run_reader(tmp_path, cache=tmp_path / "cache") == dict.fromkeys(names, expected)
+
+
+def test_webdataset_reads_shards_and_their_side_shards_in_step(tmp_path: Path) -> None:
+    for shard in range(2):
+        with tarfile.open(tmp_path / f"{shard}.tar", "w") as archive:
+            for number in range(shard, 6, 2):
+                path = tmp_path / "image.jpg"
+                noise_image(number).save(path)
+                archive.add(path, f"a.b/{number}.jpg")
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    for path in tmp_path.glob("*.tar"):
+        path.rename(shards / path.name)
+    given = {"store": str(tmp_path / "S"), "dataset_type": "webdataset", "images": [str(shards)]}
+    capt.prepare_features(**given, extractor="pixels", height=8, width=8, limit_images=5)
+    result = capt.store_export(
+        store=given["store"], format="webdataset", output=str(tmp_path / "side"), aligned_with=[str(shards)]
+    )
+    assert (result["images"], result["without_features"]) == ({"all": 5}, 1)
+    table = capt.open_store(given["store"]).feature_tables()[0]
+    found = run_reader(shards, tmp_path / "side", cache=tmp_path / "cache")
+    assert [key for key, _, _ in found] == [f"a.b/{number}" for number in (0, 2, 4, 1, 3, 5)]
+    with_features = [one for one in found if one[2]]
+    assert len(with_features) == 5
+    assert all(hashlib.sha256(table.get(key).tobytes()).hexdigest() == digest for _, key, digest in with_features)

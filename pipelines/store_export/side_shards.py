@@ -1,0 +1,180 @@
+"""Writes side shards: for each WebDataset shard of a dataset, a tar with the features of its samples.
+
+shard → files in order → samples of neighboring files → image's SHA-256 → features | why there are none
+
+A side shard has the name of its shard, and one file per sample, with the keys and in the order of the shard: a reader
+can go through both in step. `KEY.features.npy` is an array, `KEY.features.missing` the reason in words.
+"""
+
+import hashlib
+import sqlite3
+import tarfile
+from collections import Counter
+from collections.abc import Iterator
+from itertools import groupby, islice
+from typing import Any, NamedTuple, get_args
+
+import numpy as np
+
+from features.inputs.archives import ArchiveMember
+from features.io.atomic_files import atomic_write, hold_local_copy
+from features.io.locations import parse_location
+from features.io.tar_writer import TarWriter, open_tar_writer
+from pipelines.datasets.shard_files import Shard, find_shards
+from pipelines.datasets.webdataset import open_tar, split_name
+from pipelines.store_export.output_directory import ExportDirectory
+from pipelines.store_export.rows import RowReader
+from pipelines.store_export.tables import ExportTables
+from pipelines.store_export.webdataset_files import encode_npy
+from schemas.choices import Split
+from schemas.errors import CaptError, RecordError, UsageError
+from schemas.options.store import StoreExport
+from schemas.records import join_keys
+from schemas.terminal.progress import show_progress
+
+_FEATURES, _MISSING = ".features.npy", ".features.missing"
+_OTHER_IMAGE, _FAILED, _NO_FEATURES = "other image", "failed", "no features"
+_MAX_IMAGE_BYTES = 256 << 20
+
+
+class _Sample(NamedTuple):
+    """A sample of a shard: its key, and the content hash of its image, or why that is not an image of the dataset."""
+
+    key: str
+    sha256: bytes
+    reason: str
+
+
+class SideShardExport:
+    """The side shards of a dataset."""
+
+    def __init__(self, options: StoreExport, tables: ExportTables) -> None:
+        self._options, self._tables = options, tables
+        self._shards = find_shards(options.aligned_with, [".tar"], expand=True)
+        self._check_output()
+        self._reader = RowReader(tables)
+        self._splits = [self._reader.count(split) for split in get_args(Split)]
+        self._images = _ImageIndex(tables)
+        self._failures = tables.features.failures()
+        self._counts: Counter[str] = Counter()
+
+    def describe(self) -> dict[str, Any]:
+        """Returns the settings that determine every byte of the files."""
+        return {
+            "dataset": self._tables.dataset.name,
+            "shards": [[shard.label, shard.state.version] for shard in self._shards],
+            "feature_table": self._tables.features.fingerprint,
+            "rows": {one.split: one.digest for one in self._splits},
+        }
+
+    def write(self, directory: ExportDirectory) -> None:
+        """Writes the side shards that the directory lacks.
+
+        Raises:
+            CaptError: A shard cannot be read, or none of the samples has features.
+        """
+        with show_progress("exporting", None, "samples", lambda: (self._counts.total(), "")):
+            for shard in self._shards:
+                if not directory.is_finished([shard.label]):
+                    path = directory.root / shard.label
+                    with atomic_write(path) as temporary, open_tar_writer(temporary) as archive:
+                        self._write_shard(shard, archive)
+                    directory.add([shard.label])
+                self._count(directory, shard)
+        if not self._counts[""]:
+            message = f"no sample of the shards is an image of {self._tables.dataset.name} with features"
+            raise CaptError(message, location=", ".join(self._options.aligned_with), hint="Check --dataset.")
+
+    def summarize(self) -> dict[str, Any]:
+        layout = self._reader.layout
+        return {
+            "shape": list(layout.shape),
+            "dtype": layout.dtype.name,
+            "images": {"all": self._counts[""]},
+            "without_features": self._counts.total() - self._counts[""],
+            "failed": self._counts[_FAILED],
+            "captions": None,
+            "without_captions": None,
+            "other_images": self._counts[_OTHER_IMAGE],
+        }
+
+    def _check_output(self) -> None:
+        """Checks that side shards do not become shards of the next run."""
+        output = parse_location(self._options.output)
+        for given in self._options.aligned_with:
+            if output.is_relative_to(parse_location(given)):
+                message = "the directory of the side shards is in the directory of the shards"
+                raise UsageError(message, location=str(output), hint="Choose another directory.")
+
+    def _write_shard(self, shard: Shard, archive: TarWriter) -> None:
+        features, remaining = self._tables.features, self._read_samples(shard)
+        while samples := list(islice(remaining, self._reader.layout.block_rows)):
+            positions = features.lookup(join_keys([one.sha256 for one in samples]))
+            positions[[bool(one.reason) for one in samples]] = -1
+            arrays = iter(features.read(positions[positions >= 0]).astype(self._reader.layout.dtype, copy=False))
+            for sample, position in zip(samples, positions.tolist(), strict=True):
+                if position >= 0:
+                    archive.add_bytes(sample.key + _FEATURES, encode_npy(np.asarray(next(arrays))))
+                    continue
+                reason = sample.reason or (_FAILED if sample.sha256 in self._failures else _NO_FEATURES)
+                archive.add_bytes(sample.key + _MISSING, reason.encode())
+
+    def _read_samples(self, shard: Shard) -> Iterator[_Sample]:
+        """Yields the samples of a shard as WebDataset groups them: neighboring files with one key."""
+        members = open_tar(shard.location).read_in_order(shard.state, self._images.is_image, _MAX_IMAGE_BYTES)
+        named = ((_read_key(member, shard), member, data) for member, data in members)
+        try:
+            for key, files in groupby((one for one in named if one[0] is not None), lambda one: one[0]):
+                yield self._read_sample(str(key), [(member, data) for _, member, data in files])
+        except RecordError as error:
+            raise CaptError(f"the shard cannot be read: {error}", location=shard.location) from error
+
+    def _read_sample(self, key: str, files: list[tuple[ArchiveMember, bytes | RecordError | None]]) -> _Sample:
+        name = split_name(files[0][0].name)
+        expected = self._images.find(name.key) if name else None
+        for _, data in files:
+            if isinstance(data, bytes) and hashlib.sha256(data).digest() == expected:
+                return _Sample(key, expected, "")
+        return _Sample(key, bytes(32), _OTHER_IMAGE)
+
+    def _count(self, directory: ExportDirectory, shard: Shard) -> None:
+        """Counts the samples of a finished side shard, by the reason why they have no features."""
+        with hold_local_copy(directory.root / shard.label) as path, tarfile.open(path) as archive:
+            for member in archive:
+                file = archive.extractfile(member) if member.name.endswith(_MISSING) else None
+                self._counts[file.read().decode() if file else ""] += 1
+
+
+class _ImageIndex:
+    """The content hash and the field of each image of a dataset, by image ID, in a database on disk."""
+
+    def __init__(self, tables: ExportTables) -> None:
+        self._database = sqlite3.connect("")
+        self._database.execute("CREATE TABLE image (image_id TEXT PRIMARY KEY, key BLOB, field TEXT) WITHOUT ROWID")
+        for batch in tables.dataset.record_batches():
+            names = (split_name(member.rpartition("@")[0]) for member in batch["member"].to_pylist())
+            fields = [name.field if name else "" for name in names]
+            rows = zip(batch["image_id"].to_pylist(), batch["key"].to_pylist(), fields, strict=True)
+            self._database.executemany("INSERT INTO image VALUES (?, ?, ?)", rows)
+
+    def is_image(self, name: str) -> bool:
+        """Returns whether a file of a shard may be an image of the dataset, by its name."""
+        sample = split_name(name)
+        return sample is not None and self._find(sample.key)[1] == sample.field
+
+    def find(self, image_id: str) -> bytes | None:
+        """Returns the content hash of an image; None if the dataset does not contain it."""
+        return self._find(image_id)[0]
+
+    def _find(self, image_id: str) -> tuple[bytes | None, str | None]:
+        row = self._database.execute("SELECT key, field FROM image WHERE image_id = ?", (image_id,)).fetchone()
+        return row or (None, None)
+
+
+def _read_key(member: ArchiveMember, shard: Shard) -> str | None:
+    """Returns the key of a file as the shard spells it; None if the file belongs to no sample."""
+    if not member.has_known_name:
+        message = f"the name {member.name} is not UTF-8, so a side shard cannot have its key"
+        raise CaptError(message, location=shard.location, hint="Rename the file.")
+    name = split_name(member.member.rpartition("@")[0])
+    return name.key if name else None

@@ -6,13 +6,30 @@ import socket
 import threading
 from collections.abc import Callable
 
+import h11
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from schemas.errors import CaptError
 from workflows.serving.limits import ServingLimits
 
-_IDLE_SECONDS = 30  # of a connection between two requests
+
+class _Connection(H11Protocol):
+    """Closes a connection whose next request does not begin in time, also one that sends a header byte by byte."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+
+    def data_received(self, data: bytes) -> None:
+        # uvicorn ends the timer with the first byte.
+        timer, self.timeout_keep_alive_task = self.timeout_keep_alive_task, None
+        super().data_received(data)
+        if timer and self.timeout_keep_alive_task is None and self.conn.their_state is h11.IDLE:
+            self.timeout_keep_alive_task = timer
+        elif timer:
+            timer.cancel()
 
 
 class HttpServer:
@@ -28,14 +45,14 @@ class HttpServer:
         config = uvicorn.Config(
             application,
             loop="asyncio",
-            http="h11",
+            http=_Connection,
             ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,
             proxy_headers=False,
             server_header=False,
-            timeout_keep_alive=_IDLE_SECONDS,
+            timeout_keep_alive=limits.header_seconds,
             timeout_graceful_shutdown=int(limits.shutdown_seconds),
         )
         self._server = uvicorn.Server(config)

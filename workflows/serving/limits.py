@@ -15,6 +15,7 @@ class ServingLimits:
     batch_wait_seconds: float = 0.004  # for further requests, while a batch is not full
     max_waiting_images: int = 256  # per model
     max_downloads: int = 8  # at once
+    header_seconds: int = 30  # until the next request of a connection begins
     body_seconds: float = 30.0
     download_seconds: float = 20.0
     prediction_seconds: float = 60.0

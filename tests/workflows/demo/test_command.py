@@ -16,6 +16,7 @@ from tests.workflows.test_example_pages import Page, assert_inert
 from trainer.runs.captioner_run import Caption
 from trainer.runs.directory import LOSS_PLOT
 from workflows.demo import captchas, own_images, scenes
+from workflows.demo.command import print_demo
 from workflows.demo.page import ReadLabel
 from workflows.demo.scenes import CaptionedScene, score_attention, score_captions
 from workflows.demo.steps import Steps
@@ -35,6 +36,22 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     }.items():
         for name, value in names.items():
             monkeypatch.setattr(module, name, value)
+
+
+def test_the_last_line_is_the_command_that_serves_both_models(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    part = {"examples": ["a circle"]}
+    summary = {
+        "captioning": {**part, "run_dir": str(tmp_path / "demo" / "captioner")},
+        "captcha": {**part, "run_dir": str(tmp_path / "demo" / "recognizer")},
+        "headline": "Done.",
+        "seconds": 3.0,
+        "report": "demo/report.html",
+    }
+    print_demo(summary)
+    assert capsys.readouterr().out.splitlines()[-1].endswith(" serve demo/captioner demo/recognizer")
 
 
 def caption_scene(number: int, text: str | None = None, *, looks_at_objects: bool = True) -> CaptionedScene:

@@ -1,7 +1,9 @@
 """A server answers only requests that may be answered, within its limits, and says why it refuses the others."""
 
 import os
+import random
 import socket
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -24,10 +26,15 @@ def guarded(captcha_run: Path, tmp_path_factory) -> Iterator[Client]:
     """A server with a key and small limits."""
     key = tmp_path_factory.mktemp("key") / "key"
     key.write_text(f"{KEY}\n")
-    limits = ServingLimits(max_body_bytes=100_000, max_pixels=10_000, max_images=3)
+    limits = ServingLimits(max_body_bytes=100_000, max_pixels=10_000, max_images=3, header_seconds=1, body_seconds=1)
     options = {"runs": [captcha_run], "host": "0.0.0.0", "port": 0, "api_key_file": key, "allowed_host": ["capt.test"]}
     with start(Serve.parse(options), limits) as server:
         yield Client(f"http://127.0.0.1:{urlsplit(server['url']).port}/")
+
+
+def open_connection(client: Client) -> socket.socket:
+    address = urlsplit(client.url)
+    return socket.create_connection((str(address.hostname), address.port), timeout=30)
 
 
 def authorized(key: str = KEY) -> dict[str, str]:
@@ -138,9 +145,48 @@ def test_a_body_without_an_image_is_an_error(client, body: bytes, kind: str, sta
     assert (answer.status, answer.code) == (status, code)
 
 
+@pytest.mark.parametrize("sent", ["", "GET / HTT", "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n"])
+def test_a_connection_without_a_request_is_closed(guarded, sent: str) -> None:
+    with open_connection(guarded) as connection:
+        connection.sendall(sent.encode())
+        assert connection.recv(1) == b""
+
+
+def test_a_body_that_does_not_arrive_is_an_error(guarded) -> None:
+    head = "POST /v1/recognize HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: image/png\r\nContent-Length: 9\r\n"
+    with open_connection(guarded) as connection:
+        connection.sendall(f"{head}Authorization: Bearer {KEY}\r\n\r\nabc".encode())
+        assert connection.recv(12) == b"HTTP/1.1 408"
+
+
+def test_malformed_requests_are_errors_of_the_client(guarded, captchas, caplog) -> None:
+    generator = random.Random(7)
+    kinds = ("multipart/form-data; charset=unicode_escape; boundary=part-of-a-form", "image/png", "application/json")
+    sound = {
+        kinds[0]: encode_form([("a\\ud800.png", captchas[0].data)]),
+        kinds[1]: captchas[0].data,
+        kinds[2]: b'{"url": "http://127.0.0.1:1/a.png"}',
+    }
+    statuses = Counter()
+    for number in range(120):
+        kind = kinds[number % 3]
+        head = f"POST /v1/recognize?min_confidence=0.5 HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n"
+        head += f"Authorization: Bearer {KEY}\r\n"
+        request = bytearray(f"{head}Content-Length: {len(sound[kind])}\r\n\r\n".encode() + sound[kind])
+        for _ in range(generator.choice((0, 1, 3, 20))):
+            request[generator.randrange(generator.choice((len(head), len(request))))] = generator.randrange(256)
+        with open_connection(guarded) as connection:
+            connection.sendall(request)
+            answer = connection.recv(12)
+        statuses[answer[9:12].decode()] += 1
+    assert set(statuses) <= {"200", "400", "401", "403", "404", "405", "408", "413", "415", ""}, statuses
+    assert statuses["200"] > 20
+    assert not [record for record in caplog.records if record.name.startswith("capt")]
+
+
 def test_a_client_that_leaves_does_not_stop_the_server(client, shown) -> None:
     address = urlsplit(client.url)
-    with socket.create_connection((address.hostname, address.port)) as connection:
+    with open_connection(client) as connection:
         head = f"POST /v1/caption HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Type: image/png\r\n"
         connection.sendall(f"{head}Content-Length: 1000\r\n\r\nabc".encode())
     assert client.send("v1/caption", shown[0].data).status == 200

@@ -13,19 +13,28 @@ from typing import Any
 from features.extractors.output_layers import summarize_error
 from features.extractors.registered_layers import register_layers
 from features.runtime.keras_settings import keras
-from schemas.errors import CorruptFileError
+from schemas.errors import CorruptFileError, UsageError
 
 _CONFIG, _WEIGHTS, _METADATA = "config.json", "model.weights.h5", "metadata.json"
 _NAME = "extractor"
 
 
 def encode_model(model: Any) -> bytes:
-    """Returns a functional `keras.Model` with one input and one output, and its weights, as a `.keras` file."""
+    """Returns a functional `keras.Model` with one input and one output, and its weights, as a `.keras` file.
+
+    Raises:
+        UsageError: A layer cannot be saved.
+    """
     named = keras.Model(model.inputs[0], model.outputs[0], name=_NAME)  # Keras numbers models per process
     with tempfile.TemporaryDirectory(prefix="capt-extractor-") as directory:
         weights = Path(directory) / _WEIGHTS
         named.save_weights(weights)
-        config = json.dumps(keras.saving.serialize_keras_object(named), sort_keys=True).encode()
+        try:
+            config = json.dumps(keras.saving.serialize_keras_object(named), sort_keys=True).encode()
+        except AttributeError as error:  # the settings of some layers of KerasHub are incomplete
+            message = f"Keras cannot save the layers for this runtime: {summarize_error(error)}"
+            hint = "Omit the option, or use --backend tensorflow --device cpu."
+            raise UsageError(message, location="--layer", hint=hint) from error
         data = BytesIO()
         with zipfile.ZipFile(data, "w") as file:
             for name, content in ((_METADATA, b"{}"), (_CONFIG, config), (_WEIGHTS, weights.read_bytes())):

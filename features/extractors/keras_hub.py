@@ -170,7 +170,8 @@ def select_output(encoder: Any, layer: str, height: int, width: int) -> Any:
         names = [one.name for one in encoder.layers]
         if layer not in (OUTPUT, *names):
             raise describe_unknown_layer(layer, [*names, PATCHES, POOLED, OUTPUT], type(encoder).__name__)
-        return _Tokens(truncate_model(encoder, layer, type(encoder).__name__), encoder, height, width).whole
+        model = _nest_if_needed(encoder) if layer == OUTPUT else encoder
+        return _Tokens(truncate_model(model, layer, type(encoder).__name__), encoder, height, width).whole
     if layer == POOLED and len(encoder.outputs[0].shape) == 2:
         return truncate_model(encoder, OUTPUT, type(encoder).__name__)
     tokens = _Tokens(_find_spatial_model(encoder), encoder, height, width)
@@ -227,7 +228,25 @@ def _find_spatial_model(encoder: Any) -> Any:
     if spatial is None or spatial is encoder.inputs[0]:
         message = f"{type(encoder).__name__} has no spatial output"
         raise UsageError(message, location="--layer", hint=f"Use --layer {OUTPUT}.")
+    if spatial is encoder.outputs[0]:
+        return _nest_if_needed(encoder)
     return keras.Model(encoder.inputs[0], spatial)
+
+
+def _nest_if_needed(encoder: Any) -> Any:
+    """Returns the encoder, as one layer of a model if some of its layers cannot be saved alone, as in ViT and DeiT.
+
+    The settings of these layers in KerasHub are incomplete; those of the encoder are complete.
+    """
+    from features.runtime.keras_settings import keras
+
+    try:
+        for layer in encoder.layers:
+            type(layer).from_config(layer.get_config())
+    except (AttributeError, TypeError, ValueError):
+        pixels = keras.Input(encoder.inputs[0].shape[1:], name="pixels")
+        return keras.Model(pixels, encoder(pixels))
+    return keras.Model(encoder.inputs[0], encoder.outputs[0])
 
 
 def _copy_in_float32(encoder: Any, name: str) -> Any:

@@ -192,7 +192,7 @@ def test_builds_are_equal_and_the_stored_model_computes_the_same(
     from features.extractors.keras_file import encode_model
     from features.extractors.runtimes import load_extractor
 
-    for family in ("siglip", "dinov2"):
+    for family in ("siglip", "dinov2", "vit", "deit"):
         extractor = open_preset(presets(family))
         config = vars(extractor.resolve_config()) | {"precision": "float32", "dtype": "float32"}
         table_config = FeatureTableConfig(**config)

@@ -13,7 +13,8 @@ from schemas.table_config import END, START
 from trainer.models.losses import MaskedCrossEntropy
 from trainer.models.model_specs import MODELS, model_spec
 
-VOCABULARY, LOCATIONS, CHANNELS, WORDS = 23, 9, 20, 7
+# Patch tokens need not form a square.
+VOCABULARY, LOCATIONS, CHANNELS, WORDS = 23, 15, 20, 7
 CASES = [
     *((name, {}) for name in MODELS),
     ("soft_attention", {"rnn_cell": "lstm", "projection_dim": None, "init_state": "mean", "use_context_gate": True}),

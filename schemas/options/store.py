@@ -84,8 +84,8 @@ class StoreExport(Options):
     )
     aligned_with: tuple[str, ...] = option(
         (),
-        "Write side shards instead: for each of these WebDataset shards, a tar of the same name with KEY.features.npy for "
-        "each sample, in its order. A tar, a directory, a pattern such as 'shards/{00000..00099}.tar', or a URI. "
+        "Write side shards instead: for each of these WebDataset shards, a tar of the same name with KEY.features.npy "
+        "for each sample, in its order. A tar, a directory, a pattern such as 'shards/{00000..00099}.tar', or a URI. "
         "Repeatable. Only with --format webdataset.",
         "SHARDS",
     )

@@ -25,6 +25,7 @@ class DatasetExport:
         self._options, self._tables = options, tables
         self._format = FORMATS[options.format]
         self._reader = RowReader(tables)
+        self._format.check(self._reader.layout)
         splits: Sequence[Split] = [options.split] if options.split else get_args(Split)
         self._splits = [self._reader.count(split) for split in splits]
         if not any(one.rows for one in self._splits):

@@ -17,14 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pipelines.store_export.rows import Block, Layout, check_dimensions
-
-_MAX_DIMENSIONS = 5
+from pipelines.store_export.rows import Block, Layout
 
 
 def write_parquet(paths: Mapping[str, Path], layout: Layout, rows: int, blocks: Iterator[Block]) -> None:
     """Writes the rows, one block per row group."""
-    check_dimensions(layout, _MAX_DIMENSIONS, "Hugging Face datasets")
     schema = _build_schema(layout)
     with pq.ParquetWriter(paths[".parquet"], schema, use_dictionary=False, write_statistics=False) as writer:
         for block in blocks:

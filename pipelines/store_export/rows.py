@@ -17,7 +17,6 @@ from features.io.locations import is_remote
 from features.store import CaptionTable, FeatureTable
 from pipelines.store_export.tables import ExportTables
 from schemas.choices import Split
-from schemas.errors import UsageError
 from schemas.records import stack_keys
 
 _BLOCK_BYTES = 32 << 20
@@ -218,10 +217,3 @@ def _build_schema(*, has_captions: bool, has_labels: bool) -> pa.Schema:
     if has_labels:
         fields.append(("label", pa.string()))
     return pa.schema(fields)
-
-
-def check_dimensions(layout: Layout, most: int, library: str) -> None:
-    """Raises UsageError if the features have more dimensions than a library supports."""
-    if not 1 <= len(layout.shape) <= most:
-        message = f"the features have {len(layout.shape)} dimensions, and {library} supports 1 to {most}"
-        raise UsageError(message, location="--format", hint="Choose another format, such as npy.")

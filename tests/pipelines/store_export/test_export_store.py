@@ -18,6 +18,8 @@ import pytest
 import capt
 from features.store import Store, create_store
 from features.store.storage_dtypes import decode
+from pipelines.store_export.formats import FORMATS
+from pipelines.store_export.rows import Layout
 from pipelines.store_export.webdataset_files import encode_key
 from schemas.choices import ExportFormat
 from schemas.errors import CaptError, StoreError, UsageError
@@ -25,7 +27,7 @@ from tests.commands import CommandServer
 from tests.features.store import stores
 from tests.workflows import show_stores
 
-FORMATS = get_args(ExportFormat)
+NAMES = get_args(ExportFormat)
 IDS = ("a.b/1.jpg", "a/2", "3", "é 4", "5", "6", "7")
 MISSING = "5"
 
@@ -102,7 +104,7 @@ def assert_same(found: list[Any], expected: list[Any]) -> None:
     assert all(np.array_equal(one[1], other[1]) for one, other in zip(found, expected, strict=True))
 
 
-@pytest.mark.parametrize("file_format", FORMATS)
+@pytest.mark.parametrize("file_format", NAMES)
 def test_an_export_has_the_rows_of_the_readers(pets: Store, tmp_path: Path, file_format: str) -> None:
     result = export(pets, tmp_path / "out", file_format, shard_size=3)
     assert result["images"] == {"train": 4, "val": 2}
@@ -114,7 +116,7 @@ def test_an_export_has_the_rows_of_the_readers(pets: Store, tmp_path: Path, file
     assert words[:-1] == pets.caption_tables()[0].vocabulary()
 
 
-@pytest.mark.parametrize("file_format", FORMATS)
+@pytest.mark.parametrize("file_format", NAMES)
 def test_an_export_is_the_same_bytes_again_and_in_parts(
     pets: Store, tmp_path: Path, file_format: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,6 +161,17 @@ def test_labels_are_exported(tmp_path: Path) -> None:
     export(store, tmp_path / "tar", "webdataset")
     with tarfile.open(tmp_path / "tar" / "train-00000-of-00001.tar") as archive:
         assert [one for one in archive.getnames() if one.endswith(".txt")] == ["0.txt"]
+
+
+def test_a_format_checks_the_number_of_dimensions() -> None:
+    def layout(dimensions: int) -> Layout:
+        return Layout((2,) * dimensions, np.dtype(np.float32), pa.schema([]))
+
+    for dimensions in (0, 6):
+        with pytest.raises(UsageError):
+            FORMATS["huggingface"].check(layout(dimensions))
+        FORMATS["npy"].check(layout(dimensions))
+    FORMATS["huggingface"].check(layout(5))
 
 
 def test_keys_restore_image_ids() -> None:

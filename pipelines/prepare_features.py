@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, get_args
 
 from features.extractors.extractor import ExtractorConfig, resolve_dtype
@@ -47,7 +48,11 @@ from pipelines.jobs.frozen_extractor import (
 )
 from pipelines.jobs.label_summary import summarize_labels
 from pipelines.jobs.provenance import check_launch
-from pipelines.jobs.quantized_extractor import find_or_quantize_extractor
+from pipelines.jobs.quantized_extractor import (
+    find_or_quantize_extractor,
+    find_quantized_extractor,
+    repair_quantized_extractor,
+)
 from pipelines.jobs.sinks import Sink, log_removed, open_sink
 from schemas.choices import Precision
 from schemas.errors import CaptError, UsageError
@@ -351,21 +356,30 @@ def _open_frozen_extractor(
 
     A dry run builds a missing one in its workspace, and repairs nothing.
     """
-    root, store, extractor_format = repair.root, sink.store.path, runtime.extractor_format
+    root, store = repair.root, sink.store.path
     if options.dry_run:
-        known = find_frozen_extractor(root, store, extractor_format) if is_needed else None
+        known = _find_extractor(root, store, runtime) if is_needed else None
         if known or not is_needed:
             return known
     root = Store(sink.root).feature_table_root(repair.table_config)
     where = (root, sink.root, repair.table_config, open_extractor(options))
-    if runtime.is_int8:
-        return find_or_quantize_extractor(*where, database.list_planned(), limits) if is_needed else None
-    build = partial(find_or_freeze_extractor, *where)
+    if is_needed and runtime.is_int8:
+        return find_or_quantize_extractor(*where, database.list_planned(), limits)
     if is_needed:
-        return build(extractor_format)
+        return find_or_freeze_extractor(*where, runtime.extractor_format)
     for damaged in find_damaged_extractors(root, store, read_recorded_corruption(store, store / FROZEN_EXTRACTORS)):
-        build(damaged.format)
+        if runtime.is_int8:
+            repair_quantized_extractor(root, damaged)
+        else:
+            find_or_freeze_extractor(*where, damaged.format)
     return None
+
+
+def _find_extractor(root: Path, store: Path, runtime: RuntimeChoice) -> FrozenExtractor | None:
+    """Returns the stored extractor if it exists and is intact. Writes nothing."""
+    if runtime.is_int8:
+        return find_quantized_extractor(root, store)
+    return find_frozen_extractor(root, store, runtime.extractor_format)
 
 
 def _count_replaced(database: ImageDatabase, dataset: str) -> int:

@@ -27,12 +27,13 @@ from numpy.typing import NDArray
 
 from features.images.resize import Pixels
 from features.runtime.numerics import detect_openvino_runtime
-from schemas.errors import CorruptFileError, UsageError
+from schemas.errors import CaptError, CorruptFileError, UsageError
 
 _XML, _BIN = "network.xml", "network.bin"
 _HINT = "Run `pip install 'capt[openvino]'`."
 # NNCF sends usage statistics to a server, unless this variable is set.
 _NO_TELEMETRY = "NNCF_CI"
+_FUSED_NAMES = "fused_names"  # information about an operation: those of the operations that it replaces
 
 # Largest difference of the mean cosine of calibration images to 1. Other images lose a little more.
 MAX_LOSS = 0.004
@@ -115,6 +116,9 @@ def quantize(graph: bytes, pixels: Pixels) -> QuantizedNetwork:
     convolutions stay in float32. Biases are corrected by the mean error of the calibration images. If the mean cosine
     of their features to those in float32 is below `1 - MAX_LOSS`, NNCF returns operations to float32, those first that
     lose most. No sum of products overflows on processors without VNNI.
+
+    Raises:
+        CaptError: The features of an image are not finite.
     """
     import openvino
 
@@ -132,6 +136,8 @@ def quantize(graph: bytes, pixels: Pixels) -> QuantizedNetwork:
         model = openvino.Core().read_model(frozen)
         exact = _compile(model)
         images = [_CalibrationImage(one, _infer(exact, one)) for one in np.split(pixels, len(pixels))]
+        if not all(np.isfinite(image.features).all() for image in images):
+            raise CaptError("the features of a calibration image are infinite or not a number", location="--precision")
         # Folds normalizations into convolutions, whose weights are quantized next.
         apply_moc_transformations(model, cf=True)
         quantized = nncf.quantize_with_accuracy_control(
@@ -154,6 +160,7 @@ def quantize(graph: bytes, pixels: Pixels) -> QuantizedNetwork:
             ),
         )
         cosines = _compute_cosines(_compile(quantized), images)
+        _rename_operations(quantized)
         xml, weights = Path(directory, _XML), Path(directory, _BIN)
         openvino.serialize(quantized, xml, weights)
         data = BytesIO()
@@ -178,6 +185,15 @@ def _compile(model: Any) -> Any:
     return openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
 
+def _rename_operations(model: Any) -> None:
+    """Gives operations names that depend on their order alone; NNCF numbers them by the models of the process."""
+    for number, operation in enumerate(model.get_ordered_ops()):
+        operation.set_friendly_name(f"{operation.get_type_name()}_{number}")
+        information = operation.get_rt_info()
+        for key in [key for key in information if key.startswith(_FUSED_NAMES)]:
+            del information[key]
+
+
 def _infer(compiled: Any, pixels: Pixels) -> NDArray[np.float32]:
     features: NDArray[np.float32] = compiled(pixels)[0].copy()
     return features
@@ -194,7 +210,9 @@ def _compute_cosines(compiled: Any, images: Iterable[_CalibrationImage]) -> list
 
 
 def _compute_cosine(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
-    """Returns the cosine of two arrays; 1 if both are zero, 0 if one is."""
+    """Returns the cosine of two arrays; 1 if both are zero, 0 if one is, or has numbers that are not finite."""
     a, b = (one.ravel().astype(np.float64) for one in (first, second))
     norm = math.sqrt((a @ a) * (b @ b))
+    if not np.isfinite(norm):
+        return 0.0
     return float(a @ b / norm) if norm else float(np.array_equal(a, b))

@@ -69,9 +69,7 @@ def find_or_freeze_extractor(
         write(known.path, data)
         if committed:
             _log.warning("%s: the stored extractor was corrupt or missing. It is built again.", known.path)
-    record = known.record.encode()
-    if not (root / EXTRACTOR_RECORD).is_file() or (root / EXTRACTOR_RECORD).read_bytes() != record:
-        write(root / EXTRACTOR_RECORD, record)
+    restore_record(root, known)
     return known
 
 
@@ -99,16 +97,33 @@ def look_up(root: Path, store: Path, extractor_format: ExtractorFormat) -> Froze
     return next((one for one in candidates if one.format == extractor_format), None)
 
 
+def is_committed(root: Path, store: Path, extractor: FrozenExtractor) -> bool:
+    """Returns whether a commit of the table names an extractor, so that rows of the table depend on it."""
+    return extractor in _list_committed(root, store)
+
+
+def restore_record(root: Path, extractor: FrozenExtractor) -> None:
+    """Records a table's extractor, unless it is recorded."""
+    path, record = root / EXTRACTOR_RECORD, extractor.record.encode()
+    if not path.is_file() or path.read_bytes() != record:
+        write(path, record)
+
+
 def _list_known(root: Path, store: Path) -> list[FrozenExtractor]:
     """Returns the extractors that the table's commits name, the last one first; without any, the recorded one."""
+    recorded = _read_record(root, store)
+    return _list_committed(root, store) or ([recorded] if recorded else [])
+
+
+def _list_committed(root: Path, store: Path) -> list[FrozenExtractor]:
+    """Returns the extractors that the table's commits name, the last one first."""
     facts = [manifest.facts for manifest in reversed(CommitLog(root).read_state().live)]
     named = [
         ExtractorRecord(one.network, one.network_format, one.shape)
         for one in facts
         if isinstance(one, FeatureMetadata) and one.network
     ]
-    recorded = _read_record(root, store)
-    return [_open(record, store) for record in dict.fromkeys(named)] or ([recorded] if recorded else [])
+    return [_open(record, store) for record in dict.fromkeys(named)]
 
 
 def _read_record(root: Path, store: Path) -> FrozenExtractor | None:

@@ -16,7 +16,7 @@ from features.extractors.quantized_model import QuantizedNetwork
 from features.runtime.numerics import detect_openvino_runtime
 from features.store import FeatureTable
 from pipelines.jobs import quantized_extractor
-from schemas.errors import CaptError, StoreError, UsageError
+from schemas.errors import CaptError, CorruptFileError, StoreError, UsageError
 from tests.golden.data import write_captions, write_images
 
 SIDE = 32
@@ -88,16 +88,51 @@ def test_every_job_computes_with_the_network_of_the_first(
     assert other["precision"] != "int8"
     assert other["fingerprint"] != first["fingerprint"]
 
-    # A corrupt network is neither used nor replaced.
+    # A corrupt record is restored.
+    record = table.root / "network.json"
+    content = record.read_bytes()
+    record.write_bytes(b"{}")
+    assert prepare(store, photos(14), model)["ok"] == 0
+    assert record.read_bytes() == content
+
+    # A corrupt network is neither used nor replaced, not even if no image is missing.
     table.extractor_path.write_bytes(b"corrupt")
     with pytest.raises(StoreError) as corrupt:
         prepare(store, photos(15), model)
     assert corrupt.value.location == str(table.extractor_path)
+    with pytest.raises(StoreError):
+        prepare(store, photos(15), model, dry_run=True)
+    with pytest.raises(CorruptFileError):
+        capt.store_verify(store=str(store))
+    with pytest.raises(StoreError):
+        prepare(store, photos(14), model)
     table.extractor_path.unlink()
     with pytest.raises(StoreError):
         prepare(store, photos(15), model)
     table.extractor_path.write_bytes(network)
     assert prepare(store, photos(15), model)["ok"] == 1
+
+
+def test_a_corrupt_network_of_no_rows_is_quantized_again(
+    tmp_path: Path, photos: Callable[..., Path], model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for package in ("openvino", "nncf"):
+        pytest.importorskip(package, reason=f"{package} is not installed")
+    store = tmp_path / "store"
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as killed:
+        killed.setattr("pipelines.prepare_features.ExtractorSource", stop)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(store, photos(12), model)
+    (network,) = (store / "networks").iterdir()
+    content = network.read_bytes()
+    network.write_bytes(b"corrupt")
+    assert prepare(store, photos(12), model)["ok"] == 12
+    assert network.read_bytes() == content
+    assert capt.store_verify(store=str(store))["damaged"] == []
 
 
 def test_of_two_jobs_that_quantize_at_once_both_use_the_network_recorded_first(

@@ -55,6 +55,10 @@ def test_features_are_close_to_those_of_the_frozen_graph(graph: bytes, quantized
     assert not np.array_equal(features, exact)
 
 
+def test_quantizing_again_gives_the_same_bytes(graph: bytes, quantized: bytes, pixels: Any) -> None:
+    assert quantize(graph, pixels).data == quantized
+
+
 def test_bits_depend_on_neither_batch_nor_position(quantized: bytes, pixels: Any) -> None:
     model = QuantizedModel(quantized)
     expected = model.predict(pixels)

@@ -206,6 +206,29 @@ def test_builds_are_equal_and_the_stored_model_computes_the_same(
         assert np.allclose(loaded.predict(make_pixels()), rows, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["siglip", "vit"])
+def test_a_run_stores_an_extractor_that_it_fine_tunes(
+    presets: Callable[[str], Path], tmp_path: Path, family: str
+) -> None:
+    from trainer.models.backbone import load_backbone, open_backbone
+    from trainer.models.configs import BackboneConfig
+    from trainer.models.model_specs import model_spec
+
+    pixels = FeatureTableConfig(
+        extractor="pixels", weights="none", layer="output", height=SIDE, width=SIDE, precision="float32", dtype="uint8"
+    )
+    config = BackboneConfig(extractor=f"keras_hub:{presets(family)}")
+    backbone = open_backbone(config, model_spec("soft_attention"), pixels)
+    assert backbone.table_config.fit == pixels.fit
+    path = tmp_path / "extractor.json"
+    path.write_bytes(backbone.serialize())
+    features = load_backbone(path, backbone.table_config, trainable_extractor=True)
+    features.network.set_weights(backbone.function.model.get_weights())
+    expected = np.asarray(backbone.function(make_pixels()))
+    assert np.array_equal(np.asarray(features._function(make_pixels())), expected)
+
+
 def change_config(directory: Path, change: Callable[[dict[str, Any]], None]) -> None:
     config = json.loads((directory / "config.json").read_text())
     change(config)

@@ -238,7 +238,7 @@ def test_label_has_a_confidence_per_character(page: Page) -> None:
     choose(page, SCENE)
     label = page.locator(".label").inner_text()
     characters = page.get_by_role("list", name="Confidence per character").get_by_role("listitem")
-    assert [re.fullmatch(r"(.)\s+[\d.e-]+%?", text)[1] for text in characters.all_inner_texts()] == list(label)
+    assert [re.fullmatch(r"(.)\s+[\d.e-]+%", text)[1] for text in characters.all_inner_texts()] == list(label)
     assert characters.locator("meter").count() == len(label)
 
 

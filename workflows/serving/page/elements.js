@@ -35,8 +35,8 @@ export async function copy(button, text) {
   setTimeout(() => (button.textContent = label), 2000);
 }
 
-/** Formats a probability: 12.3%, or 4.1e-7 if it is tiny. */
+/** Formats a probability: 12.3%, or 0.00041%. */
 export function percent(probability) {
-  if (probability > 0 && probability < 0.0005) return probability.toExponential(1);
-  return `${(100 * probability).toFixed(1)}%`;
+  const value = 100 * probability;
+  return `${value > 0 && value < 0.05 ? value.toPrecision(2) : value.toFixed(1)}%`;
 }

@@ -113,14 +113,15 @@ export class Picture {
 
   #draw(model, word) {
     const { attention } = this.answers.get(model.name).row;
-    const largest = largestValue(attention, this.page.scale() === "caption" ? null : word);
+    const isOfCaption = this.page.scale() === "caption";
+    const largest = largestValue(attention, isOfCaption ? null : word);
     drawAttention(this.canvas, this.preview, attention, word, largest);
     const scale = element("canvas", { class: "scale", width: 80, height: 12, "aria-hidden": "true" });
     drawScale(scale);
     this.canvas.hidden = false;
     this.caption.replaceChildren(
       `${model.name}, “${attention.words[word]}”: ${describeAttention(attention, word)}`,
-      element("div", {}, "0", scale, `${(100 * largest).toFixed(1)}%`),
+      element("div", {}, "0", scale, isOfCaption ? "maximum of the caption" : "maximum of the word"),
     );
   }
 }

@@ -85,8 +85,9 @@ class AutoregressiveDecoder:
         """Returns the logits float32 [rows, V], masked for tokens that the config does not allow."""
         config, vocabulary = self.config, logits.shape[-1]
         processed = ops.cast(logits, "float32") + bad_words_mask(vocabulary, config.bad_word_ids)
-        if config.no_repeat_ngram_size:
-            processed += no_repeat_ngram_mask(tokens, position, config.no_repeat_ngram_size, vocabulary)
+        ngram_size = config.no_repeat_ngram_size
+        if ngram_size and ngram_size <= config.max_new_tokens:
+            processed += no_repeat_ngram_mask(tokens, position, ngram_size, vocabulary)
         return processed
 
     def append_token(self, decoding: DecodingState, position: Any, token: Any, attention: Any) -> DecodingState:

@@ -49,6 +49,7 @@ def top_k_top_p_mask(logits: Any, top_k: int | None, top_p: float | None) -> Any
         ranked = ops.flip(ops.sort(logits, axis=-1), axis=-1)
         probabilities = ops.softmax(ranked, axis=-1)
         before = ops.cumsum(probabilities, axis=-1) - probabilities
-        kept = ops.where(before < top_p, ranked, np.inf)
+        # Rounding must not exclude the most probable token.
+        kept = ops.where(before < max(top_p, np.finfo(np.float32).tiny), ranked, np.inf)
         threshold = ops.maximum(threshold, ops.min(kept, axis=-1, keepdims=True))
     return ops.where(logits >= threshold, 0.0, MASKED_LOGIT)

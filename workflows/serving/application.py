@@ -64,6 +64,7 @@ class Application:
             *(self._route(task.path, self._predictor(task), "POST") for task in SERVED_TASKS),
         ]
         application = Starlette(routes=routes, exception_handlers={HTTPException: _answer_http_error})
+        application.router.redirect_slashes = False
         public = {*page, "/healthz"}
         return AccessControl(application, AccessRules([host.lower() for host in hosts], api_key, public))
 

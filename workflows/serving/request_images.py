@@ -16,6 +16,7 @@ from starlette.requests import Request
 
 from features.inputs.image_urls import DownloadLimits, download, is_image_url
 from schemas.errors import RecordError
+from schemas.secrets import strip_user
 from workflows.serving.limits import ServingLimits
 from workflows.serving.responses import RequestError, overloaded
 from workflows.serving.served_tasks import RequestImage
@@ -145,6 +146,9 @@ class ImageReader:
                 raise RequestError(413, "too_many_images", message, {"Connection": "close"}) from None
             message = f"The form cannot be read: {error.message.rstrip('.')}. It has files in the field image only."
             raise RequestError(400, "no_image", message, {"Connection": "close"}) from None
+        except (LookupError, UnicodeError):
+            message = "The form cannot be read: its names are not in the character set that its type states."
+            raise RequestError(400, "no_image", f"{message} Use UTF-8.", {"Connection": "close"}) from None
         images = []
         for name, value in form.multi_items():
             if name != FIELD or not isinstance(value, UploadFile):
@@ -161,9 +165,9 @@ class ImageReader:
         try:
             data = await to_thread.run_sync(partial(download, url, self._download_limits), limiter=self._downloads)
         except RecordError as error:
-            return RequestImage(url, error)
+            return RequestImage(strip_user(url), error)
         held.add(len(data))
-        return RequestImage(url, data)
+        return RequestImage(strip_user(url), data)
 
 
 class _FormInMemory(MultiPartParser):

@@ -217,6 +217,13 @@ def test_no_ngram_is_generated_twice(size, options):
         assert len(grams) == len(set(grams)) > 0
 
 
+@pytest.mark.parametrize("options", [{}, {"num_beams": 3}, {"temperature": 1.0}])
+def test_ngrams_longer_than_a_caption_have_no_effect(options):
+    expected = decode(Bigrams(words=4, seed=5), IMAGES, 5, **options)
+    decoded = decode(Bigrams(words=4, seed=5), IMAGES, 5, no_repeat_ngram_size=10**30, **options)
+    np.testing.assert_array_equal(decoded.tokens, expected.tokens)
+
+
 def test_ngrams_repeat_without_the_option():
     toy = Bigrams(words=4, seed=5)
     toy.table[:, END] = -20
@@ -247,6 +254,7 @@ def test_tokens_are_sampled_with_their_probabilities():
     [
         ({"top_k": 1}, {6}),
         ({"top_k": 2}, {5, 6}),
+        ({"top_p": 1e-300}, {6}),
         ({"top_p": 0.6}, {6}),
         ({"top_p": 0.7}, {5, 6}),
         ({"top_p": 1.0}, {4, 5, 6}),

@@ -100,6 +100,7 @@ def test_the_openapi_document_describes_every_path_and_option(guarded, client) -
 
 def test_unknown_paths_and_methods_are_errors(client) -> None:
     assert (client.send("v1/none").status, client.send("v1/none").code) == (404, "not_found")
+    assert client.send("v1/models/").status == 404
     answer = client.send("v1/caption")
     assert (answer.status, answer.code) == (405, "method_not_allowed")
 
@@ -133,6 +134,12 @@ def test_an_image_with_too_many_pixels_is_not_decoded(guarded, tmp_path) -> None
         (b"x", "multipart/form-data; boundary=b", 400, "no_image"),
         (b"--b--\r\n", "multipart/form-data; boundary=b", 400, "no_image"),
         (encode_form([("a.png", b"x")], "file"), "multipart/form-data; boundary=part-of-a-form", 400, "no_image"),
+        (
+            encode_form([("a.png", b"x")]),
+            "multipart/form-data; boundary=part-of-a-form; charset=undefined",
+            400,
+            "no_image",
+        ),
         (b"{", "application/json", 400, "no_image"),
         (b"[" * 60_000, "application/json", 400, "no_image"),
         (b'{"url": "file:///etc/passwd"}', "application/json", 400, "no_image"),

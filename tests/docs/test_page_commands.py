@@ -40,7 +40,7 @@ PREPARED = {
     "docs/how_to/retraining.md": ["demo"],
     "docs/how_to/runners.md": [],
     "docs/how_to/serve.md": ["R"],
-    "docs/how_to/serving.md": ["R"],
+    "docs/how_to/export_run.md": ["R"],
     "docs/how_to/tokenization.md": [],
     "docs/how_to/training.md": ["S"],
     "docs/how_to/your_data.md": ["captchas"],

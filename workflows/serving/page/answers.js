@@ -12,7 +12,8 @@ const STRATEGIES = ["greedy", "beam", "lexicon"];
  */
 export function captionAnswer(row, maps) {
   const parts = [captionText(row, maps)];
-  parts.push(element("p", { class: "quiet" }, `probability ${percent(Math.exp(row.score))}, score ${row.score.toFixed(2).replace("-", "−")}`));
+  const score = row.score.toFixed(2).replace("-", "−");
+  parts.push(element("p", { class: "quiet" }, `probability ${percent(Math.exp(row.score))}, score ${score}`));
   if (row.captions?.length > 1) parts.push(nextCaptions(row.captions.slice(1)));
   parts.push(copyButton("Copy the caption", row.text));
   return parts;
@@ -26,7 +27,9 @@ export function captchaAnswer(row) {
     parts.push(element("p", {}, "Left open: the confidence is below the smallest confidence. The prediction would be"));
   }
   parts.push(
-    label ? element("p", { class: "label", dir: "auto" }, label) : element("p", { class: "text" }, "No character was recognized."),
+    label
+      ? element("p", { class: "label", dir: "auto" }, label)
+      : element("p", { class: "text" }, "No character was recognized."),
     element("p", { class: "quiet" }, `confidence of the label ${percent(row.confidence)}`),
   );
   if (label) parts.push(characterList(label, row.character_confidence));
@@ -40,7 +43,8 @@ function captionText(row, maps) {
   if (!row.text) return element("p", { class: "text" }, "The model generated no word.");
   if (!row.attention) return element("p", { class: "text", dir: "auto" }, row.text);
   const words = row.attention.words.map((word, index) => wordButton(word, index, row.attention, maps));
-  const group = element("p", { class: "words", role: "group", dir: "auto", "aria-label": `Caption: ${row.text}` }, ...words);
+  const attributes = { class: "words", role: "group", dir: "auto", "aria-label": `Caption: ${row.text}` };
+  const group = element("p", attributes, ...words);
   group.addEventListener("keydown", (event) => moveFocus(event, words));
   return group;
 }
@@ -78,9 +82,16 @@ function moveFocus(event, words) {
 /** Lists the captions after the best one. */
 function nextCaptions(captions) {
   const items = captions.map(({ text, score }) =>
-    element("li", {}, element("span", { dir: "auto" }, text || "no word"), " ", element("span", { class: "quiet" }, percent(Math.exp(score)))),
+    element(
+      "li",
+      {},
+      element("span", { dir: "auto" }, text || "no word"),
+      " ",
+      element("span", { class: "quiet" }, percent(Math.exp(score))),
+    ),
   );
-  return element("ol", { class: "ranked", start: 2, "aria-label": "Next captions, best first, with their probabilities" }, ...items);
+  const label = "Next captions, best first, with their probabilities";
+  return element("ol", { class: "ranked", start: 2, "aria-label": label }, ...items);
 }
 
 function characterList(label, confidences) {

@@ -41,7 +41,8 @@ function showModels() {
   const parts = tasks.flatMap((task) => {
     const models = limits.models.filter((model) => model.task === task);
     const name = element("p", { class: "task" }, TASKS[task] ?? "Captions");
-    return [...(tasks.length > 1 ? [name] : []), ...models.map((model) => modelBox(model, known ? chosen.has(model.name) : model === limits.models[0]))];
+    const isChecked = (model) => (known ? chosen.has(model.name) : model === limits.models[0]);
+    return [...(tasks.length > 1 ? [name] : []), ...models.map((model) => modelBox(model, isChecked(model)))];
   });
   byId("models").replaceChildren(legend, ...parts);
   byId("caption-options").hidden = tasks.every((task) => task === "captcha");
@@ -53,7 +54,8 @@ function modelBox(model, checked) {
   const run = model.run === model.name ? [] : [`run ${model.run}`];
   const facts = [model.architecture, ...run, `epoch\u00a0${model.epoch}`, ...(model.registered ? ["registered"] : [])];
   const input = element("input", { type: "checkbox", name: "model", value: model.name, checked, change: changeModels });
-  return element("label", { class: "model" }, input, element("span", {}, model.name, element("span", { class: "quiet" }, facts.join(", "))));
+  const text = element("span", {}, model.name, element("span", { class: "quiet" }, facts.join(", ")));
+  return element("label", { class: "model" }, input, text);
 }
 
 function chosenModels() {
@@ -94,7 +96,8 @@ async function addFiles(files) {
     }
     try {
       checkFile(file, limits);
-      const picture = new Picture(file, await readImage(file, limits), { remove: removePicture, retry: answerAll, scale: () => byId("attention_scale").value });
+      const actions = { remove: removePicture, retry: answerAll, scale: () => byId("attention_scale").value };
+      const picture = new Picture(file, await readImage(file, limits), actions);
       pictures.push(picture);
       byId("pictures").append(picture.article);
       picture.showAnswers(chosenModels());
@@ -143,7 +146,8 @@ function showList() {
 }
 
 function thumbnail(picture) {
-  const button = element("button", { type: "button", title: picture.file.name, "aria-label": `Go to ${picture.file.name}` });
+  const { name } = picture.file;
+  const button = element("button", { type: "button", title: name, "aria-label": `Go to ${name}` });
   button.addEventListener("click", () => {
     picture.article.scrollIntoView();
     picture.heading.focus({ preventScroll: true });
@@ -165,7 +169,9 @@ async function answerAll() {
   const { signal } = requests;
   const models = chosenModels();
   showRequest();
-  const waiting = pictures.flatMap((picture) => models.filter((model) => !picture.answers.has(model.name)).map((model) => ({ picture, model })));
+  const waiting = pictures
+    .flatMap((picture) => models.map((model) => ({ picture, model })))
+    .filter(({ picture, model }) => !picture.answers.has(model.name));
   for (const { picture, model } of waiting) set(picture, model, { state: "waiting" });
   const next = async () => {
     for (let one = waiting.shift(); one && !signal.aborted; one = waiting.shift()) await answerOne(one, signal);
@@ -229,14 +235,16 @@ function optionsOf(model) {
 }
 
 function showStatus() {
-  const wanted = pictures.flatMap((picture) => chosenModels().map((model) => picture.answers.get(model.name)?.state ?? "waiting"));
+  const models = chosenModels();
+  const wanted = pictures.flatMap(({ answers }) => models.map(({ name }) => answers.get(name)?.state ?? "waiting"));
   const done = wanted.filter((state) => state === "done").length;
   const failed = wanted.filter((state) => state === "failed").length;
   const open = wanted.length - done - failed;
   let text = "";
   if (pictures.length && !wanted.length) text = "Choose a model.";
   else if (open) text = `${done + failed} of ${wanted.length} answers`;
-  else if (wanted.length) text = failed ? `${done} of ${wanted.length} answers. ${failed} failed.` : `All ${wanted.length} answers are here.`;
+  else if (failed) text = `${done} of ${wanted.length} answers. ${failed} failed.`;
+  else if (wanted.length) text = `All ${wanted.length} answers are here.`;
   if (wanted.length === 1 && !open && !failed) text = "The answer is here.";
   if (byId("status").textContent !== text) byId("status").textContent = text;
 }
@@ -258,7 +266,8 @@ function save() {
     image: picture.file.name,
     models: chosenModels().map((model) => {
       const { row, error } = picture.answers.get(model.name) ?? {};
-      return { model: model.name, run: model.run, epoch: model.epoch, ...(row ?? { error: error?.message ?? "no answer yet" }) };
+      const failure = { error: error?.message ?? "no answer yet" };
+      return { model: model.name, run: model.run, epoch: model.epoch, ...(row ?? failure) };
     }),
   }));
   const url = URL.createObjectURL(new Blob([JSON.stringify({ results }, null, 2)], { type: "application/json" }));

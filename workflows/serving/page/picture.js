@@ -68,7 +68,8 @@ export class Picture {
 
   #card(model) {
     const answer = this.answers.get(model.name) ?? { state: "waiting" };
-    const heading = element("h4", {}, model.name, element("span", { class: "quiet" }, `${model.architecture}, epoch ${model.epoch}`));
+    const facts = element("span", { class: "quiet" }, `${model.architecture}, epoch ${model.epoch}`);
+    const heading = element("h4", {}, model.name, facts);
     const busy = answer.state === "waiting" || answer.state === "running";
     const attributes = { class: "answer", role: "group", "aria-label": model.name, "aria-busy": String(busy) };
     return element("div", attributes, heading, ...this.#content(model, answer));
@@ -87,7 +88,8 @@ export class Picture {
     }
     if (row.error) {
       const advice = "Check that the file opens elsewhere, or save it as JPEG or PNG.";
-      return [element("p", { class: "error" }, `The server cannot read this image: ${row.error.replace(/\.$/, "")}. ${advice}`)];
+      const reason = row.error.replace(/\.$/, "");
+      return [element("p", { class: "error" }, `The server cannot read this image: ${reason}. ${advice}`)];
     }
     if (model.task === "captcha") return captchaAnswer(row);
     return captionAnswer(row, {

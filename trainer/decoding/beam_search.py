@@ -30,7 +30,9 @@ class BeamDecoder(AutoregressiveDecoder):
     def rows_per_image(self) -> int:
         return self.config.num_beams
 
-    def __call__(self, features: NDArray[Any], image_numbers: Sequence[int] = ()) -> GenerationOutput:
+    def __call__(
+        self, features: NDArray[Any], image_numbers: Sequence[int] = (), seed: int | None = None
+    ) -> GenerationOutput:
         tokens, scores, attention = self.compiled_decode(ops.convert_to_tensor(features))
         order = np.tile(np.arange(self.config.num_return_sequences), (len(features), 1))
         return to_output(tokens, scores, attention, order)

@@ -39,12 +39,15 @@ class AutoregressiveDecoder:
         """Number of captions per image that are decoded together."""
         raise NotImplementedError
 
-    def __call__(self, features: NDArray[Any], image_numbers: Sequence[int] = ()) -> GenerationOutput:
+    def __call__(
+        self, features: NDArray[Any], image_numbers: Sequence[int] = (), seed: int | None = None
+    ) -> GenerationOutput:
         """Generates the captions of a batch.
 
         Args:
             features: float array [B, *shape].
             image_numbers: Position of each image in a request, which seeds its samples; 0, 1, … by default.
+            seed: Seed of the samples; None for that of the config.
         """
         raise NotImplementedError
 

@@ -24,8 +24,10 @@ class SamplingDecoder(AutoregressiveDecoder):
     def rows_per_image(self) -> int:
         return self.config.num_return_sequences
 
-    def __call__(self, features: NDArray[Any], image_numbers: Sequence[int] = ()) -> GenerationOutput:
-        shape, seed = (self.rows_per_image, self.config.max_new_tokens), self.config.seed
+    def __call__(
+        self, features: NDArray[Any], image_numbers: Sequence[int] = (), seed: int | None = None
+    ) -> GenerationOutput:
+        shape, seed = (self.rows_per_image, self.config.max_new_tokens), self.config.seed if seed is None else seed
         numbers = image_numbers or range(len(features))
         samples = np.concatenate([np.random.default_rng([seed, image]).random(shape, np.float32) for image in numbers])
         tokens, scores, attention = self.compiled_decode(ops.convert_to_tensor(features), samples)

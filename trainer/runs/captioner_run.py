@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from trainer.models.captioner import Captioner
 
 _MAX_DECODERS = 32  # compiled functions that are kept, one per config of caption generation
+_ANY_SEED = 0  # one compiled function serves all seeds
 _MAX_PIXELS = 600  # of the longer side of an image in a figure
 
 
@@ -233,8 +234,9 @@ class CaptionerRun(Run):
             decoding: The config of caption generation; None for greedy decoding.
             numbers: Number of each image in a longer sequence, which seeds its random samples.
         """
-        decoder = self._make_decoder(decoding or self.decoding())
-        output = decoder(features, range(len(features)) if numbers is None else numbers)
+        config = decoding or self.decoding()
+        decoder = self._make_decoder(config.model_copy(update={"seed": _ANY_SEED}))
+        output = decoder(features, range(len(features)) if numbers is None else numbers, config.seed)
         return [self._to_caption(output, image) for image in range(len(features))]
 
     def compute_attention(self, image: EncodedImage, caption: Caption) -> NDArray[np.float32]:

@@ -9,9 +9,10 @@
 Every error is a JSON object with a code and a sentence.
 """
 
+import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, TypeVar
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -31,6 +32,7 @@ from workflows.serving.responses import RequestError, error_response, invalid_op
 from workflows.serving.served_model import ServedModel
 from workflows.serving.served_tasks import SERVED_TASKS, ServedTask
 
+Result = TypeVar("Result")
 Handler = Callable[[Request], Awaitable[Response]]
 
 _log = logging.getLogger("capt.serving")
@@ -99,7 +101,7 @@ class Application:
             model = self._find_model(task, options.model)
             model.check(options)
             async with self._reader.read(request) as images:
-                answer = await model.predict(options, images)
+                answer = await _while_connected(request, model.predict(options, images))
             return json_response({"model": model.name, "run": answer.run, "results": answer.rows})
 
         return predict
@@ -113,6 +115,26 @@ class Application:
             hint = f"Use one of {names}." if names else "Start capt serve with such a run."
             raise RequestError(404, "unknown_model", f"{wanted} of the task {task.name} is served. {hint}")
         return found[0]
+
+
+async def _while_connected(request: Request, answer: Coroutine[Any, Any, Result]) -> Result:
+    """Awaits an answer, and cancels it if the client disconnects first, which raises ClientDisconnect."""
+    answering = asyncio.ensure_future(answer)
+    leaving = asyncio.ensure_future(_wait_for_disconnect(request))
+    try:
+        await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not answering.done():
+            raise ClientDisconnect
+        return answering.result()
+    finally:
+        answering.cancel()
+        leaving.cancel()
+
+
+async def _wait_for_disconnect(request: Request) -> None:
+    """Waits until the client disconnects. Its body has been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _answer(handler: Handler, request: Request) -> Response:

@@ -4,6 +4,7 @@ Bodies and downloads of all requests together hold a bounded number of bytes, wh
 """
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
@@ -141,6 +142,7 @@ class ImageReader:
         try:
             form = await parser.parse()
         except MultiPartException as error:
+            await _discard(body)
             if parser.has_too_many_files:
                 message = f"The form has more than {self._limits.max_images} images. Send them in several requests."
                 raise RequestError(413, "too_many_images", message, {"Connection": "close"}) from None
@@ -168,6 +170,13 @@ class ImageReader:
             return RequestImage(strip_user(url), error)
         held.add(len(data))
         return RequestImage(strip_user(url), data)
+
+
+async def _discard(body: AsyncGenerator[bytes, None]) -> None:
+    """Reads the rest of a body, so that its client sees the answer."""
+    with contextlib.suppress(RequestError):
+        async for _ in body:
+            pass
 
 
 class _FormInMemory(MultiPartParser):

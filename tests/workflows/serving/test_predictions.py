@@ -1,15 +1,22 @@
 """The answers of a server are those of the commands, however the requests of its clients are batched."""
 
+import http.client
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
 import capt
+from schemas.options.serving import Serve
 from tests.image_server import image_server
 from tests.workflows.serving.http_client import Client
+from trainer.runs.run import load_run
+from workflows.serving.command import serve
+from workflows.serving.served_tasks import ServedCaptioning
 
 
 def write(directory: Path, pictures: Sequence[Any]) -> list[Path]:
@@ -43,6 +50,46 @@ def test_labels_are_those_of_the_command(client, captcha_run, captchas, tmp_path
     assert row.keys() == expected.keys()
     assert (row["text"], row["greedy"]["text"]) == (expected["text"], expected["greedy"]["text"])
     assert row["confidence"] == pytest.approx(expected["confidence"], abs=1e-4)
+
+
+def test_images_of_a_client_that_left_are_not_computed(caption_run, shown, monkeypatch) -> None:
+    entered, may_compute, predict = threading.Event(), threading.Event(), ServedCaptioning.predict
+    computed = []
+
+    def wait(task: Any, run: Any, options: Any, images: Sequence[Any], numbers: Sequence[int]) -> Any:
+        computed.extend(images)
+        entered.set()
+        assert may_compute.wait(60)
+        return predict(task, run, options, images, numbers)
+
+    with serve(Serve.parse({"runs": [caption_run], "port": 0})) as server, ThreadPoolExecutor() as pool:
+        client, address = Client(server["url"]), urlsplit(server["url"])
+        monkeypatch.setattr(ServedCaptioning, "predict", wait)
+        first = pool.submit(client.send, "v1/caption", shown[0].data)
+        assert entered.wait(60)
+        leaving = http.client.HTTPConnection(address.hostname, address.port)
+        leaving.request("POST", "/v1/caption", shown[1].data, {"Content-Type": "image/png"})
+        while not client.metric("capt_waiting_images", model=caption_run.name):
+            pass
+        leaving.close()
+        while client.metric("capt_requests_in_progress", path="/v1/caption") > 1:
+            pass
+        may_compute.set()
+        assert first.result().json["results"][0]["text"]
+        assert client.send("v1/caption", shown[2].data).status == 200
+    assert [image.data for image in computed] == [shown[0].data, shown[2].data]
+
+
+def test_one_compiled_function_serves_all_seeds(caption_run, shown) -> None:
+    run = load_run(caption_run)
+    texts = set()
+    for seed in range(4):
+        (caption,) = run.caption_many([shown[0].data], run.decoding(temperature=2.0, seed=seed))
+        (again,) = load_run(caption_run).caption_many([shown[0].data], run.decoding(temperature=2.0, seed=seed))
+        assert caption.text == again.text
+        texts.add(caption.text)
+    assert len(texts) > 1
+    assert run._make_decoder.cache_info().misses == 1
 
 
 def test_a_bad_image_fails_alone(client, shown) -> None:

@@ -15,8 +15,14 @@ from schemas.table_config import canonical_json, compute_digest
 MANIFEST_VERSION = 1
 
 
+def is_relative_path(path: str) -> bool:
+    """Returns whether a path can be that of a file in a manifest: parts of usual characters, neither `.` nor `..`."""
+    is_usual = re.fullmatch(r"[\w.][\w. -]*(/[\w.][\w. -]*)*", path) is not None
+    return is_usual and not any(part in (".", "..") for part in path.split("/"))
+
+
 def _relative(path: str) -> str:
-    if not re.fullmatch(r"[\w.][\w. -]*(/[\w.][\w. -]*)*", path) or any(p in (".", "..") for p in path.split("/")):
+    if not is_relative_path(path):
         raise ValueError(f"expected a path inside the table, got {path!r}")
     return path
 

@@ -9,8 +9,14 @@ from features.io.uris import is_uri
 
 
 def make_absolute(path: str) -> str:
-    """Returns the absolute path; a URI unchanged."""
-    return path if is_uri(path) else os.fspath(Path(path).absolute())
+    """Returns the absolute path without `..`; a URI unchanged."""
+    if is_uri(path):
+        return path
+    absolute = Path(path).absolute()
+    if ".." not in absolute.parts:
+        return os.fspath(absolute)
+    # `..` after a link leads to the parent of its target. The file's own name stays, even if it is a link.
+    return os.fspath(absolute.resolve() if absolute.name == ".." else absolute.parent.resolve() / absolute.name)
 
 
 def remove_duplicate_roots(roots: Sequence[str]) -> list[str]:
@@ -41,4 +47,4 @@ def shorten_paths(paths: Sequence[str], lengths: Sequence[int]) -> list[str]:
 
 
 def _normalize(root: str) -> str:
-    return root.rstrip("/") if is_uri(root) else os.path.normpath(make_absolute(root))
+    return root.rstrip("/") if is_uri(root) else make_absolute(root)

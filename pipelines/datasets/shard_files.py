@@ -82,7 +82,7 @@ def _find_existing(path: str, suffixes: Sequence[str]) -> Iterator[tuple[str, st
     if not found:
         wanted = " or ".join(f"*{suffix}" for suffix in suffixes)
         raise UsageError(f"the path contains no {wanted}", location=path, hint="Check the path.")
-    yield from ((location, name) for name, location in found)
+    yield from ((make_absolute(location), name) for name, location in found)
 
 
 def _has_suffix(name: str, suffixes: Sequence[str]) -> bool:

@@ -84,7 +84,7 @@ class DatasetExport:
                 self._counts["images"] += rows
                 continue
             with contextlib.ExitStack() as stack:
-                paths = {suffix: stack.enter_context(atomic_write(directory.root / names[suffix])) for suffix in names}
+                paths = {suffix: stack.enter_context(atomic_write(directory.locate(names[suffix]))) for suffix in names}
                 self._format.write(paths, self._reader.layout, rows, self._count(cursor.read(rows)))
             directory.add(list(names.values()))
 

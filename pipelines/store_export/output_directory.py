@@ -19,7 +19,7 @@ from features.io.object_path import ObjectPath
 from features.io.temporary_names import is_temporary
 from schemas.errors import UsageError
 from schemas.frozen import Frozen
-from schemas.manifests import FileEntry
+from schemas.manifests import FileEntry, is_relative_path
 from schemas.table_config import canonical_json
 
 RECORD = "export.json"
@@ -52,6 +52,13 @@ class ExportDirectory:
     def written(self) -> int:
         """Number of files that this process has written."""
         return len(self._written)
+
+    def locate(self, name: str) -> Path:
+        """Returns the path of a file that is to be written; UsageError for a name that is none within the directory."""
+        if not is_name_within(name):
+            message = f"no file of an export can have this name: {name}"
+            raise UsageError(message, location=str(self.root), hint="Rename the file.")
+        return self.root / name
 
     def is_finished(self, names: Sequence[str]) -> bool:
         """Returns whether these files are as an earlier run wrote them; reads them."""
@@ -90,6 +97,12 @@ def hold_directory(location: str, store: Path, settings: dict[str, Any]) -> Iter
             for path in filter(is_temporary, list(files_below(root))):
                 path.unlink()
         yield ExportDirectory(root, record)
+
+
+def is_name_within(name: str) -> bool:
+    """Returns whether an exported file may have this name, a path within the directory."""
+    is_own = name in (RECORD, _LOCK) or any(is_temporary(Path(part)) for part in name.split("/"))
+    return is_relative_path(name) and not is_own
 
 
 def _check_place(root: Path, store: Path) -> None:

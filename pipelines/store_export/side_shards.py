@@ -12,17 +12,18 @@ import tarfile
 from collections import Counter
 from collections.abc import Iterator
 from itertools import groupby, islice
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, NamedTuple, get_args
 
 import numpy as np
 
 from features.inputs.archives import ArchiveMember
 from features.io.atomic_files import atomic_write, hold_local_copy
-from features.io.locations import parse_location
 from features.io.tar_writer import TarWriter, open_tar_writer
+from features.io.uris import is_uri, parse_uri
 from pipelines.datasets.shard_files import Shard, find_shards
 from pipelines.datasets.webdataset import open_tar, split_name
-from pipelines.store_export.output_directory import ExportDirectory
+from pipelines.store_export.output_directory import ExportDirectory, is_name_within
 from pipelines.store_export.rows import RowReader
 from pipelines.store_export.tables import ExportTables
 from pipelines.store_export.webdataset_files import encode_npy
@@ -76,8 +77,10 @@ class SideShardExport:
         with show_progress("exporting", None, "samples", lambda: (self._counts.total(), "")):
             for shard in self._shards:
                 if not directory.is_finished([shard.label]):
-                    path = directory.root / shard.label
-                    with atomic_write(path) as temporary, open_tar_writer(temporary) as archive:
+                    with (
+                        atomic_write(directory.locate(shard.label)) as temporary,
+                        open_tar_writer(temporary) as archive,
+                    ):
                         self._write_shard(shard, archive)
                     directory.add([shard.label])
                 self._count(directory, shard)
@@ -99,12 +102,21 @@ class SideShardExport:
         }
 
     def _check_output(self) -> None:
-        """Checks that side shards do not become shards of the next run."""
-        output = parse_location(self._options.output)
+        """Checks that no side shard replaces a shard, or becomes a shard of the next run."""
+        output = _resolve(self._options.output)
         for given in self._options.aligned_with:
-            if output.is_relative_to(parse_location(given)):
+            if output.is_relative_to(_resolve(given)):
                 message = "the directory of the side shards is in the directory of the shards"
-                raise UsageError(message, location=str(output), hint="Choose another directory.")
+                raise UsageError(message, location=self._options.output, hint="Choose another directory.")
+        sources = {_resolve(shard.location) for shard in self._shards}
+        for shard in self._shards:
+            if not is_name_within(shard.label):
+                message = f"no side shard can have the name of the shard: {shard.label}"
+                hint = "Rename it: letters, digits, spaces and . _ - are allowed."
+                raise UsageError(message, location=shard.location, hint=hint)
+            if _resolve(f"{self._options.output.rstrip('/')}/{shard.label}") in sources:
+                message = f"the side shard {shard.label} would replace a shard"
+                raise UsageError(message, location=self._options.output, hint="Choose another directory.")
 
     def _write_shard(self, shard: Shard, archive: TarWriter) -> None:
         features, remaining = self._tables.features, self._read_samples(shard)
@@ -169,6 +181,13 @@ class _ImageIndex:
     def _find(self, image_id: str) -> tuple[bytes | None, str | None]:
         row = self._database.execute("SELECT key, field FROM image WHERE image_id = ?", (image_id,)).fetchone()
         return row or (None, None)
+
+
+def _resolve(location: str) -> PurePath:
+    """Returns a path that equals that of the same file or object, whatever links or credentials it is named with."""
+    if is_uri(location):
+        return PurePosixPath(*parse_uri(location)[:3])
+    return Path(location).resolve()
 
 
 def _read_key(member: ArchiveMember, shard: Shard) -> str | None:

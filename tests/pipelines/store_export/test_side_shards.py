@@ -13,6 +13,7 @@ import pytest
 import capt
 from features.inputs import FileReference
 from features.store import Store, create_store
+from pipelines.store_export.output_directory import ExportDirectory, ExportRecord
 from schemas.errors import CaptError, UsageError
 from tests.workflows import show_stores
 
@@ -134,6 +135,51 @@ def test_side_shards_are_not_written_among_the_shards(pets: Path) -> None:
         with pytest.raises(UsageError):
             export(pets, output)
     assert sorted(pets.rglob("*")) == before
+
+
+def test_side_shards_of_shards_above_the_working_directory_have_names_without_dots(
+    pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # After a link, `..` is the parent of its target.
+    (tmp_path / "real" / "sub").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "real" / "sub")
+    for path in (tmp_path / "real" / "0.tar", tmp_path / "real" / "sub" / "train" / "0.tar"):
+        write_tar(path, [("x/a.png", show_stores.picture(0))])
+    before = (tmp_path / "real" / "0.tar").read_bytes()
+    monkeypatch.chdir(tmp_path / "link")
+    result = export(pets, Path("../out"), aligned_with=["train/0.tar", f"{tmp_path}/link/../0.tar"])
+    assert result["images"] == {"all": 2}
+    assert sorted((tmp_path / "real" / "out").glob("*/*.tar")) == [
+        tmp_path / "real" / "out" / name / "0.tar" for name in ("real", "train")
+    ]
+    assert (tmp_path / "real" / "0.tar").read_bytes() == before
+
+
+def test_a_side_shard_never_replaces_a_shard(pets: Path, tmp_path: Path) -> None:
+    shards = tmp_path / "shards"
+    shutil.copytree(pets / "shards" / "train", shards)
+    (tmp_path / "link").symlink_to(shards)
+    write_tar(tmp_path / "export.json", [("x/a.png", show_stores.picture(0))])
+    write_tar(tmp_path / "a+b.tar", [("x/a.png", show_stores.picture(0))])
+    before = {path: path.read_bytes() for path in shards.iterdir()}
+    for given, output in (
+        (shards / "00000.tar", shards),
+        (shards / "00000.tar", tmp_path / "link"),
+        (tmp_path / "link", shards),
+        (shards, tmp_path / "link" / "side"),
+        (tmp_path / "export.json", tmp_path / "side"),
+        (tmp_path / "a+b.tar", tmp_path / "side"),
+    ):
+        with pytest.raises(UsageError):
+            export(pets, output, aligned_with=[str(given)])
+    assert {path: path.read_bytes() for path in shards.iterdir()} == before
+    assert not (tmp_path / "side").exists()
+
+
+@pytest.mark.parametrize("name", ["../x.tar", "/x.tar", "a//x.tar", "./x.tar", "export.json", ""])
+def test_an_export_writes_no_file_outside_of_its_directory(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError):
+        ExportDirectory(tmp_path, ExportRecord(settings={})).locate(name)
 
 
 def test_a_shard_that_cannot_be_read_to_its_end_has_no_side_shard(pets: Path, tmp_path: Path) -> None:

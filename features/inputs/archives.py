@@ -199,17 +199,24 @@ class Tar:
         Raises:
             RecordError: The archive is corrupt or incomplete; what comes before has been yielded.
         """
-        try:
-            with open_file(self._location, _LISTING_BUFFER_BYTES) as file:
-                for info in _read_headers(file):
-                    member = _describe_member(info, state.version)
-                    if member:
-                        wanted = is_wanted(member.name)
-                        yield member, _read_member(file, info, member.name, max_bytes) if wanted else None
-        except CaptError:
-            raise
-        except Exception as error:  # as in `list_members`
-            raise RecordError("read", "incomplete archive", f"{self._location}: {error}", permanent=False) from error
+        with self._open_headers() as (file, headers):
+            for info in headers:
+                member = _describe_member(info, state.version)
+                if member:
+                    wanted = is_wanted(member.name)
+                    yield member, _read_member(file, info, member.name, max_bytes) if wanted else None
+
+    def read_plain_files(
+        self, is_wanted: Callable[[str], bool], max_bytes: int
+    ) -> Iterator[tuple[str, bytes | RecordError | None]]:
+        """Yields the plain files, also hidden ones, by the names in their headers; else as `read_in_order`.
+
+        Bytes of a name that are not UTF-8 are surrogates.
+        """
+        with self._open_headers() as (file, headers):
+            for info in filter(tarfile.TarInfo.isreg, headers):
+                label = escape_bytes(info.name)
+                yield info.name, _read_member(file, info, label, max_bytes) if is_wanted(info.name) else None
 
     def read(self, member: str, label: str, max_bytes: int) -> bytes:
         """Reads a member that messages call `label`; its declared size is checked before anything is read.
@@ -230,6 +237,17 @@ class Tar:
         """Reads at most the first `size` bytes of a member; raises as `read`."""
         with open_file(self._location) as file:
             return file.read(min(size, _seek_data(file, member, label)))
+
+    @contextlib.contextmanager
+    def _open_headers(self) -> Iterator[tuple[BinaryIO, Iterator[tarfile.TarInfo]]]:
+        """Yields the open archive and its headers; raises RecordError if it is corrupt or incomplete."""
+        try:
+            with open_file(self._location, _LISTING_BUFFER_BYTES) as file:
+                yield file, _read_headers(file)
+        except CaptError:
+            raise
+        except Exception as error:  # as in `list_members`
+            raise RecordError("read", "incomplete archive", f"{self._location}: {error}", permanent=False) from error
 
     def _read_rows(self, version: str) -> Iterator[tuple[str, str, int, str, bool]]:
         with open_file(self._location, _LISTING_BUFFER_BYTES) as file:

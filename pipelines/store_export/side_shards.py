@@ -7,6 +7,7 @@ can go through both in step. `KEY.features.npy` is an array, `KEY.features.missi
 """
 
 import hashlib
+import re
 import sqlite3
 import tarfile
 from collections import Counter
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple, get_args
 
 import numpy as np
 
-from features.inputs.archives import ArchiveMember
+from features.inputs.archives import escape_bytes, listed_name
 from features.io.atomic_files import atomic_write, hold_local_copy
 from features.io.tar_writer import TarWriter, open_tar_writer
 from features.io.uris import is_uri, parse_uri
@@ -36,6 +37,10 @@ from schemas.terminal.progress import show_progress
 _FEATURES, _MISSING = ".features.npy", ".features.missing"
 _OTHER_IMAGE, _FAILED, _NO_FEATURES = "other image", "failed", "no features"
 _MAX_IMAGE_BYTES = 256 << 20
+
+# As in webdataset.tariterators, so that a reader finds the same samples. `x/._b.png` has the key `x/`.
+_KEY = re.compile(r"^((?:.*/|)[^.]+)[.]([^/]*)$")
+_META = re.compile(r"__[^/]*__($|/)")
 
 
 class _Sample(NamedTuple):
@@ -133,19 +138,19 @@ class SideShardExport:
 
     def _read_samples(self, shard: Shard) -> Iterator[_Sample]:
         """Yields the samples of a shard as WebDataset groups them: neighboring files with one key."""
-        members = open_tar(shard.location).read_in_order(shard.state, self._images.is_image, _MAX_IMAGE_BYTES)
-        named = ((_read_key(member, shard), member, data) for member, data in members)
+        files = open_tar(shard.location).read_plain_files(self._images.is_image, _MAX_IMAGE_BYTES)
+        named = ((key, name, data) for name, data in files if (key := find_key(name)) is not None)
         try:
-            for key, files in groupby((one for one in named if one[0] is not None), lambda one: one[0]):
-                yield self._read_sample(str(key), [(member, data) for _, member, data in files])
+            for key, some in groupby(named, lambda one: one[0]):
+                _check_key(key, shard)
+                yield self._read_sample(key, [(name, data) for _, name, data in some])
         except RecordError as error:
             raise CaptError(f"the shard cannot be read: {error}", location=shard.location) from error
 
-    def _read_sample(self, key: str, files: list[tuple[ArchiveMember, bytes | RecordError | None]]) -> _Sample:
-        name = split_name(files[0][0].name)
-        expected = self._images.find(name.key) if name else None
-        for _, data in files:
-            if isinstance(data, bytes) and hashlib.sha256(data).digest() == expected:
+    def _read_sample(self, key: str, files: list[tuple[str, bytes | RecordError | None]]) -> _Sample:
+        for name, data in files:
+            expected = self._images.find(name)
+            if expected is not None and isinstance(data, bytes) and hashlib.sha256(data).digest() == expected:
                 return _Sample(key, expected, "")
         return _Sample(key, bytes(32), _OTHER_IMAGE)
 
@@ -171,16 +176,17 @@ class _ImageIndex:
 
     def is_image(self, name: str) -> bool:
         """Returns whether a file of a shard may be an image of the dataset, by its name."""
-        sample = split_name(name)
-        return sample is not None and self._find(sample.key)[1] == sample.field
+        return self.find(name) is not None
 
-    def find(self, image_id: str) -> bytes | None:
-        """Returns the content hash of an image; None if the dataset does not contain it."""
-        return self._find(image_id)[0]
-
-    def _find(self, image_id: str) -> tuple[bytes | None, str | None]:
-        row = self._database.execute("SELECT key, field FROM image WHERE image_id = ?", (image_id,)).fetchone()
-        return row or (None, None)
+    def find(self, name: str) -> bytes | None:
+        """Returns the content hash of the image that had this name in its shard; None if it is no image."""
+        listed = listed_name(escape_bytes(name))
+        sample = split_name(listed) if listed else None
+        if sample is None:
+            return None
+        query = "SELECT key FROM image WHERE image_id = ? AND field = ?"
+        row = self._database.execute(query, sample).fetchone()
+        return row[0] if row else None
 
 
 def _resolve(location: str) -> PurePath:
@@ -190,10 +196,17 @@ def _resolve(location: str) -> PurePath:
     return Path(location).resolve()
 
 
-def _read_key(member: ArchiveMember, shard: Shard) -> str | None:
-    """Returns the key of a file as the shard spells it; None if the file belongs to no sample."""
-    if not member.has_known_name:
-        message = f"the name {member.name} is not UTF-8, so a side shard cannot have its key"
+def find_key(name: str) -> str | None:
+    """Returns the key that WebDataset gives to a file; None if the file belongs to no sample."""
+    match = None if _META.match(name) else _KEY.match(name)
+    return match[1] if match else None
+
+
+def _check_key(key: str, shard: Shard) -> None:
+    shown = escape_bytes(key)
+    if shown != key:
+        message = f"the key {shown} is not UTF-8, so a side shard cannot have it"
         raise CaptError(message, location=shard.location, hint="Rename the file.")
-    name = split_name(member.member.rpartition("@")[0])
-    return name.key if name else None
+    if key.startswith("/") or ".." in key.split("/"):
+        message = f"the key {shown} leads out of the directory where the shard is unpacked"
+        raise CaptError(message, location=shard.location, hint="Rename the file.")

@@ -83,7 +83,7 @@ def read_side_shards(shards: Path, side: Path) -> Any:
         for sample, other in zip(own, added, strict=True):
             assert sample["__key__"] == other["__key__"]
             features = other.get("features.npy")
-            digests = [data and hashlib.sha256(data).hexdigest() for data in (sample["jpg"], get_bytes(features))]
+            digests = [data and hashlib.sha256(data).hexdigest() for data in (sample.get("jpg"), get_bytes(features))]
             found.append([sample["__key__"], *digests])
     return found
 

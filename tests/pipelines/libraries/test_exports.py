@@ -18,6 +18,7 @@ from features.store import Store, create_store
 from schemas.choices import ExportFormat
 from tests.conftest import noise_image
 from tests.pipelines.libraries.test_library_files import PYTHON
+from tests.pipelines.store_export.test_side_shards import ODD_NAMES
 from tests.workflows import show_stores
 
 READER = Path(__file__).with_name("read_exports.py")
@@ -92,3 +93,22 @@ def test_webdataset_reads_shards_and_their_side_shards_in_step(tmp_path: Path) -
     with_features = [one for one in found if one[2]]
     assert len(with_features) == 5
     assert all(hashlib.sha256(table.get(key).tobytes()).hexdigest() == digest for _, key, digest in with_features)
+
+
+def test_webdataset_finds_the_same_samples_in_a_side_shard_with_odd_names(tmp_path: Path) -> None:
+    (tmp_path / "shards").mkdir()
+    image = tmp_path / "image.jpg"
+    noise_image(0).save(image)
+    with tarfile.open(tmp_path / "shards" / "0.tar", "w") as archive:
+        for name, kind in ODD_NAMES:
+            info = tarfile.TarInfo(name.replace("png", "jpg"))
+            info.type, info.size = kind, image.stat().st_size if kind == tarfile.REGTYPE else 0
+            with image.open("rb") as file:
+                archive.addfile(info, file)
+    given = {"store": str(tmp_path / "S"), "dataset_type": "webdataset", "images": [str(tmp_path / "shards")]}
+    capt.prepare_features(**given, extractor="pixels", height=8, width=8, max_failures="100%")
+    shards, side = str(tmp_path / "shards"), str(tmp_path / "side")
+    capt.store_export(store=given["store"], format="webdataset", output=side, aligned_with=[shards])
+    # The reader compares the keys.
+    found = run_reader(shards, side, cache=tmp_path / "cache")
+    assert [key for key, _, _ in found] == [".h/k", "x/", "x", "__a__b", "a.b/c", "x\ny", "x/a"]

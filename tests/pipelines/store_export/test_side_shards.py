@@ -18,6 +18,23 @@ from schemas.errors import CaptError, UsageError
 from tests.workflows import show_stores
 
 FEATURES, MISSING = "features.npy", "features.missing"
+# Names of members and their kinds: links, directories and meta members belong to no sample, hidden files do.
+ODD_NAMES = [
+    ("l.png", tarfile.SYMTYPE),
+    ("h.png", tarfile.LNKTYPE),
+    ("d.png", tarfile.DIRTYPE),
+    (".h/k.png", tarfile.REGTYPE),
+    ("x/._b.png", tarfile.REGTYPE),
+    ("x.", tarfile.REGTYPE),
+    ("__m__/k.png", tarfile.REGTYPE),
+    ("__m.png__", tarfile.REGTYPE),
+    ("__a__b.png", tarfile.REGTYPE),
+    ("README", tarfile.REGTYPE),
+    (".png", tarfile.REGTYPE),
+    ("a.b/c.png", tarfile.REGTYPE),
+    ("x\ny.png", tarfile.REGTYPE),
+    ("x/a.png", tarfile.REGTYPE),
+]
 
 
 def write_tar(path: Path, members: Sequence[tuple[str, bytes]]) -> None:
@@ -108,6 +125,32 @@ def test_neighboring_files_with_one_key_are_a_sample(pets: Path, tmp_path: Path)
     export(pets, tmp_path / "side", aligned_with=[str(tmp_path / "0.tar")])
     found = [(key, field) for key, field, _ in read_tar(tmp_path / "side" / "0.tar")]
     assert found == [("x/a", MISSING), ("x/b", MISSING), ("x/a", FEATURES)]
+
+
+def test_files_belong_to_samples_as_in_webdataset(pets: Path, tmp_path: Path) -> None:
+    image = show_stores.picture(0)
+    with tarfile.open(tmp_path / "0.tar", "w") as archive:
+        for name, kind in ODD_NAMES:
+            info = tarfile.TarInfo(name)
+            info.type, info.size = kind, len(image) if kind == tarfile.REGTYPE else 0
+            archive.addfile(info, io.BytesIO(image))
+    result = export(pets, tmp_path / "side", aligned_with=[str(tmp_path / "0.tar")])
+    with tarfile.open(tmp_path / "side" / "0.tar") as archive:
+        found = archive.getnames()
+    missing = [f"{key}.{MISSING}" for key in (".h/k", "x/", "x", "__a__b", "a.b/c", "x\ny")]
+    assert found == [*missing, f"x/a.{FEATURES}"]
+    assert (result["images"], result["other_images"]) == ({"all": 1}, len(missing))
+
+
+@pytest.mark.parametrize(
+    "name", ["../../x.png", "/x.png", "x/../../y.png", b"\xff.png".decode(errors="surrogateescape")]
+)
+def test_a_key_that_a_side_shard_cannot_have_is_an_error(pets: Path, tmp_path: Path, name: str) -> None:
+    write_tar(tmp_path / "0.tar", [("x/a.png", show_stores.picture(0)), (name, b"")])
+    with pytest.raises(CaptError) as caught:
+        export(pets, tmp_path / "side", aligned_with=[str(tmp_path / "0.tar")])
+    assert caught.value.hint
+    assert not (tmp_path / "side" / "0.tar").exists()
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import tarfile
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 
 class TarWriter:
@@ -20,14 +21,18 @@ class TarWriter:
         """Appends a file with these bytes."""
         info = tarfile.TarInfo(name)
         info.size = len(data)
-        self._archive.addfile(info, BytesIO(data))
+        self._add(info, BytesIO(data))
 
     def add_file(self, name: str, path: Path, size: int) -> None:
         """Appends the first `size` bytes of a file."""
         info = tarfile.TarInfo(name)
         info.size = size
         with path.open("rb") as file:
-            self._archive.addfile(info, file)
+            self._add(info, file)
+
+    def _add(self, info: tarfile.TarInfo, file: BinaryIO) -> None:
+        self._archive.addfile(info, file)
+        self._archive.members.clear()  # type: ignore[attr-defined]  # tarfile would keep them all.
 
 
 @contextlib.contextmanager

@@ -66,6 +66,10 @@ class Dataset(TableSnapshot[DatasetMetadata]):
         """Returns the rows of `schemas.tables.LABELS` by image ID; no rows if the dataset has no labels."""
         return read_parquet(self._paths(LABELS), LABELS)
 
+    def label_batches(self, rows: int = 4096) -> Iterator[pa.RecordBatch]:
+        """Iterates over the rows of `labels`, `rows` per batch and fewer in the last."""
+        return row_batches(self._paths(LABELS), LABELS, "parquet", rows)
+
     def record_batches(self, rows: int = 4096) -> Iterator[pa.RecordBatch]:
         """Iterates over the rows of `catalog`, `rows` per batch and fewer in the last."""
         return row_batches(self._paths(CATALOG), CATALOG, "parquet", rows)

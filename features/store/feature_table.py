@@ -24,7 +24,7 @@ from features.store.snapshot import TableSnapshot, read_table_config
 from features.store.storage_dtypes import StoredColumns, decode
 from schemas.errors import MissingKeyError, StoreError
 from schemas.manifests import FeatureMetadata, Manifest
-from schemas.table_config import FeatureTableConfig
+from schemas.table_config import FeatureTableConfig, compute_digest
 from schemas.tables import FAILURES, KEY_BYTES, Table, features_table
 from schemas.terminal.progress import show_progress
 
@@ -226,6 +226,13 @@ class FeatureTable(TableSnapshot[FeatureMetadata]):
         """
         return FeatureSource(self)
 
+    def metadata_digests(self, positions: NDArray[np.int64]) -> list[str]:
+        """Returns the SHA-256 of the metadata of each row: extractor, numerics class and toolchain.
+
+        Rows of equal images with equal metadata have equal features. It is the same in every layout of the shards.
+        """
+        return [self._metadata[number] for number in self._shard_numbers(positions).tolist()]
+
     def failures(self) -> dict[bytes, tuple[str, str, str]]:
         """Returns the recorded permanent failures: content hash → (stage, reason, detail)."""
         entries = (one.files["failures"] for one in self.manifests if "failures" in one.files)
@@ -270,6 +277,16 @@ class FeatureTable(TableSnapshot[FeatureMetadata]):
     @cached_property
     def _opened(self) -> OpenShards:
         return OpenShards(self.root, self.shards, self.table, MAX_OPEN)
+
+    @cached_property
+    def _metadata(self) -> list[str]:
+        """The digest of the metadata of each shard."""
+        digests: dict[str, str] = {}
+        for manifest in self.manifests:
+            digest = compute_digest(manifest.facts.model_dump(mode="json"))
+            for shard in manifest.shards:
+                digests.setdefault(shard.data.path, digest)
+        return [digests[shard.data.path] for shard in self.shards]
 
     @cached_property
     def _starts(self) -> NDArray[np.int64]:

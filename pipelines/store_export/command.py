@@ -28,8 +28,9 @@ def export_store(options: StoreExport) -> dict[str, Any]:
         `dtype` of the features of an image; `images` (exported images by split; those of side shards as `all`),
         `without_features` (images that are left out, or samples of side shards), `failed` (those of them that failed
         permanently) and `other_images` (samples of side shards whose image is not that of the dataset; null without
-        them); `captions` and `without_captions` (exported images that have none), null if captions are not exported;
-        `files` and `bytes` of the whole export, `written` (files of this run) and `seconds`.
+        them); `captions`, `without_captions` (exported images that have none) and `captions_without_features` (captions
+        of images that are left out), null if captions are not exported; `files` and `bytes` of the whole export,
+        `written` (files of this run) and `seconds`.
 
     Raises:
         StoreError: The store, dataset or a table does not exist, or several match.
@@ -81,6 +82,8 @@ def print_exported(result: Mapping[str, Any]) -> None:
     printer.line(f"features: {result['dtype']} {shape}")
     if result["captions"] is not None:
         printer.line(f"captions: {result['captions']:,}; images without captions: {result['without_captions']:,}")
+        if lost := result["captions_without_features"]:
+            printer.line(f"captions of images without features: {lost:,}", "yellow")
     if result["without_features"]:
         reasons = {"that failed": result["failed"], "with another image than the dataset": result["other_images"]}
         shown = "".join(f", {count:,} {reason}" for reason, count in reasons.items() if count)

@@ -10,7 +10,7 @@ from features.io.atomic_files import atomic_write
 from features.text.vocabulary import VOCABULARY_FILE, write_vocabulary
 from pipelines.store_export.formats import FORMATS
 from pipelines.store_export.output_directory import ExportDirectory
-from pipelines.store_export.rows import Block, RowReader, SplitRows
+from pipelines.store_export.rows import CAPTION_COUNTS, Block, RowReader, SplitRows
 from pipelines.store_export.tables import ExportTables
 from schemas.choices import Split
 from schemas.errors import CaptError
@@ -43,9 +43,9 @@ class DatasetExport:
             "shard_size": self._options.shard_size,
             "feature_table": self._tables.features.fingerprint,
             "caption_table": captions.fingerprint if captions else None,
-            "captions": [shard.data.sha256 for shard in captions.shards] if captions else [],
-            "labels": self._tables.dataset.digest if "label" in self._reader.layout.schema.names else None,
-            "rows": {one.split: one.digest for one in self._splits},
+            "vocabulary": captions.manifests[-1].files["vocabulary"].sha256 if captions else None,
+            "columns": self._reader.layout.schema.names,
+            "digests": {one.split: one.digests for one in self._splits},
         }
 
     def write(self, directory: ExportDirectory) -> None:
@@ -63,12 +63,14 @@ class DatasetExport:
             "shape": list(layout.shape),
             "dtype": layout.dtype.name,
             "images": {one.split: one.rows for one in self._splits if one.rows},
-            "without_features": sum(one.without_features for one in self._splits),
-            "failed": sum(one.failed for one in self._splits),
-            "captions": sum(one.captions for one in self._splits) if self._tables.captions else None,
-            "without_captions": sum(one.without_captions for one in self._splits) if self._tables.captions else None,
+            "without_features": self._sum("without_features"),
+            "failed": self._sum("failed"),
+            **{name: self._sum(name) if self._tables.captions else None for name in CAPTION_COUNTS},
             "other_images": None,
         }
+
+    def _sum(self, name: str) -> int:
+        return sum(getattr(one, name) for one in self._splits)
 
     def _write_split(self, directory: ExportDirectory, split: SplitRows) -> None:
         if not split.rows:

@@ -1,5 +1,6 @@
 """Lists the formats of exports: how each writes a file."""
 
+import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ class FileFormat:
         suffixes: Suffixes of the files that belong together.
         directory: Directory of the files, within that of the export.
         file_bytes: Features per file, if the user sets no number of images; None for all of a split.
+        row_bytes: Bytes that a row takes besides its features, approximately.
         max_dimensions: Dimensions that the features of an image may have; None for any number.
     """
 
@@ -31,6 +33,7 @@ class FileFormat:
     suffixes: tuple[str, ...]
     directory: str = ""
     file_bytes: int | None = _FILE_BYTES
+    row_bytes: int = 0
     max_dimensions: int | None = None
 
     def check(self, layout: Layout) -> None:
@@ -42,11 +45,13 @@ class FileFormat:
 
     def choose_shard_size(self, layout: Layout, rows: int) -> int:
         """Returns the number of images per file, for a split with so many rows."""
-        return rows if self.file_bytes is None else max(1, self.file_bytes // max(1, layout.row_bytes))
+        return rows if self.file_bytes is None else max(1, self.file_bytes // max(1, layout.row_bytes + self.row_bytes))
 
 
 FORMATS: dict[ExportFormat, FileFormat] = {
-    "webdataset": FileFormat(write_tar, (".tar",)),
+    "webdataset": FileFormat(
+        write_tar, (".tar",), row_bytes=3 * 2 * tarfile.BLOCKSIZE
+    ),  # three files with header and padding
     # The library finds splits by the names of files in this directory.
     "huggingface": FileFormat(write_parquet, (".parquet",), "data", max_dimensions=5),
     "npy": FileFormat(write_npy, (".npy", ".parquet"), file_bytes=None),

@@ -1,10 +1,11 @@
 """Keeps the directory of an export: its settings, and the finished files with their SHA-256.
 
-`export.json` is written before the first file and after each file, so an interrupted export can resume. A file that is
-not in it, or that differs from its SHA-256, is written again.
+`export.json` is written before the first file, every few seconds, and at the end, so an interrupted export can resume.
+A file that is not in it, or that differs from its SHA-256, is written again.
 """
 
 import contextlib
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,14 +25,20 @@ from schemas.table_config import canonical_json
 
 RECORD = "export.json"
 _LOCK = ".export.lock"
+_RECORD_SECONDS = 5.0
 _HINT = "Choose a directory that is empty or does not exist yet."
 
 
 class ExportRecord(Frozen):
-    """The content of `export.json`."""
+    """The content of `export.json`.
+
+    Args:
+        sources: By the path of a side shard, the SHA-256 of the samples of its shard.
+    """
 
     settings: dict[str, Any]
     files: dict[str, FileEntry] = Field(default_factory=dict)
+    sources: dict[str, str] = Field(default_factory=dict)
 
 
 class ExportDirectory:
@@ -39,9 +46,11 @@ class ExportDirectory:
 
     def __init__(self, root: Path, record: ExportRecord) -> None:
         self.root = root
+        self.sources = dict(record.sources)
         self._settings, self._files = record.settings, dict(record.files)
         self._checker = FileChecker(root)
         self._written: set[str] = set()
+        self._recorded_at = time.monotonic()
 
     @property
     def files(self) -> list[FileEntry]:
@@ -65,12 +74,21 @@ class ExportDirectory:
         entries = [self._files.get(name) for name in names]
         return all(entry is not None and self._checker.is_intact(entry, check_hash=True) for entry in entries)
 
-    def add(self, names: Sequence[str]) -> None:
-        """Records files that have been written."""
+    def add(self, names: Sequence[str], source: str | None = None) -> None:
+        """Adds files that have been written, and if they belong to a shard, the SHA-256 of its samples."""
         for name in names:
             self._files[name] = describe_file(self.root / name, self.root)
+            if source is not None:
+                self.sources[name] = source
         self._written.update(names)
-        _write_record(self.root, ExportRecord(settings=self._settings, files=self._files))
+        # Each record has all files. One per file would take time that grows with the square of their number.
+        if time.monotonic() - self._recorded_at >= _RECORD_SECONDS:
+            self.write_record()
+
+    def write_record(self) -> None:
+        """Writes `export.json`."""
+        _write_record(self.root, ExportRecord(settings=self._settings, files=self._files, sources=self.sources))
+        self._recorded_at = time.monotonic()
 
 
 @contextlib.contextmanager
@@ -96,7 +114,12 @@ def hold_directory(location: str, store: Path, settings: dict[str, Any]) -> Iter
         if not isinstance(root, ObjectPath):
             for path in filter(is_temporary, list(files_below(root))):
                 path.unlink()
-        yield ExportDirectory(root, record)
+        directory = ExportDirectory(root, record)
+        try:
+            yield directory
+        finally:
+            if directory.written:
+                directory.write_record()
 
 
 def is_name_within(name: str) -> bool:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,13 +14,15 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from features.io.locations import is_remote
-from features.store import CaptionTable, FeatureTable
+from features.store import CaptionTable, Dataset, FeatureTable
 from pipelines.store_export.tables import ExportTables
 from schemas.choices import Split
 from schemas.records import stack_keys
 
 _BLOCK_BYTES = 32 << 20
 _MAX_BLOCK_ROWS = 1024
+
+CAPTION_COUNTS = ("captions", "without_captions", "captions_without_features")
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,9 @@ class SplitRows:
         failed: Images without features that failed permanently.
         captions: Captions of the rows.
         without_captions: Rows without captions.
-        digest: SHA-256 of the image IDs and content hashes of the rows.
+        captions_without_features: Captions of images without features.
+        digests: SHA-256 of what determines the exported values, in any layout of the store: `rows` (image IDs and
+            content hashes), `features` (their extractors, numerics classes and toolchains), `captions` and `labels`.
     """
 
     split: Split
@@ -74,42 +78,50 @@ class SplitRows:
     failed: int
     captions: int
     without_captions: int
-    digest: str
+    captions_without_features: int
+    digests: Mapping[str, str]
 
 
 class RowReader:
     """Reads the rows of an export.
 
-    The captions lie in a database in a temporary file. Memory contains a block, and of each image in the feature table
-    40 bytes.
+    Captions and labels lie in databases in temporary files. Memory contains a block, and of each image in the feature
+    table 40 bytes.
     """
 
     def __init__(self, tables: ExportTables) -> None:
         self._dataset, self._features = tables.dataset, tables.features
         self._captions = _CaptionIndex(tables.captions) if tables.captions else None
-        labels = tables.dataset.labels()
-        self._labels = labels if len(labels) else None
+        self._labels = _LabelIndex(tables.dataset)
         self.layout = Layout(
             self._features.shape,
             _find_dtype(self._features),
-            _build_schema(has_captions=self._captions is not None, has_labels=self._labels is not None),
+            _build_schema(has_captions=self._captions is not None, has_labels=self._labels.has_labels),
         )
 
     def count(self, split: Split) -> SplitRows:
         """Reads the image IDs of a split, and downloads their features if the store is in a bucket."""
-        digest, failures = hashlib.sha256(), self._features.failures()
-        counts = Counter[str]()
+        digests = {name: hashlib.sha256() for name in ("rows", "features", "captions", "labels")}
+        failures, counts = self._features.failures(), Counter[str]()
         needed = []
         for batch in self._read_catalog(split):
             keys, positions = stack_keys(batch), self._features.lookup(stack_keys(batch))
-            for image_id, key, position in zip(batch["image_id"].to_pylist(), keys, positions.tolist(), strict=True):
-                if position < 0:
-                    counts.update(without_features=1, failed=key.tobytes() in failures)
-                    continue
-                digest.update(json.dumps(image_id).encode() + key.tobytes())
-                captions = self._captions.count(image_id) if self._captions else 0
-                counts.update(rows=1, captions=captions, without_captions=not captions)
-            needed.append(np.unique(positions[positions >= 0]))
+            is_present = positions >= 0
+            ids = batch["image_id"].filter(pa.array(is_present)).to_pylist()
+            absent = batch["image_id"].filter(pa.array(~is_present)).to_pylist()
+            for image_id, key in zip(absent, keys[~is_present], strict=True):
+                captions = self._captions.find(image_id) if self._captions else []
+                failed = key.tobytes() in failures
+                counts.update(without_features=1, failed=failed, captions_without_features=len(captions))
+            metadata = self._features.metadata_digests(positions[is_present])
+            for image_id, key, digest in zip(ids, keys[is_present], metadata, strict=True):
+                captions = self._captions.find(image_id) if self._captions else []
+                digests["rows"].update(json.dumps(image_id).encode() + key.tobytes())
+                digests["features"].update(digest.encode())
+                digests["captions"].update(json.dumps(captions).encode())
+                digests["labels"].update(json.dumps(self._labels.find(image_id)).encode())
+                counts.update(rows=1, captions=len(captions), without_captions=not captions)
+            needed.append(np.unique(positions[is_present]))
         if needed and is_remote(self._features.root):
             self._features.ensure_local(np.concatenate(needed))
         return SplitRows(
@@ -119,7 +131,8 @@ class RowReader:
             failed=counts["failed"],
             captions=counts["captions"],
             without_captions=counts["without_captions"],
-            digest=digest.hexdigest(),
+            captions_without_features=counts["captions_without_features"],
+            digests={name: digest.hexdigest() for name, digest in digests.items()},
         )
 
     def read(self, split: Split) -> "RowCursor":
@@ -136,9 +149,8 @@ class RowReader:
             found = [self._captions.find(image_id) for image_id in ids.to_pylist()]
             columns["captions"] = [[caption for caption, _ in some] for some in found]
             columns["tokens"] = [[tokens for _, tokens in some] for some in found]
-        if self._labels is not None:
-            row = pc.index_in(ids, self._labels["image_id"].combine_chunks())
-            columns["label"] = pc.take(self._labels["word"].combine_chunks(), row)
+        if self._labels.has_labels:
+            columns["label"] = [self._labels.find(image_id) for image_id in ids.to_pylist()]
         rows = pa.Table.from_pydict(columns, schema=self.layout.schema)
         return Block(rows, features.astype(self.layout.dtype, copy=False))
 
@@ -192,15 +204,28 @@ class _CaptionIndex:
             self._database.executemany("INSERT INTO caption VALUES (?, ?, ?, ?)", rows)
         self._database.execute("CREATE INDEX by_image ON caption (image_id, caption_id)")
 
-    def count(self, image_id: str) -> int:
-        (count,) = self._database.execute("SELECT count(*) FROM caption WHERE image_id = ?", (image_id,)).fetchone()
-        return int(count)
-
     def find(self, image_id: str) -> list[tuple[str, list[int]]]:
         rows = self._database.execute(
             "SELECT caption, tokens FROM caption WHERE image_id = ? ORDER BY caption_id", (image_id,)
         )
         return [(caption, np.frombuffer(tokens, np.int64).tolist()) for caption, tokens in rows]
+
+
+class _LabelIndex:
+    """The label of each image, by image ID."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._database = sqlite3.connect("")
+        self._database.execute("CREATE TABLE label (image_id TEXT PRIMARY KEY, word TEXT) WITHOUT ROWID")
+        for batch in dataset.label_batches():
+            rows = zip(batch["image_id"].to_pylist(), batch["word"].to_pylist(), strict=True)
+            self._database.executemany("INSERT INTO label VALUES (?, ?)", rows)
+        self.has_labels = self._database.execute("SELECT 1 FROM label").fetchone() is not None
+
+    def find(self, image_id: str) -> str | None:
+        """Returns the label of an image; None for an image without one."""
+        row = self._database.execute("SELECT word FROM label WHERE image_id = ?", (image_id,)).fetchone()
+        return row[0] if row else None
 
 
 def _find_dtype(table: FeatureTable) -> np.dtype[Any]:

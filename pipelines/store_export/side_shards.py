@@ -7,6 +7,7 @@ can go through both in step. `KEY.features.npy` is an array, `KEY.features.missi
 """
 
 import hashlib
+import json
 import re
 import sqlite3
 import tarfile
@@ -25,7 +26,7 @@ from features.io.uris import is_uri, parse_uri
 from pipelines.datasets.shard_files import Shard, find_shards
 from pipelines.datasets.webdataset import open_tar, split_name
 from pipelines.store_export.output_directory import ExportDirectory, is_name_within
-from pipelines.store_export.rows import RowReader
+from pipelines.store_export.rows import CAPTION_COUNTS, RowReader
 from pipelines.store_export.tables import ExportTables
 from pipelines.store_export.webdataset_files import encode_npy
 from schemas.choices import Split
@@ -68,9 +69,10 @@ class SideShardExport:
         """Returns the settings that determine every byte of the files."""
         return {
             "dataset": self._tables.dataset.name,
-            "shards": [[shard.label, shard.state.version] for shard in self._shards],
+            "shards": [shard.label for shard in self._shards],
             "feature_table": self._tables.features.fingerprint,
-            "rows": {one.split: one.digest for one in self._splits},
+            "images": self._images.digest,
+            "digests": {one.split: one.digests for one in self._splits},
         }
 
     def write(self, directory: ExportDirectory) -> None:
@@ -81,13 +83,8 @@ class SideShardExport:
         """
         with show_progress("exporting", None, "samples", lambda: (self._counts.total(), "")):
             for shard in self._shards:
-                if not directory.is_finished([shard.label]):
-                    with (
-                        atomic_write(directory.locate(shard.label)) as temporary,
-                        open_tar_writer(temporary) as archive,
-                    ):
-                        self._write_shard(shard, archive)
-                    directory.add([shard.label])
+                if not self._is_finished(directory, shard):
+                    self._write_file(directory, shard)
                 self._count(directory, shard)
         if not self._counts[""]:
             message = f"no sample of the shards is an image of {self._tables.dataset.name} with features"
@@ -101,8 +98,7 @@ class SideShardExport:
             "images": {"all": self._counts[""]},
             "without_features": self._counts.total() - self._counts[""],
             "failed": self._counts[_FAILED],
-            "captions": None,
-            "without_captions": None,
+            **dict.fromkeys(CAPTION_COUNTS),
             "other_images": self._counts[_OTHER_IMAGE],
         }
 
@@ -123,8 +119,23 @@ class SideShardExport:
                 message = f"the side shard {shard.label} would replace a shard"
                 raise UsageError(message, location=self._options.output, hint="Choose another directory.")
 
-    def _write_shard(self, shard: Shard, archive: TarWriter) -> None:
-        features, remaining = self._tables.features, self._read_samples(shard)
+    def _is_finished(self, directory: ExportDirectory, shard: Shard) -> bool:
+        """Returns whether an earlier run wrote the side shard of the same samples; reads the shard."""
+        if not directory.is_finished([shard.label]):
+            return False
+        source = hashlib.sha256()
+        for _ in _hash_samples(self._read_samples(shard), source):
+            pass
+        return directory.sources.get(shard.label) == source.hexdigest()
+
+    def _write_file(self, directory: ExportDirectory, shard: Shard) -> None:
+        source = hashlib.sha256()
+        with atomic_write(directory.locate(shard.label)) as temporary, open_tar_writer(temporary) as archive:
+            self._write_samples(_hash_samples(self._read_samples(shard), source), archive)
+        directory.add([shard.label], source.hexdigest())
+
+    def _write_samples(self, remaining: Iterator[_Sample], archive: TarWriter) -> None:
+        features = self._tables.features
         while samples := list(islice(remaining, self._reader.layout.block_rows)):
             positions = features.lookup(join_keys([one.sha256 for one in samples]))
             positions[[bool(one.reason) for one in samples]] = -1
@@ -158,21 +169,30 @@ class SideShardExport:
         """Counts the samples of a finished side shard, by the reason why they have no features."""
         with hold_local_copy(directory.root / shard.label) as path, tarfile.open(path) as archive:
             for member in archive:
+                archive.members.clear()  # type: ignore[attr-defined]  # tarfile would keep them all.
                 file = archive.extractfile(member) if member.name.endswith(_MISSING) else None
                 self._counts[file.read().decode() if file else ""] += 1
 
 
 class _ImageIndex:
-    """The content hash and the field of each image of a dataset, by image ID, in a database on disk."""
+    """The content hash and the field of each image of a dataset, by image ID, in a database on disk.
+
+    Attributes:
+        digest: SHA-256 of the rows, and of whether each image failed.
+    """
 
     def __init__(self, tables: ExportTables) -> None:
+        digest, failures = hashlib.sha256(), tables.features.failures()
         self._database = sqlite3.connect("")
         self._database.execute("CREATE TABLE image (image_id TEXT PRIMARY KEY, key BLOB, field TEXT) WITHOUT ROWID")
         for batch in tables.dataset.record_batches():
             names = (split_name(member.rpartition("@")[0]) for member in batch["member"].to_pylist())
             fields = [name.field if name else "" for name in names]
-            rows = zip(batch["image_id"].to_pylist(), batch["key"].to_pylist(), fields, strict=True)
+            rows = list(zip(batch["image_id"].to_pylist(), batch["key"].to_pylist(), fields, strict=True))
             self._database.executemany("INSERT INTO image VALUES (?, ?, ?)", rows)
+            for image_id, key, field in rows:
+                digest.update(json.dumps([image_id, key.hex(), field, key in failures]).encode())
+        self.digest = digest.hexdigest()
 
     def is_image(self, name: str) -> bool:
         """Returns whether a file of a shard may be an image of the dataset, by its name."""
@@ -187,6 +207,13 @@ class _ImageIndex:
         query = "SELECT key FROM image WHERE image_id = ? AND field = ?"
         row = self._database.execute(query, sample).fetchone()
         return row[0] if row else None
+
+
+def _hash_samples(samples: Iterator[_Sample], digest: "hashlib._Hash") -> Iterator[_Sample]:
+    """Yields samples, after it has added each to the digest."""
+    for sample in samples:
+        digest.update(json.dumps([sample.key, sample.sha256.hex(), sample.reason]).encode())
+        yield sample
 
 
 def _resolve(location: str) -> PurePath:

@@ -1,5 +1,6 @@
 """`capt store export` writes the rows that a reader of the store sees, once, in files that can be resumed."""
 
+import contextlib
 import hashlib
 import io
 import json
@@ -16,9 +17,11 @@ import pyarrow.parquet as pq
 import pytest
 
 import capt
+from features.io.tar_writer import TarWriter
 from features.store import Store, create_store
 from features.store.storage_dtypes import decode
 from pipelines.store_export.formats import FORMATS
+from pipelines.store_export.output_directory import hold_directory
 from pipelines.store_export.rows import Layout
 from pipelines.store_export.webdataset_files import encode_key
 from schemas.choices import ExportFormat
@@ -109,6 +112,7 @@ def test_an_export_has_the_rows_of_the_readers(pets: Store, tmp_path: Path, file
     result = export(pets, tmp_path / "out", file_format, shard_size=3)
     assert result["images"] == {"train": 4, "val": 2}
     assert (result["without_features"], result["captions"], result["without_captions"]) == (1, 6, 1)
+    assert result["captions_without_features"] == 1
     assert (result["dtype"], result["shape"]) == ("float16", list(show_stores.SHAPE))
     for split in ("train", "val"):
         assert_same(read_export(tmp_path / "out", file_format, split), read_rows(pets, split))
@@ -120,20 +124,23 @@ def test_an_export_has_the_rows_of_the_readers(pets: Store, tmp_path: Path, file
 def test_an_export_is_the_same_bytes_again_and_in_parts(
     pets: Store, tmp_path: Path, file_format: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = export(pets, tmp_path / "one", file_format, shard_size=2)
+    # The first file has two blocks; the second is written after the rows of the first were skipped.
     monkeypatch.setattr("pipelines.store_export.rows._MAX_BLOCK_ROWS", 2)
-    export(pets, tmp_path / "two", file_format, shard_size=2)
+    first = export(pets, tmp_path / "one", file_format, shard_size=3)
+    export(pets, tmp_path / "two", file_format, shard_size=3)
     names = {path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*") if path.is_file()}
     assert len(names) == first["files"] + 2
     # A file that is missing, and one that was changed, are written again; the others are kept.
     entries = sorted(json.loads((tmp_path / "two" / "export.json").read_text())["files"])
-    (tmp_path / "two" / entries[0]).unlink()
+    (tmp_path / "two" / next(name for name in entries if "00001-of-00002" in name)).unlink()
     (tmp_path / "two" / entries[-1]).write_bytes(b"another")
-    again = export(pets, tmp_path / "two", file_format, shard_size=2)
+    again = export(pets, tmp_path / "two", file_format, shard_size=3)
     assert again["written"] < again["files"] == first["files"]
     for name in names - {Path(".export.lock")}:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
-    assert export(pets, tmp_path / "two", file_format, shard_size=2)["written"] == 0
+    assert export(pets, tmp_path / "two", file_format, shard_size=3)["written"] == 0
+    for split in ("train", "val"):
+        assert_same(read_export(tmp_path / "two", file_format, split), read_rows(pets, split))
 
 
 @pytest.mark.parametrize(("dtype", "exported"), [("bfloat16", "float32"), ("int8", "float32"), ("float32", "float32")])
@@ -228,6 +235,65 @@ def test_an_export_of_a_store_that_has_changed_is_refused(pets: Store, tmp_path:
     show_stores.add_features(store, [row["key"]])
     with pytest.raises(UsageError):
         export(store, tmp_path / "out", "npy")
+
+
+def test_an_export_resumes_if_the_exported_values_are_the_same(tmp_path: Path) -> None:
+    def build(name: str, *, numerics: str = "cpu-avx2", label: str = "x", texts: tuple[str, str] = ("a", "b")) -> Store:
+        store = create_store(tmp_path / name / "S")
+        photos = [show_stores.photo(tmp_path / name, number, captions=(text,)) for number, text in enumerate(texts)]
+        show_stores.add_dataset(store, photos, labels={"0": label})
+        show_stores.add_features(store, [photos[0].key], numerics=numerics)
+        show_stores.add_captions(store, photos)
+        return store
+
+    export(build("first"), tmp_path / "out", "npy")
+    # Another directory of images, and another caption of the image without features, change no exported value.
+    assert export(build("moved", texts=("a", "c")), tmp_path / "out", "npy")["written"] == 0
+    for name, change in (("numerics", "cpu-avx512"), ("label", "y"), ("texts", ("c", "b"))):
+        with pytest.raises(UsageError):
+            export(build(name, **{name: change}), tmp_path / "out", "npy")  # type: ignore[arg-type]
+
+
+def test_the_record_is_the_same_for_every_layout_of_the_features(tmp_path: Path) -> None:
+    records = []
+    for number in (1, 4):
+        store = stores.new_store(tmp_path / f"S{len(records)}")
+        stores.add_features(store, stores.feature_config(), range(8), shards=number)
+        stores.add_dataset(store, "d", range(8))
+        output = tmp_path / f"out{len(records)}"
+        export(store, output, "npy")
+        records.append((output / "export.json").read_bytes())
+    assert records[0] == records[1]
+
+
+@pytest.mark.parametrize("is_interrupted", [False, True])
+def test_the_record_is_written_at_intervals_and_at_the_end(tmp_path: Path, is_interrupted: bool) -> None:
+    outcome = pytest.raises(KeyboardInterrupt) if is_interrupted else contextlib.nullcontext()
+    with outcome, hold_directory(str(tmp_path / "out"), tmp_path / "S", {}) as directory:
+        for name in ("a", "b"):
+            directory.locate(name).write_text(name)
+            directory.add([name])
+        assert json.loads((tmp_path / "out" / "export.json").read_text())["files"] == {}
+        if is_interrupted:
+            raise KeyboardInterrupt
+    assert sorted(json.loads((tmp_path / "out" / "export.json").read_text())["files"]) == ["a", "b"]
+
+
+def test_small_features_have_fewer_images_per_tar_than_per_table() -> None:
+    layout = Layout((2,), np.dtype(np.float32), pa.schema([]))
+    assert FORMATS["arrow"].choose_shard_size(layout, 1) == (256 << 20) // 8
+    assert FORMATS["webdataset"].choose_shard_size(layout, 1) == (256 << 20) // (8 + 6 * 512)
+
+
+def test_a_tar_writer_keeps_no_members(tmp_path: Path) -> None:
+    (tmp_path / "b").write_bytes(b"b")
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        writer = TarWriter(archive)
+        writer.add_bytes("a", b"a")
+        writer.add_file("b", tmp_path / "b", 1)
+        assert archive.getmembers() == []
+    with tarfile.open(tmp_path / "x.tar") as archive:
+        assert archive.getnames() == ["a", "b"]
 
 
 @pytest.mark.slow

@@ -119,6 +119,20 @@ def test_side_shards_are_the_same_bytes_again_and_in_parts(pets: Path, tmp_path:
         assert (tmp_path / "one" / "train" / name).read_bytes() == (tmp_path / "two" / "train" / name).read_bytes()
 
 
+def test_a_side_shard_is_kept_until_the_samples_of_its_shard_change(pets: Path, tmp_path: Path) -> None:
+    shutil.copytree(pets / "shards", tmp_path / "shards")
+    given = {"aligned_with": [str(tmp_path / "shards")]}
+    export(pets, tmp_path / "side", **given)
+    path = tmp_path / "shards" / "train" / "00000.tar"
+    data = path.read_bytes()
+    shutil.rmtree(tmp_path / "shards")
+    shutil.copytree(pets / "shards", tmp_path / "shards", copy_function=shutil.copyfile)
+    assert export(pets, tmp_path / "side", **given)["written"] == 0
+    path.write_bytes(data.replace(show_stores.picture(0), bytes(len(show_stores.picture(0)))))
+    again = export(pets, tmp_path / "side", **given)
+    assert (again["written"], again["images"], again["other_images"]) == (1, {"all": 2}, 3)
+
+
 def test_neighboring_files_with_one_key_are_a_sample(pets: Path, tmp_path: Path) -> None:
     names = [("x/a.txt", b"a dog"), ("x/b.txt", b"a dog"), ("x/a.png", show_stores.picture(0))]
     write_tar(tmp_path / "0.tar", names)

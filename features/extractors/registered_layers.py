@@ -2,7 +2,6 @@
 
 import importlib.util
 
-from features.extractors import alexnet_layers, token_layers  # noqa: F401 (registers them)
 from schemas.errors import UsageError
 
 KERAS_HUB = "keras_hub"
@@ -14,6 +13,8 @@ def register_layers(extractor: str) -> None:
     Raises:
         UsageError: They are those of KerasHub, which is not installed.
     """
+    from features.extractors import alexnet_layers, token_layers  # noqa: F401 (registers them, and imports Keras)
+
     if extractor == KERAS_HUB:
         check_keras_hub()
         importlib.import_module(KERAS_HUB)

@@ -126,7 +126,7 @@ def quantize(graph: bytes, pixels: Pixels) -> QuantizedNetwork:
     import nncf
     from openvino._offline_transformations import apply_moc_transformations
 
-    nncf.set_log_level(logging.ERROR)
+    logging.getLogger("nncf").setLevel(logging.ERROR)  # nncf.set_log_level also changes handlers of other loggers
     with (
         tempfile.TemporaryDirectory(prefix="capt-quantize-") as directory,
         contextlib.redirect_stdout(StringIO()),  # NNCF prints progress bars to it

@@ -104,6 +104,7 @@ class RowReader:
         digests = {name: hashlib.sha256() for name in ("rows", "features", "captions", "labels")}
         failures, counts = self._features.failures(), Counter[str]()
         needed = []
+        is_in_bucket = is_remote(self._features.root)
         for batch in self._read_catalog(split):
             keys, positions = stack_keys(batch), self._features.lookup(stack_keys(batch))
             is_present = positions >= 0
@@ -121,8 +122,9 @@ class RowReader:
                 digests["captions"].update(json.dumps(captions).encode())
                 digests["labels"].update(json.dumps(self._labels.find(image_id)).encode())
                 counts.update(rows=1, captions=len(captions), without_captions=not captions)
-            needed.append(np.unique(positions[is_present]))
-        if needed and is_remote(self._features.root):
+            if is_in_bucket:
+                needed.append(np.unique(positions[is_present]))
+        if needed:
             self._features.ensure_local(np.concatenate(needed))
         return SplitRows(
             split,

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import pyarrow as pa
+
 from features.store import CaptionTable, Dataset, FeatureTable, Store
 from features.store.caption_table import check_file_names
 from features.store.snapshot import TableSnapshot
@@ -48,8 +50,14 @@ def select_tables(store: Store, options: StoreExport) -> ExportTables:
     is_plain = options.without_captions or bool(options.aligned_with)
     captions = None if is_plain else _select_captions(store, dataset, options.caption_table)
     if captions and (len(captions.file_names()) or len(dataset.file_names())):
-        check_file_names(captions, captions.captions(), dataset, dataset.catalog())
+        check_file_names(captions, _read_ids(captions), dataset, _read_ids(dataset))
     return ExportTables(dataset, features, captions)
+
+
+def _read_ids(table: CaptionTable | Dataset) -> pa.Table:
+    """Returns the column of image IDs, without the rest of the rows in memory."""
+    ids = [batch["image_id"] for batch in table.record_batches()]
+    return pa.table({"image_id": pa.chunked_array(ids, pa.string())})
 
 
 def _select_features(store: Store, dataset: Dataset, prefix: str | None) -> FeatureTable:

@@ -17,8 +17,10 @@ import pyarrow.parquet as pq
 import pytest
 
 import capt
+from features.io.atomic_files import describe_file
 from features.io.tar_writer import TarWriter
 from features.store import Store, create_store
+from features.store.commit_log import CommitLog
 from features.store.storage_dtypes import decode
 from pipelines.store_export.formats import FORMATS
 from pipelines.store_export.output_directory import hold_directory
@@ -26,6 +28,7 @@ from pipelines.store_export.rows import Layout
 from pipelines.store_export.webdataset_files import encode_key
 from schemas.choices import ExportFormat
 from schemas.errors import CaptError, StoreError, UsageError
+from schemas.tables import FILE_NAMES
 from tests.commands import CommandServer
 from tests.features.store import stores
 from tests.workflows import show_stores
@@ -168,6 +171,25 @@ def test_labels_are_exported(tmp_path: Path) -> None:
     export(store, tmp_path / "tar", "webdataset")
     with tarfile.open(tmp_path / "tar" / "train-00000-of-00001.tar") as archive:
         assert [one for one in archive.getnames() if one.endswith(".txt")] == ["0.txt"]
+
+
+def test_captions_of_other_image_files_are_refused(pets: Store, tmp_path: Path) -> None:
+    store = Store(Path(shutil.copytree(pets.path, tmp_path / "S")))
+
+    def add_file_names(root: Path, file_name: str) -> None:
+        names = pa.Table.from_pydict({"image_id": ["3"], "file_name": [file_name]}, schema=FILE_NAMES.arrow_schema())
+        path = root / f"{file_name}.parquet"
+        pq.write_table(names, path)
+        live = CommitLog(root).live()[-1]
+        files = {**live.files, FILE_NAMES.name: describe_file(path, root)}
+        CommitLog(root).append(live.model_copy(update={"replaces": (live.digest,), "files": files}))
+
+    add_file_names(store.datasets()[0].root, "3.jpg")
+    add_file_names(store.caption_tables()[0].root, "3.jpg")
+    assert export(store, tmp_path / "out", "npy")["captions"] == 6
+    add_file_names(store.caption_tables()[0].root, "4.jpg")
+    with pytest.raises(StoreError):
+        export(store, tmp_path / "other", "npy")
 
 
 def test_a_format_checks_the_number_of_dimensions() -> None:

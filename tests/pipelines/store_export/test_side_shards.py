@@ -218,9 +218,11 @@ def test_a_side_shard_never_replaces_a_shard(pets: Path, tmp_path: Path) -> None
     (tmp_path / "link").symlink_to(shards)
     write_tar(tmp_path / "export.json", [("x/a.png", show_stores.picture(0))])
     write_tar(tmp_path / "a+b.tar", [("x/a.png", show_stores.picture(0))])
-    before = {path: path.read_bytes() for path in shards.iterdir()}
+    export(pets, tmp_path / "earlier", aligned_with=[str(shards / "00000.tar")])
+    before = {path: path.read_bytes() for path in (*shards.iterdir(), tmp_path / "earlier" / "00000.tar")}
     for given, output in (
         (shards / "00000.tar", shards),
+        (tmp_path / "earlier" / "00000.tar", tmp_path / "earlier"),
         (shards / "00000.tar", tmp_path / "link"),
         (tmp_path / "link", shards),
         (shards, tmp_path / "link" / "side"),
@@ -229,7 +231,7 @@ def test_a_side_shard_never_replaces_a_shard(pets: Path, tmp_path: Path) -> None
     ):
         with pytest.raises(UsageError):
             export(pets, output, aligned_with=[str(given)])
-    assert {path: path.read_bytes() for path in shards.iterdir()} == before
+    assert {path: path.read_bytes() for path in before} == before
     assert not (tmp_path / "side").exists()
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from features.extractors.extractor import ExtractorConfig, resolve_dtype
+from features.extractors.extractor import ExtractorConfig, check_unchanged, resolve_dtype
 from features.extractors.output_layers import (
     OUTPUT,
     FeatureFunction,
@@ -60,14 +60,16 @@ class CustomExtractor:
 
     def resolve_config(self) -> ExtractorConfig:
         """Returns the settings for the table config, with the input size that the file fixes, if any."""
+        weights = f"sha256:{hash_file(self._path)}"
         model = self._load()
+        check_unchanged(weights, f"sha256:{hash_file(self._path)}", str(self._path))
         height, width = self._find_input_size(model)
         layer = self._options.layer or OUTPUT
         truncated = truncate_model(model, layer, self._path.name)
         build_model_function(truncated, PREPROCESSINGS[_UNCHANGED](), self._options.pooling, height, width)
         return ExtractorConfig(
             extractor=NAME,
-            weights=f"sha256:{hash_file(self._path)}",
+            weights=weights,
             layer=layer,
             height=height,
             width=width,
@@ -78,6 +80,7 @@ class CustomExtractor:
     def build_function(self, table_config: FeatureTableConfig) -> ModelFunction:
         """Builds the model up to the table config's layer, after the table config's input preprocessing."""
         model = truncate_model(self._load(), table_config.layer, self._path.name)
+        check_unchanged(table_config.weights, f"sha256:{hash_file(self._path)}", str(self._path))
         preprocess = PREPROCESSINGS[table_config.preprocess]()
         return build_model_function(model, preprocess, table_config.pooling, table_config.height, table_config.width)
 

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from features.extractors.output_layers import FeatureFunction
 from schemas.choices import Precision, ResizeMode, StorageDtype
-from schemas.errors import UsageError
+from schemas.errors import CaptError, UsageError
 from schemas.options.extractor import ExtractorOptions
 from schemas.table_config import FeatureTableConfig
 
@@ -36,6 +36,13 @@ class Extractor(Protocol):
 
     def build_function(self, table_config: FeatureTableConfig) -> FeatureFunction:
         """Builds the function from pixels to features that a table config describes, with its weights."""
+
+
+def check_unchanged(expected: str, found: str, location: str) -> None:
+    """Raises CaptError if the digest of an extractor's files has changed since the command has read them."""
+    if found != expected:
+        message = "the files of the extractor have changed since the command began"
+        raise CaptError(message, location=location, hint="Run the command again.")
 
 
 def resolve_dtype(options: ExtractorOptions, *, pixels: bool) -> StorageDtype:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from features.extractors.extractor import ExtractorConfig, resolve_dtype
+from features.extractors.extractor import ExtractorConfig, check_unchanged, resolve_dtype
 from features.extractors.output_layers import (
     OUTPUT,
     ModelFunction,
@@ -42,8 +42,7 @@ POOLED = "pooled"
 
 _SCHEMES = ("kaggle://", "hf://")
 _CONFIG, _CONVERTER = "config.json", "image_converter.json"
-# Files that determine features: layers, image converter, and weights in one file or in several with an index.
-_FILES = (_CONFIG, _CONVERTER, "model.weights.json", "model*.weights.h5")
+_WEIGHTS, _WEIGHTS_INDEX = "model.weights.h5", "model.weights.json"  # in one file, or in several
 _HINT = "Use a directory that save_to_preset of an image backbone and of its image converter wrote."
 
 
@@ -83,13 +82,15 @@ class KerasHubExtractor:
 
     def resolve_config(self) -> ExtractorConfig:
         """Returns the settings for the table config."""
+        weights = f"sha256:{_hash_preset(self._directory, self._name)}"
         height, width = self._size
         layer = self._options.layer or PATCHES
         preprocess = self._converter.rescaling.load_preprocessing()
         build_model_function(self._build_model(layer), preprocess, self._options.pooling, height, width)
+        self._check_unchanged(weights)
         return ExtractorConfig(
             extractor=NAME,
-            weights=f"sha256:{_hash_preset(self._directory)}",
+            weights=weights,
             layer=layer,
             height=height,
             width=width,
@@ -102,20 +103,24 @@ class KerasHubExtractor:
         """Builds the encoder up to the table config's layer, after the rescaling of the image converter."""
         preprocess = self._converter.rescaling.load_preprocessing()
         model = self._build_model(table_config.layer)
+        self._check_unchanged(table_config.weights)
         return build_model_function(model, preprocess, table_config.pooling, table_config.height, table_config.width)
 
     def _build_model(self, layer: str) -> Any:
         """Returns the `keras.Model` from pixels [N, height, width, 3] to a layer's output."""
         return build_in_thread(lambda: select_output(_copy_in_float32(self._encoder, self._name), layer, *self._size))
 
+    def _check_unchanged(self, weights: str) -> None:
+        check_unchanged(weights, f"sha256:{_hash_preset(self._directory, self._name)}", self._name)
+
     @cached_property
     def _directory(self) -> Path:
         """The directory of the preset's files; KerasHub downloads them there."""
-        return Path(self._name).absolute() if self._is_directory else _download_config(self._name)
+        return Path(self._name).absolute() if self._is_directory else _download(self._name)
 
     @cached_property
     def _converter(self) -> ImageConverter:
-        return _load_converter(self._source, self._directory, self._name)
+        return _load_converter(self._directory, self._name)
 
     @cached_property
     def _size(self) -> tuple[int, int]:
@@ -131,7 +136,7 @@ class KerasHubExtractor:
     @cached_property
     def _own_encoder(self) -> Any:
         """The encoder for the preset's own input size."""
-        return _load_encoder(self._source, self._directory, self._name)
+        return _load_encoder(self._directory, self._name)
 
     @cached_property
     def _encoder(self) -> Any:
@@ -140,17 +145,13 @@ class KerasHubExtractor:
             return self._own_encoder
         problem = ""
         try:
-            encoder = _load_encoder(self._source, self._directory, self._name, image_shape=(*self._size, 3))
+            encoder = _load_encoder(self._directory, self._name, image_shape=(*self._size, 3))
             if tuple(encoder.inputs[0].shape[1:3]) == self._size:  # Backbones that do not know the setting ignore it.
                 return encoder
         except CaptError as error:
             problem = f": {error.message}"
         message = f"the preset does not support {self._size[0]}×{self._size[1]}{problem}"
         raise UsageError(message, location="--height, --width", hint="Omit the options.")
-
-    @property
-    def _source(self) -> str:
-        return str(self._directory) if self._is_directory else self._name
 
 
 # === Output layers ===
@@ -263,18 +264,17 @@ def _copy_in_float32(encoder: Any, name: str) -> Any:
 # === Presets ===
 
 
-def _load_encoder(source: str, directory: Path, name: str, **changes: Any) -> Any:
+def _load_encoder(directory: Path, name: str, **changes: Any) -> Any:
     """Loads the image backbone of a preset, or its vision encoder.
 
     Args:
-        source: The directory, or the name if KerasHub downloads the preset.
-        directory: The directory of the preset's config.
+        directory: The directory of the preset.
         name: What the user calls the preset.
         **changes: Settings of the backbone that replace those of the preset.
 
     Raises:
         UsageError: The preset is not one of an image backbone.
-        CaptError: The preset is corrupt, does not support the changes, or cannot be downloaded.
+        CaptError: The preset is corrupt, or does not support the changes.
     """
     from features.runtime.keras_settings import keras  # noqa: F401 (chooses the backend before KerasHub is imported)
 
@@ -282,7 +282,7 @@ def _load_encoder(source: str, directory: Path, name: str, **changes: Any) -> An
     import keras_hub
 
     _check_classes(directory / _CONFIG, name)
-    encoder = _load(lambda: keras_hub.models.Backbone.from_preset(source, **changes), name)
+    encoder = _load(lambda: keras_hub.models.Backbone.from_preset(str(directory), **changes), name)
     encoder = getattr(encoder, "vision_encoder", encoder)
     inputs: Any = getattr(encoder, "inputs", None) or ()
     if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].shape[3] != 3:
@@ -290,16 +290,15 @@ def _load_encoder(source: str, directory: Path, name: str, **changes: Any) -> An
     return encoder
 
 
-def _load_converter(source: str, directory: Path, name: str) -> ImageConverter:
+def _load_converter(directory: Path, name: str) -> ImageConverter:
     """Loads the image converter of a preset; raises as `_load_encoder`."""
     register_layers(NAME)
     import keras_hub
 
-    if Path(source).is_dir() and not (directory / _CONVERTER).is_file():
+    if not (directory / _CONVERTER).is_file():
         raise UsageError(f"the preset has no {_CONVERTER}", location=name, hint=_HINT)
-    if (directory / _CONVERTER).is_file():
-        _check_classes(directory / _CONVERTER, name)
-    converter = _load(lambda: keras_hub.layers.ImageConverter.from_preset(source), name)
+    _check_classes(directory / _CONVERTER, name)
+    converter = _load(lambda: keras_hub.layers.ImageConverter.from_preset(str(directory)), name)
     return ImageConverter(
         _read_rescaling(converter, name),
         (converter.image_size[0], converter.image_size[1]) if converter.image_size else None,
@@ -315,31 +314,62 @@ def _load(load: Callable[[], Any], name: str) -> Any:
         raise CaptError(message, location=name, hint=_HINT) from error
 
 
-def _download_config(name: str) -> Path:
-    """Downloads the config of a preset; returns the directory to which KerasHub downloads its other files."""
+def _download(name: str) -> Path:
+    """Downloads the files of a preset that determine features; returns their directory."""
     from features.runtime.keras_settings import keras  # noqa: F401 (chooses the backend before KerasHub is imported)
 
     register_layers(NAME)
     import keras_hub
-    from keras_hub.src.utils.preset_utils import get_file
+    from keras_hub.src.utils.preset_utils import check_file_exists, get_file
 
     known = keras_hub.models.Backbone.presets
     if not name.startswith(_SCHEMES) and name not in known:
         near = difflib.get_close_matches(name, known) or ["a directory, kaggle://… or hf://…"]
         raise UsageError("KerasHub has no such preset", location=name, hint=f"Use {', '.join(near)}.")
     try:
-        return Path(get_file(name, _CONFIG)).parent
+        paths = [Path(get_file(name, file)) for file in (_CONFIG, _CONVERTER)]
+        weights = _WEIGHTS if check_file_exists(name, _WEIGHTS) else _WEIGHTS_INDEX
+        paths.append(Path(get_file(name, weights)))
+        paths += [Path(get_file(name, file)) for file in _list_weights(paths[0].parent, name)]
+    except CaptError:
+        raise
     except Exception as error:  # The clients raise errors of many classes.
         message = f"the preset cannot be downloaded: {summarize_error(error)}"
         hint = "Check the network, or download it elsewhere and use keras_hub:DIRECTORY."
         raise CaptError(message, location=name, hint=hint) from error
+    if len({path.parent for path in paths}) > 1:
+        message = "the files of the preset are of several versions"
+        raise CaptError(message, location=name, hint="Download it elsewhere and use keras_hub:DIRECTORY.")
+    return paths[0].parent
+
+
+def _list_weights(directory: Path, name: str) -> list[str]:
+    """Returns the names of the files from which KerasHub loads the weights of a preset, with their index if it has one.
+
+    Raises:
+        UsageError: The preset has no weights.
+        CaptError: The index is corrupt, or names a file outside the directory.
+    """
+    if (directory / _WEIGHTS).is_file():
+        return [_WEIGHTS]
+    if not (directory / _WEIGHTS_INDEX).is_file():
+        raise UsageError("the preset has no weights", location=name, hint=_HINT)
+    try:
+        values = json.loads((directory / _WEIGHTS_INDEX).read_bytes())["weight_map"].values()
+        files = {file for value in values for file in ([value] if isinstance(value, str) else value)}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CaptError(f"{_WEIGHTS_INDEX} of the preset is corrupt", location=name, hint=_HINT) from error
+    if strange := [file for file in files if not isinstance(file, str) or Path(file).name != file]:
+        message = f"{_WEIGHTS_INDEX} of the preset names {strange[0]!r}, which is not a file of its directory"
+        raise CaptError(message, location=name, hint=_HINT)
+    return [_WEIGHTS_INDEX, *sorted(files)]
 
 
 def _check_classes(path: Path, name: str) -> None:
     """Raises UsageError if a config of a preset names a class that belongs neither to Keras nor to KerasHub."""
     try:
         config = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         message = f"{path.name} of the preset is missing or corrupt"
         raise CaptError(message, location=name, hint=_HINT) from error
     if not isinstance(config, dict) or not str(config.get("registered_name")).startswith(f"{NAME}>"):
@@ -381,7 +411,10 @@ def _read_rescaling(converter: Any, name: str) -> Rescaling:
     return rescaling
 
 
-def _hash_preset(directory: Path) -> str:
-    """Returns the SHA-256 of the names and contents of the files that determine features."""
-    paths = sorted(path for pattern in _FILES for path in directory.glob(pattern))
+def _hash_preset(directory: Path, name: str) -> str:
+    """Returns the SHA-256 of the names and contents of the files that determine features; raises as `_list_weights`."""
+    paths = [directory / file for file in (_CONFIG, _CONVERTER, *_list_weights(directory, name))]
+    missing = next((path.name for path in paths if not path.is_file()), None)
+    if missing:
+        raise UsageError(f"the preset has no {missing}", location=name, hint=_HINT)
     return compute_digest({path.name: hash_file(path) for path in paths})

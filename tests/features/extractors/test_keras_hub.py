@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 import capt
 from features.extractors.factory import open_extractor
 from features.extractors.frozen_graph import FrozenGraph, freeze
+from features.extractors.keras_hub import _hash_preset
 from features.extractors.output_layers import build_in_thread
 from features.extractors.rescaling import Rescaling
 from schemas.errors import CaptError, UsageError
@@ -271,14 +272,61 @@ def test_names_without_a_preset_and_options_that_do_not_apply_are_rejected(
     assert (caught.value.location, "vision_post_layer_norm" in str(caught.value.hint)) == ("--layer", True)
 
 
+def test_the_identity_is_that_of_the_weights_that_are_loaded(tmp_path: Path, presets: Callable[[str], Path]) -> None:
+    preset = shutil.copytree(presets("siglip"), tmp_path / "preset")
+    config = open_preset(preset).resolve_config()
+    (preset / "model_old.weights.h5").write_bytes(b"of another version")
+    assert open_preset(preset).resolve_config() == config
+
+    # An index may name any file of the directory.
+    weights = (preset / "model.weights.h5").rename(preset / "any.h5")
+    index = preset / "model.weights.json"
+    index.write_text(json.dumps({"weight_map": {"a": "any.h5"}}))
+    first = _hash_preset(preset, "")
+    weights.write_bytes(weights.read_bytes() + b"more")
+    assert _hash_preset(preset, "") != first
+    index.write_text(json.dumps({"weight_map": {"a": ["../any.h5"]}}))
+    with pytest.raises(CaptError, match=r"\.\./any\.h5"):
+        open_preset(preset).resolve_config()
+    index.unlink()
+    with pytest.raises(UsageError, match="no weights"):
+        open_preset(preset).resolve_config()
+
+
+def test_files_that_change_within_a_command_are_an_error(tmp_path: Path, presets: Callable[[str], Path]) -> None:
+    preset = shutil.copytree(presets("siglip"), tmp_path / "preset")
+    extractor = open_preset(preset)
+    config = extractor.resolve_config()
+    table_config = FeatureTableConfig(**{**vars(config), "precision": "float32"})
+    extractor.build_function(table_config)
+    (preset / "image_converter.json").write_text((preset / "image_converter.json").read_text() + "\n")
+    with pytest.raises(CaptError, match="have changed"):
+        open_preset(preset).build_function(table_config)
+
+
 @pytest.mark.slow
 def test_a_name_is_loaded_from_the_files_that_keras_hub_downloads(
-    presets: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, presets: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    directory = presets("siglip")
-    monkeypatch.setattr("kagglehub.model_download", lambda handle, path: str(directory / path))
+    directory, cache = presets("siglip"), tmp_path / "cache"
+    cache.mkdir()
+
+    def download(handle: str, path: str) -> str:
+        return str(shutil.copy(directory / path, cache))
+
+    monkeypatch.setattr("kagglehub.model_download", download)
     named = open_preset("siglip2_base_patch16_224").resolve_config()
     assert named == open_preset(directory).resolve_config()
+
+    # A class of nobody is found before the first load.
+    shutil.rmtree(cache)
+    cache.mkdir()
+    changed = shutil.copytree(directory, tmp_path / "changed")
+    converter = json.loads((changed / "image_converter.json").read_bytes())
+    (changed / "image_converter.json").write_text(json.dumps({**converter, "registered_name": "stranger>Evil"}))
+    directory = changed
+    with pytest.raises(UsageError, match=r"image_converter\.json"):
+        open_preset("siglip2_base_patch16_224").resolve_config()
 
     def fail(handle: str, path: str) -> str:
         raise ConnectionError("no network")

@@ -357,9 +357,11 @@ def _list_weights(directory: Path, name: str) -> list[str]:
     try:
         values = json.loads((directory / _WEIGHTS_INDEX).read_bytes())["weight_map"].values()
         files = {file for value in values for file in ([value] if isinstance(value, str) else value)}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CaptError(f"{_WEIGHTS_INDEX} of the preset is corrupt", location=name, hint=_HINT) from error
-    if strange := [file for file in files if not isinstance(file, str) or Path(file).name != file]:
+    if not files:
+        raise UsageError("the preset has no weights", location=name, hint=_HINT)
+    if strange := [file for file in files if not isinstance(file, str) or file == ".." or Path(file).name != file]:
         message = f"{_WEIGHTS_INDEX} of the preset names {strange[0]!r}, which is not a file of its directory"
         raise CaptError(message, location=name, hint=_HINT)
     return [_WEIGHTS_INDEX, *sorted(files)]

@@ -76,6 +76,16 @@ def test_the_file_fixes_the_input_size_and_the_layer_is_the_output(tmp_path: Pat
         open_file(path, height=25).resolve_config()
 
 
+def test_a_file_that_changes_within_a_command_is_an_error(tmp_path: Path) -> None:
+    path = save_model(tmp_path / "a.keras", lambda: keras.layers.Conv2D(4, 3))
+    config = vars(open_file(path).resolve_config())
+    table_config = FeatureTableConfig(**{**config, "precision": "float32"})
+    save_model(path, lambda: keras.layers.Conv2D(4, 3, activation="relu"))
+    with pytest.raises(CaptError, match="have changed") as caught:
+        open_file(path).build_function(table_config)
+    assert caught.value.location == str(path)
+
+
 def test_an_open_input_size_must_be_given(small: Path) -> None:
     with pytest.raises(UsageError, match=r"does not fix the input size.*--height N --width N"):
         open_file(small, height=24).resolve_config()
